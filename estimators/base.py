@@ -1,0 +1,124 @@
+"""The estimator protocol: `Target`, `Estimate`, `Estimator`.
+
+Shapes used everywhere:
+
+======================  =====================================================
+``x``                   a batch of data, (B, ...)
+``z``                   latent samples, (S, \\*batch, D)
+``q``                   posterior: batch shape (\\*batch), event shape (D,)
+``eta``                 variational parameters, (\\*batch, P)
+S, B, D, R              samples an estimate, data a batch, latent size, replicates
+``*batch``              (B,), or (R, B) when R replicates are estimated at once
+======================  =====================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+_EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is integrated under q, for a fixed batch of data.
+
+    The objective is E_q[log_likelihood(z)] - KL(q || prior), or E_q[log_likelihood(z)] alone
+    when ``prior`` is None.
+
+    Attributes:
+        log_likelihood: maps z (S, *batch, *event) to (S, *batch); acts on each datum alone.
+        prior: p(z), batch shape () or (*batch); None when there is no KL term.
+        features: (B, F), what an input-dependent baseline may look at.
+        expectation: closed form of E_q[log_likelihood(z)], q -> (*batch), where there is one.
+    """
+
+    log_likelihood: Callable[[Tensor], Tensor]
+    prior: Distribution | None = None
+    features: Tensor | None = None
+    expectation: Callable[[Distribution], Tensor] | None = None
+
+
+class Estimate(NamedTuple):
+    """One call's answer, one entry a datum.
+
+    Attributes:
+        surrogate: (*batch); its gradient with respect to φ *is* the estimate, its value means nothing.
+        value: (*batch); an estimate of the objective, differentiable in θ.
+        aux_loss: (*batch) or None; trains the estimator's own parameters, in training mode only.
+        info: detached tensors: diagnostics, and what `Estimator.update` needs.
+    """
+
+    surrogate: Tensor
+    value: Tensor
+    aux_loss: Tensor | None = None
+    info: Mapping[str, Tensor] = _EMPTY
+
+
+class Estimator(nn.Module):
+    """A Monte Carlo estimator of the gradient of an objective with respect to q's parameters.
+
+    Subclasses implement `forward`. Class attributes are claims, checked by
+    `elbograd.estimators.testing.check_estimator`; an instance may override them.
+
+    Attributes:
+        unbiased: E[gradient of surrogate] is the gradient of ``objective``.
+        objective: what is differentiated: "elbo", "iwae", ... Bias and variance are compared
+            within one objective only.
+        min_samples: the smallest S.
+        requires_iid_draws: wrong under antithetic or quasi-random draws.
+        derivatives: order of the derivatives of log_likelihood in z that are used (0, 1, 2).
+        relaxes_target: evaluates log_likelihood off q's support.
+        couples_batch: an entry of the estimate depends on other entries of the last batch dimension.
+    """
+
+    unbiased: bool = True
+    objective: str = "elbo"
+    min_samples: int = 1
+    requires_iid_draws: bool = False
+    derivatives: int = 0
+    relaxes_target: bool = False
+    couples_batch: bool = False
+
+    #: How the estimator is called in results; `create` sets it to the specification it was given.
+    label: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label = self.label or kebab_case(type(self).__name__)
+
+    def init(self, q: Distribution, target: Target) -> None:
+        """Allocate state whose size or scale depends on the problem; may draw from q.
+
+        Called before the first `forward`. A second call leaves existing state alone, so a trained
+        estimator can be handed on.
+        """
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        """None when the estimator can be used here, else the reason why not in one line."""
+        if num_samples < self.min_samples:
+            return f"needs num_samples of at least {self.min_samples}, not {num_samples}"
+        return None
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        """Estimate the gradient from ``num_samples`` samples of q; never changes state."""
+        raise NotImplementedError(f"{type(self).__name__}.forward is missing")
+
+    def update(self, estimate: Estimate) -> None:
+        """Move buffers (a running mean) after ``estimate`` was used; by default does nothing."""
+
+
+def kebab_case(name: str) -> str:
+    """ScoreFunction -> score-function.
+
+    >>> kebab_case("MyIWAEIdea")
+    'my-iwae-idea'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

@@ -1,0 +1,70 @@
+"""The pieces of the ELBO that most estimators share: the integrand, and the KL beside it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .base import Target
+from .distributions import closed_form_kl, cut, describe, has_grad
+from .errors import UsageError
+
+KL_CHOICES = ("analytic", "sampled")
+
+
+def check_kl(kl: str) -> str:
+    """``kl`` itself, or UsageError."""
+    if kl not in KL_CHOICES:
+        raise UsageError(f"kl={kl!r} is not one of {', '.join(KL_CHOICES)}")
+    return kl
+
+
+def unsupported_kl(q: Distribution, target: Target, kl: str) -> str | None:
+    """Why ``kl`` cannot be used with this posterior and prior, or None."""
+    if kl == "analytic" and target.prior is not None and closed_form_kl(q, target.prior) is None:
+        pair = f"{describe(q)} against {describe(target.prior)}"
+        return f"no closed-form KL of {pair}: use kl=sampled"
+    return None
+
+
+def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor | None = None) -> Tensor:
+    """f(z), (S, *batch): log p(x|z), and with ``kl="sampled"`` also log p(z) - log q(z).
+
+    ``log_q`` is log q(z|x) at z, for a caller that has it already or wants it detached.
+
+    Raises:
+        ValueError: log_likelihood does not return one number a sample and datum.
+    """
+    f = target.log_likelihood(z)
+    expected = z.shape[: z.dim() - len(q.event_shape)]
+    if f.shape != expected:
+        raise ValueError(
+            f"log_likelihood returned shape {tuple(f.shape)} for z of shape {tuple(z.shape)}; "
+            f"expected (num_samples, *batch) = {tuple(expected)}"
+        )
+    if kl == "sampled" and target.prior is not None:
+        f = f + target.prior.log_prob(z) - (q.log_prob(z) if log_q is None else log_q)
+    return f
+
+
+def analytic_kl(q: Distribution, target: Target, kl: str) -> Tensor | float:
+    """The closed-form KL to subtract, (*batch); 0 when it is sampled or there is no prior."""
+    if kl == "sampled" or target.prior is None:
+        return 0.0
+    divergence = closed_form_kl(q, target.prior)
+    if divergence is None:
+        raise UsageError(unsupported_kl(q, target, kl))
+    return divergence
+
+
+def split_kl(q: Distribution, target: Target, kl: str) -> tuple[Tensor | float, Tensor | float]:
+    """The closed-form KL twice: once a function of φ alone, once of θ (a learned prior) alone."""
+    divergence = analytic_kl(q, target, kl)
+    if isinstance(divergence, float) or target.prior is None:
+        return divergence, divergence
+    if not has_grad(target.prior):
+        return divergence, divergence.detach()
+    for_phi = closed_form_kl(q, cut(target.prior))
+    for_theta = closed_form_kl(cut(q), target.prior)
+    assert for_phi is not None and for_theta is not None  # the uncut pair has one
+    return for_phi, for_theta

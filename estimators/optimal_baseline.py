@@ -1,0 +1,91 @@
+"""REINFORCE with the variance-minimizing baseline of each coordinate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .base import Estimate, Target
+from .distributions import cut, draw, parameters_of, with_parameters
+from .errors import UsageError
+from .objective import check_kl, integrand, split_kl, unsupported_kl
+from .score_function import ScoreFunction
+
+
+class OptimalBaseline(ScoreFunction):
+    r"""Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of q's parameters.
+
+    s = ∇ log q(z) with respect to the parameters q is built from (loc and scale of a Gaussian, logits
+    of a Bernoulli), one value a datum and coordinate; rescaling a coordinate leaves b*_k unchanged.
+    b* is estimated in each call from ``pilot`` samples of their own, independent of the S that are
+    averaged, so the estimate is unbiased at any S. Its variance exceeds that of the true b* by
+    O(1/pilot). S + pilot evaluations of log p(x|z), no backward pass through it: a lower bound to
+    hold other baselines against rather than a bargain.
+
+    Args:
+        pilot: samples that estimate b*.
+        kl: "analytic" (closed form) or "sampled".
+
+    Example:
+        >>> import torch
+        >>> from elbograd.estimators import Target, create
+        >>> q = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(4, 2), 1.0), 1)
+        >>> target = Target(log_likelihood=lambda z: -(z - 1).square().sum(-1))
+        >>> create("optimal-baseline[pilot=20]")(q, target, num_samples=1).surrogate.shape
+        torch.Size([4])
+
+    References:
+        Greensmith, Bartlett & Baxter, Variance Reduction Techniques for Gradient Estimates, 2004, section 4.
+        Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, section 3.2.
+    """
+
+    def __init__(self, pilot: int = 64, kl: str = "analytic") -> None:
+        super().__init__(check_kl(kl))
+        if not isinstance(pilot, int) or pilot < 1:
+            raise UsageError(f"pilot={pilot!r} is not a positive integer")
+        self.pilot = pilot
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        try:
+            parameters_of(q)
+        except TypeError as error:
+            return str(error)
+        if num_samples < self.min_samples:
+            return f"needs num_samples of at least {self.min_samples}, not {num_samples}"
+        return unsupported_kl(q, target, self.kl)
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        parameters = parameters_of(q)
+        with torch.no_grad():
+            z_pilot = draw(q, self.pilot)
+            f_pilot = integrand(q, target, z_pilot, self.kl)
+        scores_pilot = _scores(q, parameters, z_pilot)
+        z = draw(q, num_samples)
+        f = integrand(cut(q), target, z, self.kl)
+        cost, scores = f.detach(), _scores(q, parameters, z)
+
+        score_term: Tensor | float = 0.0
+        for name, parameter in parameters.items():
+            square = scores_pilot[name].square()
+            baseline = (_like(f_pilot, square) * square).sum(0) / square.sum(0)
+            gradient = ((_like(cost, square) - baseline) * scores[name]).mean(0)
+            score_term = score_term + (parameter * gradient).flatten(cost.dim() - 1).sum(-1)
+        kl_phi, kl_theta = split_kl(q, target, self.kl)
+        return Estimate(score_term - kl_phi, f.mean(0) - kl_theta, info={"f": cost})
+
+
+def _scores(q: Distribution, parameters: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+    """∇ log q(z_s) for every sample and parameter coordinate, (S, *parameter shape)."""
+    leaves = {
+        name: value.detach().expand(z.shape[0], *value.shape).requires_grad_()
+        for name, value in parameters.items()
+    }
+    with torch.enable_grad():
+        log_q = with_parameters(q, leaves).log_prob(z).sum()
+    return dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
+
+
+def _like(f: Tensor, other: Tensor) -> Tensor:
+    """f (S, *batch) with trailing ones up to other's dimension."""
+    return f.reshape(*f.shape, *(1,) * (other.dim() - f.dim()))

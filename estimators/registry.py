@@ -1,0 +1,107 @@
+"""The catalogue of estimators: names, specifications, plugins. Imports torch only to create one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+from .plugins import Builtin, Registry
+from .specification import Specification, parse
+
+if TYPE_CHECKING:
+    from .base import Estimator
+
+# The summaries are the first lines of the classes' docstrings (a test compares them).
+_BUILTINS = {
+    "reparameterization": "Differentiate through the sample: z = g(ε; η), ε free of φ.",
+    "score-function": "Weigh the score by the integrand: f(z) ∇_η log q(z).",
+    "constant-baseline": "Score function with one constant b for all data: (f(z) − b) ∇_η log q(z).",
+    "moving-average-baseline": "Score function with b = exponential moving average of the f of *past* estimates.",
+    "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
+    "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
+    "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of q's parameters.",
+    "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
+}
+
+
+def _location(name: str) -> str:
+    module = name.replace("-", "_")
+    return f"{__package__}.{module}:{''.join(word.capitalize() for word in name.split('-'))}"
+
+
+def _estimators_in(module: ModuleType) -> list[str]:
+    """Names of the concrete Estimator classes that a module itself defines."""
+    from .base import Estimator
+
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Estimator)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+REGISTRY = Registry(
+    kind="estimator",
+    group="elbograd.estimators",
+    builtins={name: Builtin(_location(name), summary) for name, summary in _BUILTINS.items()},
+    find_in_module=_estimators_in,
+)
+
+
+def catalogue() -> dict[str, str]:
+    """name -> what it is, in one line; third-party code is not imported."""
+    return REGISTRY.catalogue()
+
+
+def register(
+    name: str, factory: Callable[..., Estimator] | None = None, *, summary: str = ""
+) -> Callable[..., Any]:
+    """Make an estimator known by name in this process; also a class decorator.
+
+    Args:
+        name: kebab-case.
+        factory: class or function that returns an Estimator.
+        summary: one line for the catalogue; by default the docstring's first.
+
+    Raises:
+        UsageError: the name is taken or not kebab-case.
+    """
+
+    def add(thing: Callable[..., Estimator]) -> Callable[..., Estimator]:
+        REGISTRY.register(name, thing, summary)
+        return thing
+
+    return add if factory is None else add(factory)
+
+
+def create(specification: str | Specification, **parameters: Any) -> Estimator:
+    """Build an estimator from its specification.
+
+    ``create("score-function")``, ``create("reparameterization", kl="sampled")``,
+    ``create("reparameterization[kl=sampled]")``, ``create("package.module:MyEstimator")``,
+    ``create("path/to/my_estimator.py")``, ``create("path/to/my_estimator.py:MyEstimator")``.
+
+    Raises:
+        UsageError: in one line, what is wrong with the name, a parameter or the plugin.
+    """
+    from .base import Estimator
+
+    parsed = parse(specification) if isinstance(specification, str) else specification
+    estimator = REGISTRY.create(parsed, **parameters)
+    if not isinstance(estimator, Estimator):
+        raise UsageError(f"{parsed} is a {type(estimator).__name__}, not an elbograd Estimator")
+    estimator.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
+    return estimator
+
+
+def label_of(specification: Specification) -> str:
+    """How results call it: as it was written, less the folders of a path."""
+    place, colon, attribute = specification.name.partition(":")
+    name = Path(place).name if place.endswith(".py") else place
+    return str(Specification(f"{name}{colon}{attribute}", specification.parameters))

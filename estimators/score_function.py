@@ -1,0 +1,69 @@
+"""The score-function gradient (REINFORCE), and the frame its baselines fill in."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .base import Estimate, Estimator, Target
+from .distributions import draw
+from .objective import check_kl, integrand, split_kl, unsupported_kl
+
+
+class ScoreFunction(Estimator):
+    r"""Weigh the score by the integrand: f(z) ∇_η log q(z).
+
+    ĝ = (1/S) Σ_s (f(z_s) − b) ∇_η log q(z_s) − ∇_η KL, here with b = 0. Unbiased for the ELBO for any
+    posterior and any f, discrete latents included; S evaluations of log p(x|z), no backward pass
+    through it. Noisy: the constant part of f multiplies a score that is zero only on average.
+
+    With ``kl="sampled"`` f gains log p(z) − log q(z); the direct derivative of −log q has mean zero
+    and is left out.
+
+    Subclasses give `baseline` a b that does not depend on the sample it is subtracted from.
+
+    Args:
+        kl: "analytic" (closed form) or "sampled".
+
+    Example:
+        >>> import torch
+        >>> from elbograd.estimators import Target, create
+        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((4, 2), 0.3)), 1)
+        >>> target = Target(log_likelihood=lambda z: -(z - 1).square().sum(-1))
+        >>> create("score-function")(q, target, num_samples=10).surrogate.shape
+        torch.Size([4])
+
+    References:
+        Williams, Simple Statistical Gradient-Following Algorithms, 1992, section 4.
+        Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
+    """
+
+    def __init__(self, kl: str = "analytic") -> None:
+        super().__init__()
+        self.kl = check_kl(kl)
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
+
+    def baseline(self, f: Tensor, target: Target) -> Tensor | float:
+        """b, broadcastable to f (S, *batch), which is detached; b may be attached to own parameters."""
+        return 0.0
+
+    def aux_loss(self, f: Tensor, baseline: Tensor | float) -> Tensor | None:
+        """The loss that trains the baseline's own parameters, (*batch), or None."""
+        return None
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = draw(q, num_samples)
+        log_q = q.log_prob(z)
+        f = integrand(q, target, z, self.kl, log_q.detach())
+        cost = f.detach()
+        baseline = self.baseline(cost, target)
+        centred = cost - (baseline.detach() if isinstance(baseline, Tensor) else baseline)
+        kl_phi, kl_theta = split_kl(q, target, self.kl)
+        return Estimate(
+            surrogate=(centred * log_q).mean(0) - kl_phi,
+            value=f.mean(0) - kl_theta,
+            aux_loss=self.aux_loss(cost, baseline) if self.training else None,
+            info={"f": cost},
+        )
