@@ -39,7 +39,8 @@ class Exact(Estimator):
     Example:
         >>> import torch
         >>> from elbograd.estimators import Target, create
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1, 1).double(), 2.0), 1)
+        >>> zero = torch.zeros(1, 1, dtype=torch.float64)
+        >>> q = torch.distributions.Independent(torch.distributions.Normal(zero, 2.0), 1)
         >>> create("exact")(q, Target(lambda z: z.square().sum(-1)), num_samples=1).value
         tensor([4.0000], dtype=torch.float64)
 

@@ -11,7 +11,7 @@ from .score_function import ScoreFunction
 
 
 class MovingAverageBaseline(ScoreFunction):
-    r"""Score function with b = exponential moving average of the f of *past* estimates.
+    r"""Score function with b = an exponential moving average of past f.
 
     After each step, `update` sets a ← decay·a + (1 − decay)·mean(f) and w ← decay·w + (1 − decay);
     b = a / w (as Adam debiases its moments), 0 before the first update. The current sample enters
@@ -32,7 +32,7 @@ class MovingAverageBaseline(ScoreFunction):
         5.0
 
     References:
-        Williams, Simple Statistical Gradient-Following Algorithms, 1992, section 4 (reinforcement comparison).
+        Williams, Simple Statistical Gradient-Following Algorithms, 1992 (reinforcement comparison).
         Mnih & Gregor, Neural Variational Inference and Learning, 2014, section 2.3.
     """
 

@@ -14,7 +14,7 @@ from .score_function import ScoreFunction
 
 
 class OptimalBaseline(ScoreFunction):
-    r"""Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of q's parameters.
+    r"""Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.
 
     s = ∇ log q(z) with respect to the parameters q is built from (loc and scale of a Gaussian, logits
     of a Bernoulli), one value a datum and coordinate; rescaling a coordinate leaves b*_k unchanged.

@@ -19,10 +19,10 @@ _BUILTINS = {
     "reparameterization": "Differentiate through the sample: z = g(ε; η), ε free of φ.",
     "score-function": "Weigh the score by the integrand: f(z) ∇_η log q(z).",
     "constant-baseline": "Score function with one constant b for all data: (f(z) − b) ∇_η log q(z).",
-    "moving-average-baseline": "Score function with b = exponential moving average of the f of *past* estimates.",
+    "moving-average-baseline": "Score function with b = an exponential moving average of past f.",
     "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
     "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
-    "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of q's parameters.",
+    "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.",
     "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
 }
 

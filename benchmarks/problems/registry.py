@@ -1,0 +1,80 @@
+"""The catalogue of problems: names, specifications, plugins. Imports torch only to load one."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ...estimators.errors import UsageError
+from ...estimators.plugins import Builtin, Registry
+from ...estimators.specification import Specification, parse
+
+if TYPE_CHECKING:
+    from .protocol import Problem
+
+_BUILTINS = {
+    "vae": ("vae:GaussianVAE", "VAE on 8×8 digits: Gaussian posterior, Bernoulli decoder, MLPs"),
+    "bernoulli-vae": ("vae:BernoulliVAE", "the same VAE with Bernoulli latents"),
+    "linear-gaussian": (
+        "linear_gaussian:LinearGaussianVAE",
+        "VAE with a linear decoder and Gaussian noise; all is known in closed form",
+    ),
+    "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
+    "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
+    "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),
+}
+_NEEDED = ("encoder", "decoder", "posterior", "target", "batches")
+
+
+def is_problem(thing: object) -> bool:
+    """Whether an instance offers all that a Problem must."""
+    return not isinstance(thing, type) and all(hasattr(thing, name) for name in _NEEDED)
+
+
+def _problems_in(module: ModuleType) -> list[str]:
+    """Names in a module that are problems, or classes that a module itself defines which make them."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (
+            is_problem(value)
+            or (
+                isinstance(value, type)
+                and value.__module__ == module.__name__
+                and all(hasattr(value, method) for method in ("posterior", "target", "batches"))
+            )
+        )
+    ]
+
+
+REGISTRY = Registry(
+    kind="problem",
+    group="elbograd.problems",
+    builtins={
+        name: Builtin(f"{__package__}.{location}", summary) for name, (location, summary) in _BUILTINS.items()
+    },
+    find_in_module=_problems_in,
+)
+
+
+def problem_catalogue() -> dict[str, str]:
+    """Name -> what it is, in one line; third-party code is not imported."""
+    return REGISTRY.catalogue()
+
+
+def load_problem(specification: str | Specification, **parameters: Any) -> Problem:
+    """Build a problem from its specification, as `elbograd.estimators.create` builds an estimator.
+
+    ``load_problem("vae[latent_dim=2]")``, ``load_problem("my_model.py:problem")``; what is named may
+    be a problem, or a class or function that makes one.
+
+    Raises:
+        UsageError: in one line, what is wrong with the name, a parameter or the plugin.
+    """
+    parsed = parse(specification) if isinstance(specification, str) else specification
+    problem = REGISTRY.create(parsed, **parameters)
+    missing = [name for name in _NEEDED if not hasattr(problem, name)]
+    if missing:
+        raise UsageError(f"{parsed} is not a problem: it has no {', '.join(missing)}")
+    return problem  # type: ignore[no-any-return]

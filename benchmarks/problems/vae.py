@@ -1,0 +1,97 @@
+"""The shared VAE on handwritten digits, with Gaussian or with Bernoulli latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+
+from ...estimators.base import Target
+from .data import BinarizedDigits
+from .layers import check_sizes, mlp, weights_from
+
+_PIXELS = 64
+
+
+class DigitsVAE:
+    """What both VAEs share: MLPs, a Bernoulli decoder of 64 pixels, the digits.
+
+    Args:
+        latent_dim: D.
+        hidden: units of each hidden tanh layer.
+        layers: hidden layers of encoder and decoder each.
+        binarization: "dynamic" or "fixed".
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: a size that is not a positive integer, an unknown binarization.
+    """
+
+    eta_per_latent: int
+
+    def __init__(
+        self,
+        latent_dim: int = 8,
+        hidden: int = 64,
+        layers: int = 1,
+        binarization: str = "dynamic",
+        seed: int = 0,
+    ) -> None:
+        check_sizes(latent_dim=latent_dim, hidden=hidden, layers=layers)
+        self.latent_dim = latent_dim
+        self.data = BinarizedDigits(binarization)
+        with weights_from(seed):
+            self.encoder: nn.Module = mlp(_PIXELS, hidden, self.eta_per_latent * latent_dim, layers)
+            self.decoder: nn.Module = mlp(latent_dim, hidden, _PIXELS, layers)
+
+    def prior(self, like: Tensor) -> Distribution:
+        """p(z), event shape (D,), on the device and in the dtype of ``like``."""
+        raise NotImplementedError
+
+    def target(self, x: Tensor) -> Target:
+        """log p(x|z) of Bernoulli pixels x (B, 64) in nats, and the prior."""
+        return Target(lambda z: bernoulli_log_likelihood(self.decoder(z), x), self.prior(x), features=x)
+
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """One pass over the digits of a split, x (B, 64)."""
+        return self.data.batches(split, batch_size, generator)
+
+
+class GaussianVAE(DigitsVAE):
+    """The shared VAE: q(z|x) = N(μ, diag σ²), eta = (μ, log σ), p(z) = N(0, I)."""
+
+    eta_per_latent = 2
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        """Diagonal Gaussian for eta (*batch, 2D)."""
+        loc, log_scale = eta.chunk(2, dim=-1)
+        return Independent(Normal(loc, log_scale.exp(), validate_args=False), 1, validate_args=False)
+
+    def prior(self, like: Tensor) -> Distribution:
+        """N(0, I)."""
+        zero = like.new_zeros(self.latent_dim)
+        return Independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1, validate_args=False)
+
+
+class BernoulliVAE(DigitsVAE):
+    """The shared VAE with binary latents: q(z|x) = Bernoulli(logits eta), p(z) = Bernoulli(1/2)."""
+
+    eta_per_latent = 1
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        """Independent Bernoulli latents for logits eta (*batch, D)."""
+        return Independent(Bernoulli(logits=eta, validate_args=False), 1, validate_args=False)
+
+    def prior(self, like: Tensor) -> Distribution:
+        """Fair coins."""
+        zero = like.new_zeros(self.latent_dim)
+        return Independent(Bernoulli(logits=zero, validate_args=False), 1, validate_args=False)
+
+
+def bernoulli_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """log Bernoulli(x; logits) summed over the last dimension; x (B, pixels) broadcasts from the right."""
+    return (x * logits - nn.functional.softplus(logits)).sum(-1)
