@@ -76,6 +76,7 @@ class Estimator(nn.Module):
         requires_iid_draws: wrong under antithetic or quasi-random draws.
         derivatives: order of the derivatives of log_likelihood in z that are used (0, 1, 2).
         relaxes_target: evaluates log_likelihood off q's support.
+        deterministic: draws nothing, so every call gives the same answer.
         couples_batch: an entry of the estimate depends on other entries of the last batch dimension.
     """
 
@@ -85,6 +86,7 @@ class Estimator(nn.Module):
     requires_iid_draws: bool = False
     derivatives: int = 0
     relaxes_target: bool = False
+    deterministic: bool = False
     couples_batch: bool = False
 
     #: How the estimator is called in results; `create` sets it to the specification it was given.

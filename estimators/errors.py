@@ -8,3 +8,7 @@ class UsageError(ValueError):
 
     The command line prints the message and exits with status 2.
     """
+
+
+class EstimatorError(RuntimeError):
+    """An estimator broke its contract while it ran: a wrong shape, no gradient, NaN."""

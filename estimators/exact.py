@@ -49,6 +49,7 @@ class Exact(Estimator):
     """
 
     derivatives = 1
+    deterministic = True
 
     def __init__(self, method: str = "auto", nodes: int | None = None) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins import Builtin, Registry
+from ...estimators.registry import label_of
 from ...estimators.specification import Specification, parse
 
 if TYPE_CHECKING:
@@ -77,4 +78,6 @@ def load_problem(specification: str | Specification, **parameters: Any) -> Probl
     missing = [name for name in _NEEDED if not hasattr(problem, name)]
     if missing:
         raise UsageError(f"{parsed} is not a problem: it has no {', '.join(missing)}")
+    if not getattr(problem, "label", ""):
+        problem.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
     return problem  # type: ignore[no-any-return]
