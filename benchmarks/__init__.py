@@ -1,1 +1,41 @@
-"""Placeholder."""
+"""Measuring ELBO-gradient estimators: variance, bias, convergence and throughput.
+
+Importing this package does not import torch; the first use of a name does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .store import load_results
+
+if TYPE_CHECKING:
+    from .convergence import TrainResult, train
+    from .throughput import ThroughputResult, measure_throughput
+    from .variance import VarianceResult, measure_variance
+
+_LAZY = {
+    "TrainResult": "convergence",
+    "train": "convergence",
+    "ThroughputResult": "throughput",
+    "measure_throughput": "throughput",
+    "VarianceResult": "variance",
+    "measure_variance": "variance",
+}
+
+__all__ = [
+    "ThroughputResult",
+    "TrainResult",
+    "VarianceResult",
+    "load_results",
+    "measure_throughput",
+    "measure_variance",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

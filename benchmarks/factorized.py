@@ -12,7 +12,7 @@ from torch import Tensor
 from ..estimators.base import Estimator
 from ..estimators.errors import EstimatorError, UsageError
 from .chunks import chunk_size
-from .evaluation import count_evaluations, eta_gradients
+from .evaluation import check_estimate, count_evaluations, eta_gradients
 from .jacobians import encoder_jacobian, pull_back, push_forward
 from .moments import ContributionSums, VectorSums, in_float64
 from .problems.protocol import Problem
@@ -112,10 +112,12 @@ class FactorizedRoute:
         product = self.grams @ covariance
         light_tails = 2 * (product * product.transpose(-1, -2)).sum((-1, -2)) / (n * max(n - 1, 1))
         squared = ((spread.clamp_min(0) / n + light_tails).sum(-1) / batch**4).clamp_min(0)
-        skewness = third.sum(-1) / (float(n) ** 2 * float(batch) ** 6) / squared.sqrt().pow(3).clamp_min(1e-300)
+        skewness = (
+            third.sum(-1) / (float(n) ** 2 * float(batch) ** 6) / squared.sqrt().pow(3).clamp_min(1e-300)
+        )
         return {
-            name: Moments(*numbers, n)
-            for name, *numbers in zip(
+            name: Moments(value, stderr, g, n)
+            for name, value, stderr, g in zip(
                 [*self.names, ""], values.tolist(), squared.sqrt().tolist(), skewness.tolist(), strict=True
             )
         }
@@ -147,8 +149,7 @@ class FactorizedRoute:
         phi = [p for p in self.problem.encoder.parameters() if p.requires_grad]
         leaf = self.eta.detach().requires_grad_()
         estimate = self.estimator(self.problem.posterior(leaf), self.target, self.num_samples)
-        if not isinstance(estimate, tuple) or not getattr(estimate[0], "requires_grad", False):
-            return  # `eta_gradients` says what is wrong with it
+        check_estimate(estimate, leaf.shape[:-1])
         grads = torch.autograd.grad(estimate.surrogate.sum(), phi, allow_unused=True)
         if any(g is not None for g in grads):
             raise DirectPathError(

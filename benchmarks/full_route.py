@@ -82,6 +82,7 @@ class FullRoute:
 
     def _add(self, gradients: Tensor) -> None:
         assert self._sums is not None
+        assert self.centre is not None
         centred = gradients - self.centre
         contributions = self._sums.add(self._contributions(centred)).squeeze(-1)
         self._first += centred.sum(0)
@@ -136,6 +137,7 @@ class FullRoute:
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""
+        assert self.centre is not None
         return self._shaped(self.centre + self._first / self.n)
 
     def per_parameter(self) -> dict[str, Tensor]:

@@ -224,7 +224,6 @@ def _result(
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
     squared_norm = sum(float(g.double().square().sum()) for g in mean.values())
     low, high = total.interval()
-    factorized = isinstance(route, FactorizedRoute)
     return VarianceResult(
         total=total.mean,
         ci_low=low,
@@ -237,8 +236,8 @@ def _result(
         gradient_norm=max(squared_norm - total.mean / route.n, 0.0) ** 0.5,
         evaluations=route.evaluations,
         route=route.name,
-        eta_mean=route.eta_mean() if factorized else None,
-        eta_covariance=route.eta_covariance() if factorized else None,
+        eta_mean=route.eta_mean() if isinstance(route, FactorizedRoute) else None,
+        eta_covariance=route.eta_covariance() if isinstance(route, FactorizedRoute) else None,
         case={
             "benchmark": "variance",
             "problem": getattr(problem, "label", type(problem).__name__),

@@ -65,7 +65,7 @@ class OptimalBaseline(ScoreFunction):
         f = integrand(cut(q), target, z, self.kl)
         cost, scores = f.detach(), _scores(q, parameters, z)
 
-        score_term: Tensor | float = 0.0
+        score_term = torch.zeros_like(cost[0])
         for name, parameter in parameters.items():
             square = scores_pilot[name].square()
             baseline = (_like(f_pilot, square) * square).sum(0) / square.sum(0)

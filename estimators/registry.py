@@ -27,6 +27,9 @@ _BUILTINS = {
 }
 
 
+BUILTIN_NAMES = tuple(_BUILTINS)
+
+
 def _location(name: str) -> str:
     module = name.replace("-", "_")
     return f"{__package__}.{module}:{''.join(word.capitalize() for word in name.split('-'))}"

@@ -47,7 +47,7 @@ class LinearGaussianVAE:
                 for split in SPLITS
             }
             self.encoder: nn.Module = nn.Linear(data_dim, 2 * latent_dim)
-            self.decoder: nn.Module = nn.Linear(latent_dim, data_dim)
+            self.decoder = nn.Linear(latent_dim, data_dim)
 
     def posterior(self, eta: Tensor) -> Distribution:
         """Diagonal Gaussian for eta (*batch, 2D) = (μ, log σ)."""

@@ -80,4 +80,4 @@ def load_problem(specification: str | Specification, **parameters: Any) -> Probl
         raise UsageError(f"{parsed} is not a problem: it has no {', '.join(missing)}")
     if not getattr(problem, "label", ""):
         problem.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
-    return problem  # type: ignore[no-any-return]
+    return problem

@@ -1,0 +1,150 @@
+"""Measuring one case: from its description to its rows."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..estimators.registry import create
+from .checkpoints import problem_at
+from .convergence import train, tune_learning_rate
+from .cost import seconds_per_gradient
+from .evaluation import prepare, seeded
+from .grid import Case
+from .placement import check_dtype, default_batch_size, first_batch, place
+from .problems.protocol import Problem
+from .references import Reference, measure_bias, reference_gradient
+from .schema import row
+from .statistics import product_interval
+from .variance import measure_variance
+
+_TUNING_SEED = 10_007  # apart from the seeds that are reported
+
+
+def execute(case: Case, folder: Path | None = None) -> list[dict[str, Any]]:
+    """Measure a case.
+
+    Args:
+        case: of the variance or the convergence benchmark.
+        folder: of the run, for checkpoints.
+
+    Raises:
+        UsageError: the case asks for what is not supported.
+        EstimatorError: the estimator broke the protocol.
+    """
+    measure = {"variance": _variance, "convergence": _convergence}[case.benchmark]
+    return case.complete(measure(case, folder))
+
+
+def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+    step = case.settings["step"]
+    problem, x = _problem_and_data(case, folder)
+    estimator = create(case.estimator)
+    result = measure_variance(
+        problem,
+        estimator,
+        x,
+        num_samples=case.num_samples,
+        replicates=case.settings["replicates"],
+        precision=case.settings.get("precision"),
+        route=case.settings["route"],
+        seed=case.seed,
+    )
+    common = {**result.case, "n": result.replicates}
+    rows = result.rows()
+
+    with seeded(case.seed, x.device):
+        prepare(problem, estimator, x, case.num_samples, warmup=0)
+        estimator.train()
+        seconds, low, high, n = seconds_per_gradient(problem, estimator, x, case.num_samples)
+    cost = (seconds, low, high)
+    rows.append(
+        row(**{**common, "n": n}, metric="seconds", value=seconds, ci_low=low, ci_high=high, unit="s")
+    )
+    value, low, high = product_interval((result.total, result.ci_low, result.ci_high), cost)
+    rows.append(
+        row(
+            **common,
+            metric="work_normalized_variance",
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            unit="s",
+            reason=result.warning,
+        )
+    )
+    if estimator.objective == "elbo":
+        reference = _reference(case, folder)
+        bias = None if reference is None else measure_bias(problem, x, result, reference)
+        if bias is not None:
+            why = f"against {bias.reference}"
+            rows.append(row(**common, metric="bias", value=bias.relative, reason=why))
+            rows.append(row(**common, metric="bias_bound", value=bias.bound, reason=why))
+    return [{**r, "step": step} for r in rows]
+
+
+def _problem_and_data(case: Case, folder: Path | None) -> tuple[Problem, torch.Tensor]:
+    problem = problem_at(case.problem, case.settings["step"], case.seed, folder and folder / "checkpoints")
+    problem = place(problem, device=case.device, dtype=check_dtype(case.dtype))
+    return problem, first_batch(problem, case.batch_size or default_batch_size(problem), case.seed)
+
+
+def _reference(case: Case, folder: Path | None) -> Reference | None:
+    return _cached_reference(
+        case.problem, case.settings["step"], case.batch_size, case.seed, case.device, case.dtype, folder
+    )
+
+
+@lru_cache(maxsize=64)
+def _cached_reference(
+    problem: str, step: int, batch_size: int | None, seed: int, device: str, dtype: str, folder: Path | None
+) -> Reference | None:
+    """One reference for all estimators measured at a point."""
+    case = Case("variance", problem, "exact", 1, batch_size, seed, device, dtype, {"step": step})
+    return reference_gradient(*_problem_and_data(case, folder), seed=seed)
+
+
+def _convergence(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+    settings = case.settings
+    common: dict[str, Any] = {
+        "num_samples": case.num_samples,
+        "batch_size": case.batch_size,
+        "optimizer": settings["optimizer"],
+        "device": case.device,
+        "dtype": case.dtype,
+    }
+    rate = tune_learning_rate(
+        case.problem,
+        case.estimator,
+        settings["learning_rates"],
+        steps=settings["tuning_steps"],
+        seed=case.seed + _TUNING_SEED,
+        **common,
+    )
+    rows = []
+    for repetition in range(settings["seeds"]):
+        run = train(
+            _fresh(case.problem, case.seed + repetition),
+            case.estimator,
+            steps=settings["steps"],
+            learning_rate=rate,
+            seed=case.seed + repetition,
+            **common,
+        )
+        rows += run.rows()
+    return rows
+
+
+def _fresh(problem: str, seed: int) -> Problem:
+    """The problem, with initial weights of its own for each seed where it has a seed to set."""
+    from ..estimators.specification import parse
+    from .problems.registry import REGISTRY, load_problem
+
+    given = parse(problem).parameters
+    if "seed" not in given and REGISTRY.accepts(problem, "seed"):
+        return load_problem(problem, seed=seed)
+    return copy.deepcopy(load_problem(problem))

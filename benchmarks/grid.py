@@ -1,0 +1,118 @@
+"""Which cases to run: every estimator, on every problem, at every point and number of samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..estimators.errors import UsageError
+from ..estimators.registry import REGISTRY as ESTIMATORS
+from ..estimators.registry import label_of
+from ..estimators.specification import Specification, expand
+from .problems.registry import REGISTRY as PROBLEMS
+from .schema import row
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure.
+
+    Attributes:
+        benchmark: "variance", "convergence" or "throughput".
+        problem: its specification.
+        estimator: its specification.
+        num_samples: S.
+        batch_size: B; None for the problem's default.
+        seed: base seed.
+        device: where.
+        dtype: floating-point type.
+        settings: what only this benchmark needs.
+    """
+
+    benchmark: str
+    problem: str
+    estimator: str
+    num_samples: int
+    batch_size: int | None
+    seed: int
+    device: str
+    dtype: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The same for the same case, on any machine and in any run."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def title(self) -> str:
+        """What a progress line shows."""
+        step = self.settings.get("step")
+        where = "" if step is None else f" at step {step}"
+        return f"{label_of_text(self.estimator)}, S={self.num_samples}, {label_of_text(self.problem)}{where}"
+
+    def row(self, **values: Any) -> dict[str, Any]:
+        """A row that this case says something about, where nothing was measured."""
+        known = {
+            "case": self.id,
+            "benchmark": self.benchmark,
+            "problem": label_of_text(self.problem),
+            "estimator": label_of_text(self.estimator),
+            "num_samples": self.num_samples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "step": self.settings.get("step"),
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+        return row(**{**known, **values})
+
+    def complete(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Measured rows with what identifies the case filled in."""
+        settings = json.dumps(self.settings, sort_keys=True)
+        labels = {"problem": label_of_text(self.problem), "estimator": label_of_text(self.estimator)}
+        return [{**r, **labels, "case": self.id, "parameters": settings} for r in rows]
+
+
+def label_of_text(specification: str) -> str:
+    """What results call a specification."""
+    return label_of(expand(specification)[0])
+
+
+def specifications(texts: Sequence[str], kind: str) -> list[str]:
+    """Every specification that the user's texts stand for, each known to exist; grids opened.
+
+    Args:
+        texts: as given on the command line.
+        kind: "estimator" or "problem".
+
+    Raises:
+        UsageError: malformed, unknown, or two that results could not tell apart.
+    """
+    registry = ESTIMATORS if kind == "estimator" else PROBLEMS
+    found: dict[str, Specification] = {}
+    for specification in (s for text in texts for s in expand(text)):
+        registry.find(specification.name)
+        label = label_of(specification)
+        if label in found and str(found[label]) != str(specification):
+            raise UsageError(
+                f"{found[label]} and {specification} would both be called {label} in the results"
+            )
+        found[label] = specification
+    return [str(s) for s in found.values()]
+
+
+def with_latent_dim(problem: str, latent_dim: int) -> str:
+    """The same problem at another latent dimension.
+
+    Raises:
+        UsageError: the problem has no parameter latent_dim.
+    """
+    specification = expand(problem)[0]
+    if not PROBLEMS.accepts(specification, "latent_dim"):
+        raise UsageError(f"problem {problem!r} has no parameter latent_dim to vary")
+    return str(Specification(specification.name, {**specification.parameters, "latent_dim": latent_dim}))

@@ -1,0 +1,80 @@
+"""What can be run of what was asked: checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..estimators.base import Estimator, Target
+from ..estimators.errors import UsageError
+from ..estimators.registry import create
+from .grid import Case, label_of_text
+from .placement import check_device, check_dtype, default_batch_size, first_batch
+from .problems.registry import load_problem
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cases to run, and cases left out with the reason."""
+
+    cases: list[Case]
+    skipped: list[tuple[Case, str]]
+
+
+def make_plan(cases: Sequence[Case], chosen: Sequence[str]) -> Plan:
+    """Ask every estimator whether it supports its cases.
+
+    Args:
+        cases: the grid.
+        chosen: estimators that the user named; none of their cases being possible is an error.
+
+    Raises:
+        UsageError: what was asked for cannot be run: a device, a size, a plugin that does not load, an
+            estimator that supports nothing of what was asked of it.
+    """
+    for device, dtype in {(case.device, case.dtype) for case in cases}:
+        check_device(device)
+        check_dtype(dtype)
+    estimators = {name: create(name) for name in {case.estimator for case in cases}}
+    posteriors = {
+        key: _posterior_and_target(*key) for key in {(case.problem, case.batch_size) for case in cases}
+    }
+    possible, skipped = [], []
+    for case in cases:
+        reason = _why_not(
+            estimators[case.estimator], *posteriors[case.problem, case.batch_size], case.num_samples
+        )
+        if reason is None:
+            possible.append(case)
+        else:
+            skipped.append((case, reason))
+    _check_chosen(chosen, possible, skipped)
+    if not possible:
+        raise UsageError(f"nothing to run: {_describe(*skipped[0])}" if skipped else "nothing to run")
+    return Plan(possible, skipped)
+
+
+def _check_chosen(
+    chosen: Sequence[str], possible: Sequence[Case], skipped: Sequence[tuple[Case, str]]
+) -> None:
+    for estimator in chosen:
+        if not any(case.estimator == estimator for case in possible):
+            refused = next(item for item in skipped if item[0].estimator == estimator)
+            raise UsageError(_describe(*refused))
+
+
+def _describe(case: Case, reason: str) -> str:
+    return f"{label_of_text(case.estimator)} cannot be used on {label_of_text(case.problem)}: {reason}"
+
+
+def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[object, Target]:
+    loaded = load_problem(problem)
+    x = first_batch(loaded, batch_size or default_batch_size(loaded), 0)
+    return loaded.posterior(loaded.encoder(x)), loaded.target(x)
+
+
+def _why_not(estimator: Estimator, q: object, target: Target, num_samples: int) -> str | None:
+    try:
+        return estimator.supports(q, target, num_samples)  # type: ignore[arg-type]
+    except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
+        return None
