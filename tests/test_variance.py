@@ -1,0 +1,269 @@
+"""The measured variance against closed forms, quadrature and plain loops.
+
+Each comparison asks that the 99.99% interval holds the truth: a false alarm of about 1e-4 a comparison
+(fixed seeds), and some 40 comparisons.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from elbograd.benchmarks import measure_variance
+from elbograd.benchmarks.placement import first_batch
+from elbograd.benchmarks.problems import load_problem
+from elbograd.estimators import Estimate, Estimator, UsageError, create
+from torch import nn
+
+CONFIDENCE = 0.9999
+
+
+def holds(moments, truth):
+    low, high = moments.interval(CONFIDENCE)
+    return low <= truth <= high
+
+
+@pytest.mark.parametrize(("d", "s"), [(0.7, 1.3), (-1.5, 0.3), (0.2, 2.0)])
+@pytest.mark.parametrize(
+    "name", ["score-function", "constant-baseline", "optimal-baseline", "reparameterization"]
+)
+def test_quadratic_cost_in_one_dimension(name, d, s):
+    parameters = {"constant-baseline": {"value": -(d**2 + s**2)}, "optimal-baseline": {"pilot": 2000}}
+    replicates = 20_000 if name == "optimal-baseline" else 200_000
+    v = measure_variance(
+        f"quadratic[loc={d},scale={s}]", create(name, **parameters.get(name, {})), replicates=replicates
+    )
+    of_mu, of_sigma = oracles.QUADRATIC[name](d, s)
+    # The pilot of 2000 adds about 0.1% to the optimal baseline's variance: far inside the interval.
+    assert holds(v.moments["loc"], of_mu)
+    assert holds(v.moments["scale"], of_sigma)
+    assert holds(v.moments[""], of_mu + of_sigma)
+    torch.testing.assert_close(float(v.per_parameter["loc"]), v.moments["loc"].mean, rtol=1e-6, atol=0)
+    assert v.per_parameter["loc"].shape == ()
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_variance_falls_with_samples_and_data(samples):
+    v = measure_variance(
+        "quadratic[loc=1,scale=1]", "score-function", num_samples=samples, replicates=200_000, batch_size=3
+    )
+    assert holds(v.moments[""], sum(oracles.QUADRATIC["score-function"](1, 1)) / samples / 3)
+
+
+def linear_gaussian(latent_dim=2):
+    problem = load_problem(f"linear-gaussian[latent_dim={latent_dim},data_dim=3,noise=0.8]")
+    x = first_batch(problem, 4, seed=3)
+    return problem, x
+
+
+def oracle_parts(problem, x):
+    """Per datum: mu, sigma, f and its gradient, A and g, as NumPy."""
+    weight = problem.decoder.weight.detach().double().numpy()
+    bias = problem.decoder.bias.detach().double().numpy()
+    eta = problem.encoder(x).detach().double().numpy()
+    for row, datum in zip(eta, x.double().numpy(), strict=True):
+        mu, sigma = row[:2], np.exp(row[2:])
+
+        def f(z, datum=datum):
+            residual = (datum - z @ weight.T - bias) / problem.noise
+            return -0.5 * (residual**2).sum(-1) - len(datum) * np.log(problem.noise * np.sqrt(2 * np.pi))
+
+        def gradient(z, datum=datum):
+            return (datum - z @ weight.T - bias) @ weight / problem.noise**2
+
+        a = weight.T @ weight / problem.noise**2
+        yield mu, sigma, f, gradient, a, gradient(mu[None])[0], np.sum(datum**2) + 1
+
+
+ORACLE_H = {
+    "reparameterization": lambda f, grad, mu, s: (oracles.reparameterization_eta(grad, mu, s), 2),
+    "score-function": lambda f, grad, mu, s: (oracles.score_function_eta(f, mu, s), 2),
+    "constant-baseline[value=-5]": lambda f, grad, mu, s: (oracles.score_function_eta(f, mu, s, -5.0), 2),
+    "leave-one-out": lambda f, grad, mu, s: (oracles.leave_one_out_eta(f, mu, s), 4),
+}
+
+
+@pytest.mark.parametrize("name", ORACLE_H)
+def test_linear_gaussian_vae_in_parameter_space(name):
+    problem, x = linear_gaussian()
+    samples = 2 if name == "leave-one-out" else 1
+    v = measure_variance(problem, name, x, num_samples=samples, replicates=60_000)
+    total, eta_gradient = 0.0, []
+    for mu, sigma, f, gradient, a, g, squared in oracle_parts(problem, x):
+        h, dimension = ORACLE_H[name](f, gradient, mu, sigma)
+        mean, covariance = oracles.expectation(h, dimension, nodes=6)  # a polynomial of degree 8 at most
+        # A linear encoder has J_i J_iᵀ = (‖x_i‖² + 1) I.
+        total += np.trace(covariance) * squared / len(x) ** 2
+        eta_gradient.append(mean - oracles.kl_gradient_eta(mu, sigma))
+        if name == "reparameterization":
+            by_algebra = oracles.quadratic_reparameterization_covariance(a, g, sigma)
+            np.testing.assert_allclose(covariance, by_algebra, rtol=1e-9, atol=1e-9)
+    assert holds(v.moments[""], total)
+    # The mean, coordinate by coordinate: |difference| within 5 standard errors (false alarm 6e-7 each).
+    exact = np.array(eta_gradient).T @ x.double().numpy() / len(x)
+    error = np.sqrt(v.per_parameter["weight"].numpy() / v.replicates)
+    assert (np.abs(v.mean["weight"].numpy() - exact) < 5 * error + 1e-6).all()
+
+
+def test_full_route_and_a_plain_loop_agree_with_the_factorized_route():
+    problem = load_problem("vae[latent_dim=3,hidden=16]")
+    x = first_batch(problem, 5, seed=1)
+    fast = measure_variance(problem, "score-function", x, num_samples=2, replicates=20_000)
+    full = measure_variance(problem, "score-function", x, num_samples=2, replicates=1000, route="full")
+    assert (fast.route, full.route) == ("factorized", "full")
+
+    gradients = []
+    torch.manual_seed(7)
+    for _ in range(1000):  # plain PyTorch: f times the score, and the KL written out
+        mu, log_sigma = problem.encoder(x).chunk(2, -1)
+        z = (mu + log_sigma.exp() * torch.randn(2, *mu.shape)).detach()
+        logits = problem.decoder(z)
+        f = -nn.functional.binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        ).sum(-1)
+        log_q = (-0.5 * ((z - mu) / log_sigma.exp()) ** 2 - log_sigma).sum(-1)
+        kl = 0.5 * (mu**2 + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(-1)
+        surrogate = ((f.detach() * log_q).mean(0) - kl).mean()
+        grads = torch.autograd.grad(surrogate, list(problem.encoder.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in grads]))
+    loop = torch.stack(gradients).double()
+    variance = float(loop.var(0).sum())
+    contributions = (loop - loop.mean(0)).square().sum(1)
+    error = float(contributions.std()) / 1000**0.5
+    truth = fast.total  # 20 times the replicates: its own error is small beside the others'
+    assert abs(variance - truth) < 4.5 * error
+    assert holds(full.moments[""], truth)
+    for name in fast.per_parameter:
+        assert holds(full.moments[name], fast.moments[name].mean)
+        assert fast.per_parameter[name].shape == dict(problem.encoder.named_parameters())[name].shape
+    mean_error = (fast.total / 20_000 + full.total / 1000) ** 0.5
+    gap = sum(float((fast.mean[n] - full.mean[n]).square().sum()) for n in fast.mean) ** 0.5
+    assert gap < 2 * mean_error
+
+
+class VarianceScaled(Estimator):
+    """The planted slip z = mu + sigma² eps."""
+
+    def forward(self, q, target, num_samples):
+        loc, scale = q.base_dist.loc, q.base_dist.scale
+        z = loc + scale**2 * torch.randn(num_samples, *loc.shape)
+        value = target.log_likelihood(z).mean(0)
+        return Estimate(value, value)
+
+
+def test_the_comparison_fails_for_a_wrong_estimator():
+    d, s = 0.7, 1.3
+    v = measure_variance(f"quadratic[loc={d},scale={s}]", VarianceScaled(), replicates=200_000)
+    of_mu, of_sigma = oracles.QUADRATIC["reparameterization"](d, s)
+    assert not holds(v.moments["loc"], of_mu)
+    assert not holds(v.moments["scale"], of_sigma)
+
+
+class BatchMeanBaseline(Estimator):
+    """Honest about coupling the batch."""
+
+    couples_batch = True
+
+    def forward(self, q, target, num_samples):
+        z = q.rsample((num_samples,)).detach()
+        f = target.log_likelihood(z)
+        centred = (f - f.mean(-1, keepdim=True)).detach()
+        return Estimate((centred * q.log_prob(z)).mean(0), f.mean(0))
+
+
+def test_an_estimator_that_couples_the_batch_takes_the_full_route():
+    v = measure_variance("linear-gaussian", BatchMeanBaseline(), replicates=50, batch_size=4)
+    assert v.route == "full"
+
+
+def test_theta_is_measured_from_value():
+    problem, x = linear_gaussian()
+    v = measure_variance(problem, "score-function", x, wrt="theta", replicates=1000)
+    assert set(v.mean) == {"weight", "bias"}
+    # The bias' gradient is (x − W z − b)/noise²: its variance is W diag(σ²) Wᵀ/noise⁴ averaged over data.
+    weight = problem.decoder.weight.detach().double().numpy()
+    truth = (
+        sum(np.trace(weight @ np.diag(sigma**2) @ weight.T) for _, sigma, *_ in oracle_parts(problem, x))
+        / problem.noise**4
+        / len(x) ** 2
+    )
+    assert holds(v.moments["bias"], truth)
+
+
+def test_nothing_of_the_users_is_changed():
+    problem = load_problem("vae[latent_dim=2,hidden=8]")
+    estimator = create("moving-average-baseline")
+    before = [p.clone() for p in (*problem.encoder.parameters(), *problem.decoder.parameters())]
+    state = torch.get_rng_state()
+    measure_variance(problem, estimator, replicates=64)
+    after = [*problem.encoder.parameters(), *problem.decoder.parameters()]
+    assert all(
+        torch.equal(a, b) and b.requires_grad and b.grad is None for a, b in zip(before, after, strict=True)
+    )
+    assert float(estimator.weight) == 0
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_same_seed_same_numbers_and_chunks_do_not_change_the_data_only_the_draws():
+    first, again = (
+        measure_variance("linear-gaussian", "score-function", replicates=500, seed=4) for _ in range(2)
+    )
+    assert first.total == again.total
+    other = measure_variance("linear-gaussian", "score-function", replicates=500, seed=4, chunk=7)
+    assert other.replicates == 500
+    assert other.total == pytest.approx(first.total, rel=0.5)
+
+
+def test_precision_is_reached():
+    v = measure_variance("linear-gaussian", "reparameterization", precision=0.02)
+    assert (v.ci_high - v.ci_low) / 2 <= 0.021 * v.total
+    assert not v.warning
+
+
+def test_too_few_replicates_are_said_to_be_too_few():
+    v = measure_variance("quadratic[loc=3]", "score-function", replicates=100)
+    assert v.warning.startswith("not enough replicates (at least ")
+    assert all(r["reason"] == v.warning for r in v.rows() if r["metric"] == "variance")
+
+
+def test_a_trained_baseline_is_kept_and_a_cold_one_warmed():
+    problem = load_problem("quadratic[loc=3]")
+    cold = measure_variance(problem, "moving-average-baseline", replicates=20_000, warmup=0)
+    warm = measure_variance(problem, "moving-average-baseline", replicates=20_000)
+    plain = measure_variance(problem, "score-function", replicates=20_000)
+    assert cold.total == pytest.approx(plain.total)
+    assert warm.total < 0.8 * plain.total
+    estimator = create("moving-average-baseline")
+    estimator.average.fill_(-10.0)
+    estimator.weight.fill_(1.0)
+    given = measure_variance(problem, estimator, replicates=20_000, warmup=0)
+    assert given.total == pytest.approx(
+        measure_variance(problem, "constant-baseline[value=-10]", replicates=20_000).total
+    )
+
+
+def test_exact_has_no_variance():
+    v = measure_variance("bernoulli-vae[latent_dim=4]", "exact", batch_size=3)
+    assert v.total < 1e-12
+    assert v.replicates == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"replicates": 0}, "replicates must be an integer of at least 2, not 0"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, not 0"),
+        ({"precision": 2.0}, "precision must be between 0 and 1, not 2.0"),
+        ({"route": "fast"}, "route='fast' is not one of factorized, full"),
+        ({"wrt": "psi"}, "wrt='psi' is not one of phi, theta"),
+        ({"device": "tpu"}, "unknown device 'tpu': choose from cpu"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"warmup": -1}, "warmup must be an integer of at least 0, not -1"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message):
+    with pytest.raises(UsageError) as error:
+        measure_variance("linear-gaussian", "score-function", **arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
