@@ -18,7 +18,7 @@ from ..estimators.errors import UsageError
 from ..estimators.registry import create
 from .evaluation import check_estimate, seeded
 from .objectives import evaluate_elbo, importance_weighted_log_likelihood
-from .placement import check_dtype, default_batch_size, dtype_of, duplicate, place, to_encoder
+from .placement import check_dtype, default_batch_size, dtype_of, duplicate, first_batch, place, to_encoder
 from .problems.protocol import Problem
 from .problems.registry import load_problem
 from .schema import row
@@ -126,6 +126,7 @@ def train(
         place(problem, device=device, dtype=check_dtype(dtype) if isinstance(dtype, str) else dtype)
     )
     batch_size = batch_size or default_batch_size(problem)
+    first_batch(problem, batch_size, seed)  # complains where there are too few data
     batches = _endless(problem, batch_size, seed)
     run = _Run(problem, estimator, num_samples, seed)
     first = next(batches)

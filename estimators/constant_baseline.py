@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .arguments import number
 from .base import Target
 from .distributions import draw
 from .objective import integrand
@@ -40,7 +41,7 @@ class ConstantBaseline(ScoreFunction):
 
     def __init__(self, value: float | None = None, kl: str = "analytic") -> None:
         super().__init__(kl)
-        self.register_buffer("value", torch.tensor(0.0 if value is None else float(value)))
+        self.register_buffer("value", torch.tensor(0.0 if value is None else number("value", value)))
         self.register_buffer("measured", torch.tensor(value is not None))
 
     def init(self, q: Distribution, target: Target) -> None:

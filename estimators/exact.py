@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .arguments import one_of, positive_integer
 from .base import Estimate, Estimator, Target
 from .distributions import closed_form_kl, describe
 from .errors import UsageError
@@ -53,11 +54,8 @@ class Exact(Estimator):
 
     def __init__(self, method: str = "auto", nodes: int | None = None) -> None:
         super().__init__()
-        if method not in METHODS:
-            raise UsageError(f"method={method!r} is not one of {', '.join(METHODS)}")
-        if nodes is not None and (not isinstance(nodes, int) or nodes < 2):
-            raise UsageError(f"nodes={nodes!r} is not an integer of at least 2")
-        self.method, self.nodes = method, nodes
+        self.method = one_of("method", method, METHODS)
+        self.nodes = None if nodes is None else positive_integer("nodes", nodes)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         reasons = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from .arguments import positive_integer
 from .base import Target
 from .constant_baseline import pilot_mean
 from .distributions import describe
@@ -40,9 +41,7 @@ class LearnedBaseline(ScoreFunction):
 
     def __init__(self, hidden: int = 64, kl: str = "analytic") -> None:
         super().__init__(kl)
-        if not isinstance(hidden, int) or hidden < 1:
-            raise UsageError(f"hidden={hidden!r} is not a positive integer")
-        self.hidden = hidden
+        self.hidden = positive_integer("hidden", hidden)
         self.network: nn.Sequential | None = None
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:

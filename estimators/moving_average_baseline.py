@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .arguments import number
 from .base import Estimate, Target
 from .errors import UsageError
 from .score_function import ScoreFunction
@@ -41,9 +42,9 @@ class MovingAverageBaseline(ScoreFunction):
 
     def __init__(self, decay: float = 0.99, kl: str = "analytic") -> None:
         super().__init__(kl)
-        if not 0 <= decay < 1:
+        self.decay = number("decay", decay)
+        if not 0 <= self.decay < 1:
             raise UsageError(f"decay={decay!r} is not in [0, 1)")
-        self.decay = float(decay)
         self.register_buffer("average", torch.tensor(0.0))
         self.register_buffer("weight", torch.tensor(0.0))
 

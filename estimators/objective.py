@@ -12,13 +12,6 @@ from .errors import UsageError
 KL_CHOICES = ("analytic", "sampled")
 
 
-def check_kl(kl: str) -> str:
-    """``kl`` itself, or UsageError."""
-    if kl not in KL_CHOICES:
-        raise UsageError(f"kl={kl!r} is not one of {', '.join(KL_CHOICES)}")
-    return kl
-
-
 def unsupported_kl(q: Distribution, target: Target, kl: str) -> str | None:
     """Why ``kl`` cannot be used with this posterior and prior, or None."""
     if kl == "analytic" and target.prior is not None and closed_form_kl(q, target.prior) is None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .arguments import positive_integer
 from .base import Estimate, Target
 from .distributions import cut, draw, parameters_of, with_parameters
-from .errors import UsageError
-from .objective import check_kl, integrand, split_kl, unsupported_kl
+from .objective import integrand, split_kl, unsupported_kl
 from .score_function import ScoreFunction
 
 
@@ -41,10 +41,8 @@ class OptimalBaseline(ScoreFunction):
     """
 
     def __init__(self, pilot: int = 64, kl: str = "analytic") -> None:
-        super().__init__(check_kl(kl))
-        if not isinstance(pilot, int) or pilot < 1:
-            raise UsageError(f"pilot={pilot!r} is not a positive integer")
-        self.pilot = pilot
+        super().__init__(kl)
+        self.pilot = positive_integer("pilot", pilot)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         try:

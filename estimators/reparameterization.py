@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
+from .arguments import one_of
 from .base import Estimate, Estimator, Target
 from .distributions import describe
-from .objective import analytic_kl, check_kl, integrand, unsupported_kl
+from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
 
 class Reparameterization(Estimator):
@@ -39,7 +40,7 @@ class Reparameterization(Estimator):
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()
-        self.kl = check_kl(kl)
+        self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if not q.has_rsample:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .arguments import one_of
 from .base import Estimate, Estimator, Target
 from .distributions import draw
-from .objective import check_kl, integrand, split_kl, unsupported_kl
+from .objective import KL_CHOICES, integrand, split_kl, unsupported_kl
 
 
 class ScoreFunction(Estimator):
@@ -40,7 +41,7 @@ class ScoreFunction(Estimator):
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()
-        self.kl = check_kl(kl)
+        self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         return super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)

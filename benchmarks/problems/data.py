@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ...estimators.arguments import one_of
 from ...estimators.errors import UsageError
 
 SPLITS = ("train", "test")
@@ -42,9 +43,7 @@ class BinarizedDigits:
     """
 
     def __init__(self, binarization: str = "dynamic") -> None:
-        if binarization not in BINARIZATIONS:
-            raise UsageError(f"binarization={binarization!r} is not one of {', '.join(BINARIZATIONS)}")
-        self.binarization = binarization
+        self.binarization = one_of("binarization", binarization, BINARIZATIONS)
         generator = torch.Generator().manual_seed(_SEED + 1)
         self.fixed = {split: torch.bernoulli(digits()[split], generator=generator) for split in SPLITS}
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from ...estimators.arguments import number, positive_number
 from ...estimators.base import Target
-from ...estimators.errors import UsageError
 from .data import check_split
 from .layers import check_sizes
 
@@ -47,11 +47,9 @@ class OneDimensionalCost:
     default_batch_size = 1
 
     def __init__(self, loc: float = 1.0, scale: float = 1.0, k: float = 0.0) -> None:
-        if not scale > 0:
-            raise UsageError(f"scale={scale!r} is not positive")
-        self.encoder: nn.Module = GaussianParameters(loc, scale)
+        self.encoder: nn.Module = GaussianParameters(number("loc", loc), positive_number("scale", scale))
         self.decoder: nn.Module = nn.Module()
-        self.k = float(k)
+        self.k = number("k", k)
 
     def cost(self, z: Tensor) -> Tensor:
         """The cost at z, elementwise."""

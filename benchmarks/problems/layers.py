@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ...estimators.errors import UsageError
+from ...estimators.arguments import positive_integer
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
@@ -31,5 +31,4 @@ def weights_from(seed: int) -> Iterator[None]:
 def check_sizes(**sizes: int) -> None:
     """Raise UsageError unless every named size is a positive integer."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UsageError(f"{name}={size!r} is not a positive integer")
+        positive_integer(name, size)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from ...estimators.arguments import positive_number
 from ...estimators.base import Target
-from ...estimators.errors import UsageError
 from .data import SPLITS, check_split, serve
 from .layers import check_sizes, weights_from
 
@@ -37,9 +37,7 @@ class LinearGaussianVAE:
 
     def __init__(self, latent_dim: int = 4, data_dim: int = 10, noise: float = 1.0, seed: int = 0) -> None:
         check_sizes(latent_dim=latent_dim, data_dim=data_dim)
-        if not noise > 0:
-            raise UsageError(f"noise={noise!r} is not positive")
-        self.latent_dim, self.noise = latent_dim, float(noise)
+        self.latent_dim, self.noise = latent_dim, positive_number("noise", noise)
         with weights_from(seed):
             loading = torch.randn(latent_dim, data_dim)
             self.data = {
