@@ -54,43 +54,93 @@ def _as_given(value: Any) -> Any:
     return [str(v) for v in value] if isinstance(value, list) else str(value)
 
 
+def _integer(text: str | int) -> int:
+    """An integer; the parser's own complaint does not name the value."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an integer") from None
+
+
+def _float(text: str | float) -> float:
+    """A number, likewise."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
 Estimators = Annotated[
     list[str] | None,
-    typer.Option("--estimator", "-e", help="Name[key=value], file.py[:Class] or module:Class; repeatable."),
+    typer.Option(
+        "--estimator",
+        "-e",
+        metavar="NAME",
+        help="Name[key=value], file.py[:Class] or module:Class; repeatable.",
+    ),
 ]
 Problems = Annotated[
-    list[str] | None, typer.Option("--problem", "-p", help="Name[key=value] or file.py[:name]; repeatable.")
+    list[str] | None,
+    typer.Option("--problem", "-p", metavar="NAME", help="Name[key=value] or file.py[:name]; repeatable."),
 ]
 Samples = Annotated[
-    list[str] | None, typer.Option("--num-samples", "-s", help="Samples an estimate; repeatable, or 1,4,16.")
+    list[str] | None,
+    typer.Option("--num-samples", "-s", metavar="N[,N]", help="Samples an estimate; repeatable, or 1,4,16."),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Data a batch.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of data order, weights and draws.")]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes, one thread each.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Data a batch.", parser=_integer, metavar="INTEGER")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Of data order, weights and draws.", parser=_integer, metavar="INTEGER")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu or cuda.")]
+Dtype = Annotated[str, typer.Option("--dtype", metavar="NAME", help="float32 or float64.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", help="Processes, one thread each.", parser=_integer, metavar="INTEGER")
+]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Run folder; the same command goes on where it stopped.")
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Run folder; the same command goes on where it stopped."
+    ),
 ]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="Module or file to import for what it registers; repeatable."),
+    typer.Option(
+        "--plugin", metavar="MODULE", help="Module or file to import for what it registers; repeatable."
+    ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="TOML file of options; the command line wins.", callback=_read_config, is_eager=True
+        "--config",
+        metavar="FILE",
+        help="TOML file of options; the command line wins.",
+        callback=_read_config,
+        is_eager=True,
     ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that all works.")]
 Force = Annotated[bool, typer.Option("--force", help="Begin the run folder anew.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cases and stop.")]
 Replicates = Annotated[
-    int, typer.Option("--replicates", "-r", help="Independent estimates behind a variance.")
+    int,
+    typer.Option(
+        "--replicates",
+        "-r",
+        help="Independent estimates behind a variance.",
+        parser=_integer,
+        metavar="INTEGER",
+    ),
 ]
 Precision = Annotated[
     float | None,
-    typer.Option("--precision", help="Relative half-width to reach, e.g. 0.01, in place of --replicates."),
+    typer.Option(
+        "--precision",
+        help="Relative half-width to reach, e.g. 0.01, in place of --replicates.",
+        parser=_float,
+        metavar="FLOAT",
+    ),
 ]
 
 
@@ -138,7 +188,8 @@ def bench(
         "dtype": dtype,
     }
     benchmarks: list[Benchmark] = [
-        Variance(**common, replicates=replicates),
+        # The sweep over latent dimensions is the default problem's.
+        Variance(**common, replicates=replicates, latent_dim=() if problem else Variance.latent_dim),
         Convergence(**common),
         Throughput(**common),
     ]
@@ -162,13 +213,18 @@ def variance(
     num_samples: Samples = None,
     replicates: Replicates = Variance.replicates,
     precision: Precision = None,
-    route: Annotated[str, typer.Option("--route", help="factorized or full.")] = Variance.route,
+    route: Annotated[
+        str, typer.Option("--route", metavar="NAME", help="factorized or full.")
+    ] = Variance.route,
     step: Annotated[
         list[str] | None,
-        typer.Option("--step", help="Training steps of the checkpoints measured at; 0 is the start."),
+        typer.Option(
+            "--step", metavar="N[,N]", help="Training steps of the checkpoints measured at; 0 is the start."
+        ),
     ] = None,
     latent_dim: Annotated[
-        list[str] | None, typer.Option("--latent-dim", help="Other latent dimensions to measure, e.g. 2,32.")
+        list[str] | None,
+        typer.Option("--latent-dim", metavar="N[,N]", help="Other latent dimensions to measure, e.g. 2,32."),
     ] = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -220,15 +276,26 @@ def convergence(
     estimator: Estimators = None,
     problem: Problems = None,
     num_samples: Samples = None,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = Convergence.steps,
-    seeds: Annotated[int, typer.Option("--seeds", help="Repetitions.")] = Convergence.seeds,
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adam or sgd.")] = Convergence.optimizer,
+    steps: Annotated[
+        int, typer.Option("--steps", help="Training steps.", parser=_integer, metavar="INTEGER")
+    ] = Convergence.steps,
+    seeds: Annotated[
+        int, typer.Option("--seeds", help="Repetitions.", parser=_integer, metavar="INTEGER")
+    ] = Convergence.seeds,
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", metavar="NAME", help="adam or sgd.")
+    ] = Convergence.optimizer,
     learning_rate: Annotated[
         list[str] | None,
-        typer.Option("--learning-rate", help="Rates to tune over, e.g. 0.001,0.003; one is used as it is."),
+        typer.Option(
+            "--learning-rate",
+            metavar="X[,X]",
+            help="Rates to tune over, e.g. 0.001,0.003; one is used as it is.",
+        ),
     ] = None,
     tuning_steps: Annotated[
-        int, typer.Option("--tuning-steps", help="Steps of each tuning run.")
+        int,
+        typer.Option("--tuning-steps", help="Steps of each tuning run.", parser=_integer, metavar="INTEGER"),
     ] = Convergence.tuning_steps,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -276,13 +343,16 @@ def throughput(
     problem: Problems = None,
     num_samples: Samples = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Time spent on each measurement.")
+        float,
+        typer.Option("--seconds", help="Time spent on each measurement.", parser=_float, metavar="FLOAT"),
     ] = Throughput.seconds,
     mode: Annotated[
-        list[str] | None, typer.Option("--mode", help="eager, compiled or cuda-graph; repeatable.")
+        list[str] | None,
+        typer.Option("--mode", metavar="NAME", help="eager, compiled or cuda-graph; repeatable."),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option("--compare", help="An earlier run's throughput.json to compare with.")
+        str | None,
+        typer.Option("--compare", metavar="FILE", help="An earlier run's throughput.json to compare with."),
     ] = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -342,7 +412,9 @@ def list_(
 @app.command("new-estimator")
 def new_estimator(
     name: Annotated[str, typer.Argument(help="kebab-case, e.g. my-idea")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
+    ] = Path(),
 ) -> None:
     """Write a file with an estimator to start from, and its test."""
     from .scaffold import write_estimator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,9 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
         reference = _reference(case, folder)
         bias = None if reference is None else measure_bias(problem, x, result, reference)
         if bias is not None:
-            why = f"against {bias.reference}"
-            rows.append(row(**common, metric="bias", value=bias.relative, reason=why))
-            rows.append(row(**common, metric="bias_bound", value=bias.bound, reason=why))
+            against = json.dumps({"reference": bias.reference})
+            rows.append(row(**common, metric="bias", value=bias.relative, parameters=against))
+            rows.append(row(**common, metric="bias_bound", value=bias.bound, parameters=against))
     return [{**r, "step": step} for r in rows]
 
 

@@ -73,9 +73,11 @@ class Case:
 
     def complete(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Measured rows with what identifies the case filled in."""
-        settings = json.dumps(self.settings, sort_keys=True)
         labels = {"problem": label_of_text(self.problem), "estimator": label_of_text(self.estimator)}
-        return [{**r, **labels, "case": self.id, "parameters": settings} for r in rows]
+        return [{**r, **labels, "case": self.id, "parameters": self._settings_with(r)} for r in rows]
+
+    def _settings_with(self, measured: dict[str, Any]) -> str:
+        return json.dumps({**self.settings, **json.loads(measured["parameters"])}, sort_keys=True)
 
 
 def label_of_text(specification: str) -> str:

@@ -12,7 +12,9 @@ from ..estimators.errors import UsageError
 from ..estimators.plugins import one_line
 from .problems.protocol import Problem
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")
+}
 _DEFAULT_BATCH_SIZE = 64
 
 

@@ -78,7 +78,7 @@ class Variance(Common):
         settings = {"replicates": self.replicates, "precision": self.precision, "route": self.route}
         cases = []
         for problem in specifications(self.problem, "problem"):
-            swept = [with_latent_dim(problem, d) for d in self.latent_dim if sweeps_latent_dim(problem)]
+            swept = [with_latent_dim(problem, d) for d in self.latent_dim]
             for step in self.step:
                 here = {**settings, "step": step}
                 for s in self.num_samples:
@@ -144,6 +144,14 @@ class Throughput(Common):
         self.check()
         if not self.seconds > 0:
             raise UsageError(f"--seconds must be positive, not {self.seconds}")
+        from .placement import check_device
+        from .step_modes import check_mode
+        from .throughput_suite import earlier_result
+
+        for mode in self.mode:
+            check_mode(mode, check_device(self.device))
+        if self.compare is not None:
+            earlier_result(self.compare)
         return [
             case
             for problem in specifications(self.problem, "problem")
@@ -262,6 +270,7 @@ def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:
         return True
     described = {
         ThroughputCase(
+            id=case.id,
             problem=case.problem,
             estimator=case.estimator,
             num_samples=case.num_samples,
@@ -289,14 +298,6 @@ def _print_plan(plan: Any) -> None:
         print(f"{case.benchmark}: {case.title}")
     for case, reason in plan.skipped:
         print(f"{case.benchmark}: {case.title}: skipped, {reason}")
-
-
-def sweeps_latent_dim(problem: str) -> bool:
-    """Whether the problem's latent dimension is free: a parameter that the user has not set."""
-    from ..estimators.specification import parse
-    from .problems.registry import REGISTRY
-
-    return "latent_dim" not in parse(problem).parameters and REGISTRY.accepts(problem, "latent_dim")
 
 
 def at_least(option: str, least: int, *values: int | None) -> None:

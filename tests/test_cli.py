@@ -1,0 +1,343 @@
+"""The command line as people type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from elbograd.benchmarks import load_results
+from elbograd.benchmarks.cli import main
+
+QUICK = ["-p", "quadratic", "-s", "2", "-r", "50"]
+
+
+@pytest.fixture
+def elbograd(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["elbograd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+def write_plugin(path, body, name="MyIdea"):
+    path.write_text(
+        "import torch\nfrom elbograd.estimators import Estimate, Estimator\n"
+        f"class {name}(Estimator):\n    def forward(self, q, target, num_samples):\n        {body}\n"
+    )
+    return path
+
+
+def test_help_and_list_name_everything(elbograd):
+    code, out, _ = elbograd("--help")
+    assert code == 0
+    for command in ("bench", "variance", "convergence", "throughput", "list", "new-estimator", "report"):
+        assert command in out
+    code, out, _ = elbograd("list")
+    assert code == 0
+    for name in ("reparameterization", "optimal-baseline", "exact", "bernoulli-vae", "linear-gaussian"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["variance", "-e", "reinforce"], "unknown estimator 'reinforce': choose from reparameterization"),
+        (["variance", "-p", "mnist"], "unknown problem 'mnist': choose from vae"),
+        (["variance", "-e", "score-function[kl"], "malformed 'score-function[kl'"),
+        (
+            ["variance", "-e", "score-function[gain=1]"],
+            "unknown parameter 'gain' of score-function: choose from kl",
+        ),
+        (["variance", "-e", "leave-one-out", "-s", "1"], "needs num_samples of at least 2, not 1"),
+        (["variance", "-s", "0"], "--num-samples must be at least 1, not 0"),
+        (["variance", "-s", "two"], "--num-samples two: expected an integer"),
+        (["variance", "-e", "reparameterization", "-p", "bernoulli-vae"], "Bernoulli is not"),
+        (["variance", "--device", "cuda:9"], "device cuda:9 is not available here: choose cpu"),
+        (["variance", "--device", "tpu"], "unknown device 'tpu': choose from cpu"),
+        (["variance", "--dtype", "float8"], "unknown dtype 'float8': choose from float32"),
+        (["variance", "-r", "0"], "--replicates must be at least 2, not 0"),
+        (["variance", "-r", "many"], "many"),
+        (["variance", "--route", "scenic"], "--route 'scenic' is not one of factorized, full"),
+        (["variance", "--precision", "7"], "--precision must be between 0 and 1"),
+        (["variance", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["variance", "--batch-size", "9999"], "batch size 9999 exceeds the 1500 training data"),
+        (["variance", "--latent-dim", "3", "-p", "quadratic"], "has no parameter latent_dim"),
+        (["variance", "--config", "nowhere.toml"], "nowhere.toml"),
+        (["variance", "--unknown"], "No such option"),
+        (["variance", "-e", "nowhere.py"], "nowhere.py: no such file"),
+        (["variance", "--plugin", "no_such_module"], "does not load"),
+        (["variance", "-j", "0"], "--jobs must be at least 1, not 0"),
+        (["convergence", "--optimizer", "lion"], "unknown optimizer 'lion': choose from adam, sgd"),
+        (["convergence", "--learning-rate", "-1"], "--learning-rate must be positive"),
+        (["convergence", "--steps", "0"], "--steps must be at least 1, not 0"),
+        (["throughput", "--mode", "warp"], "warp"),
+        (["throughput", "--compare", "nowhere.json"], "nowhere.json"),
+        (["report", "nowhere"], "no results in nowhere"),
+        (["new-estimator", "Not Kebab"], "Not Kebab"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_writes_nothing(elbograd, tmp_path, arguments, message):
+    code, out, err = elbograd(*arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err + out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder(tmp_path):
+    # Root may write anywhere, so the folder is one that cannot exist: below a file.
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "elbograd.benchmarks.cli"]
+    code = "from elbograd.benchmarks.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "variance",
+        *QUICK,
+        "-e",
+        "exact",
+        "-o",
+        str(tmp_path / "file" / "run"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("elbograd: error: cannot use folder")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_leaves_rows_tables_and_figures(elbograd, tmp_path):
+    code, out, err = elbograd(
+        "variance", *QUICK, "-e", "reparameterization", "-e", "score-function", "-o", "run"
+    )
+    assert code == 0
+    assert "reparameterization" in out
+    assert "[2/2]" in err
+    run = tmp_path / "run"
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    rows = load_results(run)
+    assert set(rows["estimator"]) == {"reparameterization", "score-function"}
+    for metric in (
+        "variance",
+        "snr",
+        "gradient_norm",
+        "bias",
+        "bias_bound",
+        "seconds",
+        "evaluations",
+        "work_normalized_variance",
+    ):
+        assert (rows["metric"] == metric).any(), metric
+    totals = rows[(rows["metric"] == "variance") & (rows["parameter"] == "")]
+    assert ((totals["ci_low"] < totals["value"]) & (totals["value"] < totals["ci_high"])).all()
+    assert set(rows["batch_size"]) == {1}
+    assert list((run / "figures").glob("variance*.png"))
+    assert (run / "tables" / "tables.md").read_text()
+    assert (run / "rows.parquet").is_file()
+    code, out, _ = elbograd("report", "run")
+    assert code == 0
+
+
+def test_the_same_command_goes_on_where_it_stopped(elbograd, tmp_path):
+    arguments = ["variance", *QUICK, "-e", "reparameterization", "-e", "score-function", "-o", "run"]
+    elbograd(*arguments)
+    file = tmp_path / "run" / "rows.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    first = json.loads(lines[0])["case"]
+    file.write_text("".join(line for line in lines if json.loads(line)["case"] == first) + lines[-1][:30])
+    code, _, err = elbograd(*arguments)
+    assert code == 0
+    assert "not written whole was dropped" in err
+    assert "[2/2]" in err
+    assert "[1/2]" not in err
+
+    def untimed(text):
+        rows = [json.loads(line) for line in text]
+        return [r for r in rows if r["metric"] not in ("seconds", "work_normalized_variance")]
+
+    assert untimed(file.read_text().splitlines()) == untimed(lines)
+    code, _, err = elbograd("variance", *QUICK[:-1], "60", "-e", "exact", "-o", "run")
+    assert code == 2
+    assert "other settings" in err
+
+
+def test_jobs_do_not_change_the_numbers(elbograd, tmp_path):
+    arguments = [
+        "variance",
+        "-p",
+        "quadratic",
+        "-s",
+        "2",
+        "-r",
+        "500",
+        "-e",
+        "score-function",
+        "-e",
+        "leave-one-out",
+    ]
+    elbograd(*arguments, "-o", "one")
+    code, _, _ = elbograd(*arguments, "-o", "two", "-j", "2")
+    assert code == 0
+    key = ["estimator", "metric", "parameter"]
+    values = [
+        load_results(run).query("metric in ('variance', 'snr', 'bias')").set_index(key)["value"].sort_index()
+        for run in ("one", "two")
+    ]
+    assert values[0].to_dict() == pytest.approx(values[1].to_dict(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise RuntimeError('the sky fell')", "RuntimeError: the sky fell"),
+        ("return 3", "forward returned a int, not an Estimate"),
+        (
+            "v = target.log_likelihood(q.rsample((num_samples,))); return Estimate(v, v)",
+            "surrogate has shape",
+        ),
+        (
+            "v = target.log_likelihood(q.sample((num_samples,))).mean(0); return Estimate(v, v)",
+            "has no gradient",
+        ),
+        (
+            "v = target.log_likelihood(q.rsample((num_samples,))).mean(0) * float('nan'); return Estimate(v, v)",
+            "not finite",
+        ),
+        (
+            "v = target.log_likelihood(q.rsample((num_samples,))).mean(0); return Estimate(v, None)",
+            "value is a NoneType",
+        ),
+    ],
+)
+def test_a_failing_plugin_is_a_failed_row_and_the_others_go_on(elbograd, tmp_path, body, reason):
+    plugin = write_plugin(tmp_path / "broken.py", body)
+    code, out, err = elbograd("variance", *QUICK, "-e", plugin, "-e", "reparameterization", "-o", "run")
+    assert code == 1
+    assert "Traceback" not in err + out
+    rows = load_results("run")
+    failed = rows[rows["status"] == "failed"]
+    assert failed["estimator"].tolist() == ["broken.py"]
+    assert reason in failed["reason"].iloc[0]
+    assert (rows["estimator"] == "reparameterization").sum() > 5
+    code, _, _ = elbograd("convergence", "-p", "quadratic", "--quick", "-e", plugin, "-o", "training")
+    if "NoneType" not in reason:
+        assert code in (0, 1)
+        trained = load_results("training")
+        assert set(trained["status"]) & {"failed", "diverged"}
+
+
+def test_a_working_plugin_beside_the_others(elbograd, tmp_path):
+    plugin = write_plugin(
+        tmp_path / "my_idea.py",
+        "v = target.log_likelihood(q.rsample((num_samples,))).mean(0); return Estimate(v, v)",
+    )
+    code, _, _ = elbograd("variance", *QUICK, "-e", plugin, "-e", "reparameterization", "-o", "run")
+    assert code == 0
+    rows = (
+        load_results("run").query("metric == 'variance' and parameter == ''").set_index("estimator")["value"]
+    )
+    # One formula, one seed: common random numbers give one answer.
+    assert rows["my_idea.py"] == pytest.approx(rows["reparameterization"])
+
+
+def test_convergence_rows(elbograd):
+    code, _out, _ = elbograd(
+        "convergence", "-p", "linear-gaussian", "-e", "reparameterization", "--steps", "20", "--seeds", "2",
+        "--tuning-steps", "5", "-o", "run",
+    )  # fmt: skip
+    assert code == 0
+    rows = load_results("run")
+    assert set(rows["seed"]) == {0, 1}
+    held_out = rows[rows["metric"] == "heldout_objective"]
+    assert set(held_out["step"]) == set(range(21))
+    assert (rows["metric"] == "heldout_log_likelihood").sum() == 2
+
+
+def test_configuration_file(elbograd, tmp_path):
+    (tmp_path / "options.toml").write_text(
+        '[variance]\nestimator = ["exact"]\nproblem = ["quadratic"]\nnum-samples = [1, 2]\nreplicates = 60\n'
+    )
+    code, out, _ = elbograd("variance", "--config", "options.toml", "--dry-run")
+    assert code == 0
+    assert out.splitlines() == [f"variance: exact, S={s}, quadratic at step 0" for s in (1, 2)]
+    code, out, _ = elbograd("variance", "--config", "options.toml", "-s", "4", "--dry-run")
+    assert out.splitlines() == ["variance: exact, S=4, quadratic at step 0"]
+    (tmp_path / "bad.toml").write_text("replicate = 3\n")
+    code, _, err = elbograd("variance", "--config", "bad.toml")
+    assert code == 2
+    assert "unknown key 'replicate': choose from" in err
+
+
+def test_a_runs_own_configuration_repeats_it(elbograd, tmp_path):
+    elbograd("variance", *QUICK, "-e", "exact", "-o", "run")
+    code, out, _ = elbograd("variance", "--config", tmp_path / "run" / "config.toml", "--dry-run")
+    assert code == 0
+    assert out.splitlines() == ["variance: exact, S=2, quadratic at step 0"]
+
+
+def test_new_estimator_runs_as_it_is(elbograd, tmp_path):
+    code, _out, _ = elbograd("new-estimator", "my-idea")
+    assert code == 0
+    assert {f.name for f in tmp_path.iterdir()} == {"my_idea.py", "test_my_idea.py"}
+    code, _, _ = elbograd("variance", *QUICK, "-e", "my_idea.py", "-o", "run")
+    assert code == 0
+    code, _, _err = elbograd("new-estimator", "my-idea")
+    assert code == 2
+
+
+def test_progress_is_a_bar_on_a_terminal(tmp_path):
+    pty = pytest.importorskip("pty", reason="needs a Unix terminal")
+    code = "from elbograd.benchmarks.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "variance",
+        *QUICK,
+        "-e",
+        "score-function",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    master, slave = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR")} | {
+        "TERM": "xterm-256color"
+    }
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert process.returncode == 0
+    assert "━" in text
+    assert "score-function, S=2, quadratic" in text
+
+
+def test_readme_commands_exist(elbograd):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for command in re.findall(r"^\s*(?:\$ )?elbograd ([a-z-]+)", readme, flags=re.MULTILINE):
+        code, _, _ = elbograd(command, "--help")
+        assert code == 0, command
