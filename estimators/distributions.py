@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch import distributions as td
@@ -65,7 +67,8 @@ def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribut
     if type(q) is td.Independent:
         base = with_parameters(q.base_dist, parameters)
         return td.Independent(base, q.reinterpreted_batch_ndims, validate_args=False)
-    return type(q)(**parameters, validate_args=False)
+    family: Callable[..., Distribution] = type(q)
+    return family(**parameters, validate_args=False)
 
 
 def cut(q: Distribution) -> Distribution:

@@ -58,6 +58,9 @@ class Exact(Estimator):
         self.nodes = None if nodes is None else positive_integer("nodes", nodes)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return super().supports(q, target, num_samples) or self._cannot(q, target)
+
+    def _cannot(self, q: Distribution, target: Target) -> str | None:
         reasons = {
             "closed-form": None if target.expectation else "the target has no closed-form expectation",
             "enumeration": _cannot_enumerate(q),

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from .arguments import positive_integer
 from .base import Estimate, Target
 from .distributions import cut, draw, parameters_of, with_parameters
-from .objective import integrand, split_kl, unsupported_kl
+from .objective import integrand, split_kl
 from .score_function import ScoreFunction
 
 
@@ -49,9 +49,7 @@ class OptimalBaseline(ScoreFunction):
             parameters_of(q)
         except TypeError as error:
             return str(error)
-        if num_samples < self.min_samples:
-            return f"needs num_samples of at least {self.min_samples}, not {num_samples}"
-        return unsupported_kl(q, target, self.kl)
+        return super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         parameters = parameters_of(q)

@@ -35,7 +35,7 @@ def parse(text: str) -> Specification:
         UsageError: the brackets are malformed.
     """
     text = text.strip()
-    name, bracket, rest = text.partition("[")
+    name, bracket, rest = _split_name(text)
     if not bracket:
         if "]" in text or not text:
             raise UsageError(f"malformed {text!r}: expected name or name[key=value,key=value]")
@@ -65,6 +65,14 @@ def expand(text: str) -> list[Specification]:
         Specification(grid.name, dict(zip(grid.parameters, point, strict=True)))
         for point in itertools.product(*axes)
     ]
+
+
+def _split_name(text: str) -> tuple[str, str, str]:
+    """What is before the bracket, the bracket, what is after; the folders of a path may have brackets too."""
+    before = text.partition("[")[0]
+    start = text.find(".py") + 3 if "/" in before and ".py" in text else 0
+    name, bracket, rest = text[start:].partition("[")
+    return text[:start] + name, bracket, rest
 
 
 def _split(inside: str, text: str) -> list[str]:

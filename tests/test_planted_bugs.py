@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from pathlib import Path
 from unittest import SkipTest
 
@@ -149,9 +151,9 @@ def test_a_missing_support_is_not_counted_as_passed():
     ("factory", "reason"),
     [
         ("no-such-estimator", "unknown estimator 'no-such-estimator'"),
-        (lambda: 3, "the factory returned a int, not an Estimator"),
+        (lambda: 3, "the factory returned 3, not an Estimator"),
         (create("score-function"), "not an instance"),
-        (lambda one=create("score-function"): one, "returned the same estimator twice"),
+        (partial(next, itertools.repeat(create("score-function"))), "returned the same estimator twice"),
     ],
 )
 def test_a_factory_that_makes_no_fresh_estimator_fails(factory, reason):

@@ -89,8 +89,10 @@ class MyIdea(Estimator):
 """
 
 
-def test_a_file_with_one_class(tmp_path):
-    file = tmp_path / "my_estimator.py"
+@pytest.mark.parametrize("folder", ["plain", "odd[1]"])
+def test_a_file_with_one_class(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    file = tmp_path / folder / "my_estimator.py"
     file.write_text(PLUGIN)
     for text in (f"{file}", f"{file}:MyIdea", f"{file}[gain=2.5]"):
         estimator = create(text)

@@ -94,4 +94,5 @@ class BernoulliVAE(DigitsVAE):
 
 def bernoulli_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     """log Bernoulli(x; logits) summed over the last dimension; x (B, pixels) broadcasts from the right."""
-    return (x * logits - nn.functional.softplus(logits)).sum(-1)
+    # One pass less over the largest tensor there is than x * logits - softplus(logits).
+    return -torch.addcmul(nn.functional.softplus(logits), x, logits, value=-1).sum(-1)

@@ -1,0 +1,216 @@
+"""Properties of an estimator's distribution: its mean, and what its entries share.
+
+Each is tested by `find_deviation` at a false-alarm rate of 1e-5 a screening look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from .mean_test import Deviation, Undecided, find_deviation
+from .toy_problems import ElboGradients
+from .trial import SEED, Trial, evaluate, isolated, require_support, train_step
+
+_LOOKS = (4096, 16384, 65536, 262144)
+_CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls
+_MANY_EVALUATIONS = 16  # an estimate that evaluates the target more often is drawn a quarter as often
+_CHUNK = 4096
+_CHUNK_IN_TRAINING = 256
+_ROUNDING = 1e-9
+
+#: Looks a family that can raise an alarm, at most: three each of unbiased, value and theta, two each of
+#: unbiased_without_prior, unbiased_in_training, independent and replicates.
+SCREENING_LOOKS = 17
+
+
+def unbiased(trial: Trial) -> None:
+    """E[gradient of surrogate] is the ELBO's gradient, every coordinate of every datum, after warm-up."""
+    _require_mean(lambda n: _draws(trial, n).eta_grad, _exact(trial).eta_grad, "gradient in η", _looks(trial))
+
+
+def value(trial: Trial) -> None:
+    """E[value] is the ELBO of every datum."""
+    _require_mean(lambda n: _draws(trial, n).value, _exact(trial).value, "value", _looks(trial))
+
+
+def theta(trial: Trial) -> None:
+    """E[gradient of value] in θ is the ELBO's; θ includes the prior's parameters."""
+    exact = _exact(trial).theta_grad
+    _require_mean(lambda n: _draws(trial, n).theta_grad, exact, "value's gradient in θ", _looks(trial))
+
+
+def unbiased_without_prior(trial: Trial) -> None:
+    """With ``prior=None`` and the smallest S the gradient is, in expectation, that of E_q[log_likelihood]."""
+
+    def estimate(lead: int) -> Tensor:
+        problem = trial.family.problem((lead,))
+        target = replace(problem.target, prior=None)
+        require_support(trial.warm, problem, target, trial.sizes[0])
+        return evaluate(trial.warm, problem, trial.sizes[0], target).eta_grad
+
+    def draw(n: int) -> Tensor:
+        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+
+    exact = _exact(trial, prior=False).eta_grad
+    _require_mean(draw, exact, "gradient in η without a prior", _looks(trial)[1:])
+
+
+def unbiased_in_training(trial: Trial) -> None:
+    """Along a training loop from a cold start (estimate, step on aux_loss, `update`) the mean is right too.
+
+    Given the past each estimate is unbiased, so the deviations are martingale differences.
+    """
+
+    def draw(n: int) -> Tensor:
+        estimator = trial.fresh().train()
+        steps = []
+        for lead in _leads(trial, n, _CHUNK_IN_TRAINING):
+            outcome = evaluate(estimator, trial.family.problem((lead,)), trial.num_samples)
+            train_step(estimator, outcome.estimate)
+            steps.append(outcome.eta_grad)
+        return torch.cat(steps)
+
+    exact = _exact(trial).eta_grad
+    _require_mean(draw, exact, "gradient in η during training", _looks(trial)[1:])
+
+
+def independent(trial: Trial) -> None:
+    """Estimates of different data, and of different replicates, are uncorrelated under one q.
+
+    Gradients are squashed to (−1, 1) about their median first: functions of independent variables are
+    independent, and products of bounded ones have light tails. The product of two data's (two
+    replicates') must have mean zero. With ``couples_batch`` only replicates are compared.
+    """
+    problem = trial.family.problem((2,), data=(0, 0))
+    estimator = trial.fresh(trial.family.problem(data=(0, 0)))
+
+    def draw(n: int) -> Tensor:
+        u = _squash(
+            _calls(trial, n, lambda: evaluate(estimator, problem, trial.num_samples).eta_grad), over=3
+        )
+        along_replicates = u[:, 0].sum(1) * u[:, 1].sum(1)
+        along_data = u[:, :, 0].sum(1) * u[:, :, 1].sum(1)
+        return along_replicates if estimator.couples_batch else torch.cat((along_replicates, along_data), -1)
+
+    found = _search(draw, _CALL_LOOKS, _ROUNDING)
+    if found is None:
+        return
+    if found.column < problem.eta.shape[-1]:
+        raise AssertionError(f"estimates of different replicates are correlated ({found.num_draws} draws)")
+    remedy = "set couples_batch if that is meant"
+    raise AssertionError(f"estimates of different data are correlated ({found.num_draws} draws); {remedy}")
+
+
+def replicates(trial: Trial) -> None:
+    """One call with batch (R, B) and R calls with batch (B,) agree in mean and in spread."""
+
+    def call(*lead: int) -> Tensor:
+        return evaluate(trial.warm, trial.family.problem(lead), trial.num_samples).eta_grad
+
+    def draw(n: int) -> Tensor:
+        apart = _calls(trial, n, call)
+        together = torch.cat([call(lead) for lead in _leads(trial, n)]).expand_as(apart)
+        u, v = _squash(torch.cat((apart, together)), over=1).chunk(2)
+        return torch.cat((u - v, u.square() - v.square()), -1).flatten(1)
+
+    if _search(draw, _CALL_LOOKS, _ROUNDING):
+        raise AssertionError(
+            "one call with batch (R, B) and R calls with batch (B,) differ in mean or spread"
+        )
+
+
+def _exact(trial: Trial, prior: bool = True) -> ElboGradients:
+    return trial.family.problem(learned=True).exact(prior)
+
+
+def _looks(trial: Trial) -> tuple[int, ...]:
+    return _LOOKS if trial.evaluations <= _MANY_EVALUATIONS else tuple(n // 4 for n in _LOOKS)
+
+
+def _leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
+    """How many replicates to draw at a time, n in all; one will do where all are the same."""
+    chunk = min(n, chunk)
+    return [1] if trial.deterministic else [chunk] * (n // chunk)
+
+
+def _draws(trial: Trial, n: int) -> ElboGradients:
+    """n replicates of an estimate after warm-up; the properties of its mean share them."""
+    if n not in trial.draws:
+        with isolated(SEED + n):
+            chunks = [_estimate(trial, lead) for lead in _leads(trial, n)]
+        trial.draws[n] = ElboGradients(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
+    return trial.draws[n]
+
+
+def _estimate(trial: Trial, lead: int) -> ElboGradients:
+    problem = trial.family.problem((lead,), learned=True)
+    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, trial.num_samples)
+    return ElboGradients(estimate.value.detach(), eta_grad, theta_grad)
+
+
+def _calls(trial: Trial, n: int, call: Callable[[], Tensor]) -> Tensor:
+    """n separate calls, stacked."""
+    if trial.deterministic:
+        one = call()
+        return one.expand(n, *one.shape)
+    return torch.stack([call() for _ in range(n)])
+
+
+def _squash(h: Tensor, over: int) -> Tensor:
+    """tanh((h − median) / median absolute deviation), centred, over the first ``over`` dimensions."""
+    flat = h.flatten(0, over - 1)
+    deviation = flat - flat.median(0).values
+    spread = deviation.abs().median(0).values
+    spread = torch.where(spread > 0, spread, deviation.abs().mean(0))  # discrete draws may mostly agree
+    # A spread that is rounding error stays small against the test's own floor.
+    u = torch.tanh(deviation / (spread + 1e-3 * flat.abs().max()).clamp_min(_ROUNDING))
+    return (u - u.mean(0)).reshape(h.shape)
+
+
+def _require_mean(draw: Callable[[int], Tensor], exact: Tensor, what: str, looks: Sequence[int]) -> None:
+    """The mean of draws (n, B, ...) is ``exact`` (B, ...), in each entry and along ``exact`` as a whole."""
+
+    def deviations(n: int) -> Tensor:
+        draws = draw(n)
+        assert draws.shape[1:] == exact.shape, (
+            f"{what} has shape {tuple(draws.shape[1:])} after the replicates"
+        )
+        difference = (draws - exact).to(torch.float64).flatten(1)
+        # One direction more: it adds up what a common factor does to every entry.
+        along = difference @ (exact / exact.norm()).flatten()
+        return torch.cat((difference, along.unsqueeze(1)), 1).expand(n, -1)
+
+    found = _search(deviations, looks, _ROUNDING * float(exact.square().mean().sqrt()), len(looks) - 2)
+    if found:
+        raise AssertionError(f"biased: {what}, {_where(found.column, exact)}: {_numbers(found, exact)}")
+
+
+def _search(
+    draw: Callable[[int], Tensor], looks: Sequence[int], floor: float, screens: int = 1
+) -> Deviation | None:
+    """`find_deviation`; a test without a verdict is skipped, which is not passed.
+
+    Raises:
+        SkipTest: no verdict.
+    """
+    try:
+        return find_deviation(draw, looks, screens, floor)
+    except Undecided as undecided:
+        raise SkipTest(str(undecided)) from undecided
+
+
+def _where(column: int, exact: Tensor) -> str:
+    if column == exact.numel():
+        return "along the exact one"
+    datum, coordinate = divmod(column, exact.numel() // len(exact))
+    return f"datum {datum}" if exact.dim() == 1 else f"datum {datum}, coordinate {coordinate}"
+
+
+def _numbers(found: Deviation, exact: Tensor) -> str:
+    truth = float(exact.norm() if found.column == exact.numel() else exact.flatten()[found.column])
+    return f"{truth + found.mean:.4g} ± {found.stderr:.2g}, exactly {truth:.4g} ({found.num_draws} draws)"

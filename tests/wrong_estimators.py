@@ -1,0 +1,510 @@
+"""Estimators with one slip each, for the conformance suite to catch, and `Correct`, which has none."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from elbograd.estimators import Estimate, Estimator, Target
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+
+
+class Correct(Estimator):
+    """Score function with a sampled KL; the slips below each replace one of its methods."""
+
+    kl_weight = 1.0
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        with torch.no_grad():
+            return q.sample(torch.Size((num_samples,)))
+
+    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
+        return 0.0 if target.prior is None else target.prior.log_prob(z) - log_q.detach()
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return 0.0
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return ((f.detach() - self.baseline(f.detach())) * log_q).mean(0)
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0)
+
+    def aux_loss(self, f: Tensor, log_q: Tensor) -> Tensor | None:
+        return None
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        f = target.log_likelihood(z) + self.kl_weight * self.log_ratio(target, z, log_q)
+        return Estimate(self.surrogate(f, log_q), self.value(f), self.aux_loss(f, log_q), {"f": f.detach()})
+
+
+class Gaussian(Correct):
+    """Correct, drawing from a Gaussian by hand."""
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        gaussian = isinstance(q, Independent) and isinstance(q.base_dist, Normal)
+        return super().supports(q, target, num_samples) if gaussian else "needs a Gaussian"
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        return torch.randn(num_samples, *like.shape, dtype=like.dtype)
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return (q.mean + q.stddev * self.noise(q.mean, num_samples)).detach()
+
+
+class Pathwise(Gaussian):
+    """Reparameterization by hand, correct."""
+
+    derivatives = 1
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return q.mean + q.stddev * self.noise(q.mean, num_samples)
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        f = target.log_likelihood(z)
+        if target.prior is not None:
+            f = f + target.prior.log_prob(z) - q.log_prob(z)
+        return Estimate(f.mean(0), f.mean(0))
+
+
+class PathwiseOnce(Pathwise):
+    """The same with one tensor for both, correct."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        value = super().forward(q, target, num_samples).value
+        return Estimate(value, value)
+
+
+class PriorOnly(PathwiseOnce):
+    """Correct where there is a prior, and says so."""
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return "needs a prior" if target.prior is None else super().supports(q, target, num_samples)
+
+
+class HeavyTailed(Gaussian):
+    """Correct, but with so rare and large a part that no affordable number of draws shows it."""
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return 100.0 * torch.rand_like(cost).pow(-0.9)
+
+
+# --- Wrong formulas ---
+
+
+class SquaredScale(PathwiseOnce):
+    """z = μ + σ² ε."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return q.mean + q.variance * self.noise(q.mean, num_samples)
+
+
+class SquaredScaleInScore(Gaussian):
+    """z = μ + σ² ε under a score function."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return (q.mean + q.variance * self.noise(q.mean, num_samples)).detach()
+
+
+class NoKl(Correct):
+    kl_weight = 0.0
+
+
+class DoubledKl(Correct):
+    kl_weight = 2.0
+
+
+class NegativeKl(Correct):
+    kl_weight = -1.0
+
+
+class StandardPrior(Gaussian):
+    """The KL against N(0, I) whatever the prior."""
+
+    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
+        standard = Normal(torch.zeros((), dtype=z.dtype), 1.0).log_prob(z).sum(-1)
+        return 0.0 if target.prior is None else standard - log_q.detach()
+
+
+class InventedPrior(Gaussian):
+    """A KL against N(0, I) where there is no prior."""
+
+    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
+        if target.prior is not None:
+            return super().log_ratio(target, z, log_q)
+        return Normal(torch.zeros((), dtype=z.dtype), 1.0).log_prob(z).sum(-1) - log_q.detach()
+
+
+class NeedsPrior(Correct):
+    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
+        return target.prior.log_prob(z) - log_q.detach()  # type: ignore[union-attr]
+
+
+class SumOverSamples(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return (f.detach() * log_q).sum(0)
+
+
+class LeaveNothingOut(Correct):
+    """The mean of all samples, the current one included, as baseline."""
+
+    min_samples = 2
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return cost.mean(0)
+
+
+class LeaveOneOutTwiceNormalized(Correct):
+    """(1/S) Σ (f − f̄_{-s}) score, times S/(S − 1) once more."""
+
+    min_samples = 2
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        cost, s = f.detach(), len(f)
+        others = (cost.sum(0) - cost) / (s - 1)
+        return ((cost - others) * log_q).mean(0) * s / (s - 1)
+
+
+class BaselineOfOwnSample(Correct):
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return 0.1 * cost
+
+
+class OptimalBaselineOfSameSamples(Gaussian):
+    """b* = E[f s²] / E[s²], estimated from the samples it is subtracted from."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        f = target.log_likelihood(z) + self.log_ratio(target, z, log_q)
+        surrogate: Tensor | float = 0.0
+        noise = (z - q.mean.detach()) / q.stddev.detach()
+        scale = q.stddev.detach()
+        for parameter, score in ((q.mean, noise / scale), (q.stddev, (noise.square() - 1) / scale)):
+            cost = f.detach().unsqueeze(-1)
+            best = (cost * score.square()).mean(0) / score.square().mean(0)
+            surrogate = surrogate + (parameter * ((cost - best) * score).mean(0)).sum(-1)
+        assert isinstance(surrogate, Tensor)
+        return Estimate(surrogate, f.mean(0))
+
+
+class ChainRuleDropped(Gaussian):
+    """The derivative in σ, handed to log σ."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        f = target.log_likelihood(z) + self.log_ratio(target, z, q.log_prob(z))
+        noise = (z - q.mean.detach()) / q.stddev.detach()
+        cost = f.detach().unsqueeze(-1)
+        in_loc = (cost * noise / q.stddev.detach()).mean(0)
+        in_scale = (cost * (noise.square() - 1) / q.stddev.detach()).mean(0)
+        return Estimate((q.mean * in_loc + q.stddev.log() * in_scale).sum(-1), f.mean(0))
+
+
+class ClipsInTraining(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f.clamp(-1, 1) if self.training else f, log_q)
+
+
+class ValueWithoutKl(Correct):
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        return (
+            super()
+            .forward(q, target, num_samples)
+            ._replace(value=target.log_likelihood(self.draw(q, num_samples)).mean(0))
+        )
+
+
+# --- Wrong graphs ---
+
+
+class UndetachedCost(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return (f * log_q).mean(0)
+
+
+class DetachedValue(Correct):
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0).detach()
+
+
+class DetachedPosterior(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f, log_q.detach())
+
+
+class ValueReachesPhi(Gaussian):
+    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
+        return 0.0 if target.prior is None else target.prior.log_prob(z) - log_q
+
+
+class AttachedInfo(Correct):
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        estimate = super().forward(q, target, num_samples)
+        return estimate._replace(info={"value": estimate.value})
+
+
+class Learned(Correct):
+    """A baseline of one learned number, correct."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(-1.0))
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return self.level.detach()
+
+    def aux_loss(self, f: Tensor, log_q: Tensor) -> Tensor | None:
+        return (f.detach() - self.level).square().mean(0) if self.training else None
+
+
+class SurrogateTrainsBaseline(Learned):
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return self.level
+
+
+class AuxLossReachesTheta(Learned):
+    def aux_loss(self, f: Tensor, log_q: Tensor) -> Tensor | None:
+        return (f - self.level).square().mean(0) if self.training else None
+
+
+class AuxLossReachesPhi(Learned):
+    def aux_loss(self, f: Tensor, log_q: Tensor) -> Tensor | None:
+        return ((f.detach() - self.level) * log_q).square().mean(0) if self.training else None
+
+
+class AuxLossInEval(Learned):
+    def aux_loss(self, f: Tensor, log_q: Tensor) -> Tensor | None:
+        return (f.detach() - self.level).square().mean(0)
+
+
+# --- Wrong coupling and randomness ---
+
+
+class BatchMeanBaseline(Correct):
+    """The mean of the other data as baseline: unbiased, but not independent."""
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        b = cost.shape[-1]
+        return (cost.sum(-1, keepdim=True) - cost) / max(b - 1, 1)
+
+
+class CouplesReplicates(Correct):
+    """Declares ``couples_batch``, but couples along the replicates too."""
+
+    couples_batch = True
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return (cost.sum() - cost) / max(cost.numel() - 1, 1)
+
+
+class AverageOfCurrentBatch(Correct):
+    """A moving average that already includes the current costs, without a state."""
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return 0.9 * -2.0 + 0.1 * cost.mean()
+
+
+class NoiseSharedOverData(PathwiseOnce):
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        return torch.randn(num_samples, *like.shape[:-2], 1, like.shape[-1], dtype=like.dtype).expand(
+            num_samples, *like.shape
+        )
+
+
+class NoiseSharedOverReplicates(PathwiseOnce):
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        shape = (num_samples, *(1,) * (like.dim() - 2), *like.shape[-2:])
+        return torch.randn(shape, dtype=like.dtype).expand(num_samples, *like.shape)
+
+
+class StratifiedOverBatch(PathwiseOnce):
+    """One stratified sequence dealt over samples, replicates and data."""
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        n = num_samples * like[..., 0].numel()
+        columns = [
+            (torch.randperm(n) + torch.rand(n, dtype=torch.float64)) / n for _ in range(like.shape[-1])
+        ]
+        normal = Normal(torch.zeros((), dtype=torch.float64), 1.0).icdf(torch.stack(columns, -1))
+        return normal.to(like.dtype).reshape(num_samples, *like.shape)
+
+
+class ReseedsGlobally(Correct):
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        torch.manual_seed(0)
+        return super().draw(q, num_samples)
+
+
+class ReseedsItsGenerator(Gaussian):
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(num_samples, *like.shape, dtype=like.dtype, generator=generator)
+
+
+class OwnGenerator(Gaussian):
+    """A generator of its own, which `forward` moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        return torch.randn(num_samples, *like.shape, dtype=like.dtype, generator=self.generator)
+
+
+class NumpyNoise(Gaussian):
+    """Noise that torch's seed does not govern."""
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        generator = np.random.default_rng()
+        return torch.as_tensor(generator.standard_normal((num_samples, *like.shape)), dtype=like.dtype)
+
+
+class SamplesDividedOverReplicates(Correct):
+    """Spends the sample budget on the first batch dimension, as if that were S."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        few = len(q.batch_shape) > 1
+        return super().draw(q, 1 if few else 2 * num_samples)
+
+
+# --- Wrong state ---
+
+
+class MovedInForward(Correct):
+    """A moving average that `forward` moves, the current sample included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.tensor(0.0))
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        self.average = torch.lerp(self.average, cost.mean().to(self.average), 0.1)
+        return self.average
+
+
+class RemembersLast(Correct):
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        self.last = super().draw(q, num_samples)
+        return self.last
+
+
+class ForgetsInStateDict(Correct):
+    """A moving average in a plain attribute, which no state_dict holds."""
+
+    average = 0.0
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return self.average
+
+    def update(self, estimate: Estimate) -> None:
+        self.average = 0.9 * self.average + 0.1 * float(estimate.info["f"].mean())
+
+
+class InitResets(Learned):
+    def init(self, q: Distribution, target: Target) -> None:
+        with torch.no_grad():
+            self.level.copy_(target.log_likelihood(self.draw(q, 1)).mean())
+
+
+class Uncopyable(Correct):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+# --- Wrong shapes and types ---
+
+
+class ScalarSurrogate(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f, log_q).sum()
+
+
+class NotAnEstimate(Correct):
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Any:
+        return tuple(super().forward(q, target, num_samples)[:2])
+
+
+class Raises(Correct):
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        raise RuntimeError("nothing works\nand the details are on a second line")
+
+
+class SinglePrecision(Correct):
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f.float(), log_q.float())
+
+
+class DefaultDtypeNoise(Gaussian):
+    """Noise in the global default dtype, whatever q's."""
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        return torch.randn(num_samples, *like.shape).to(like)
+
+
+class StandardizedCost(Correct):
+    """Divides by a standard deviation over S, which one sample does not have."""
+
+    unbiased = False
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        centred = f - f.mean(0)
+        return super().surrogate(centred / (centred.square().sum(0) / (len(f) - 1)).sqrt(), log_q)
+
+
+# --- Wrong claims ---
+
+
+class RelaxesSilently(Correct):
+    """Evaluates the target at the probabilities."""
+
+    unbiased = False
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        bernoulli = isinstance(q, Independent) and isinstance(q.base_dist, Bernoulli)
+        return super().supports(q, target, num_samples) if bernoulli else "needs a Bernoulli"
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return q.mean.detach().expand(num_samples, *q.mean.shape)
+
+
+class DerivativeDenied(PathwiseOnce):
+    derivatives = 0
+
+
+class ForgetsMinSamples(Correct):
+    min_samples = 2
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return None
+
+
+class SupportsRaises(Correct):
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        _ = q.base_dist.batch_shape  # type: ignore[attr-defined]
+        return super().supports(q, target, num_samples)
+
+
+class SupportsNothing(Correct):
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return "needs a posterior that nobody has"
+
+
+class MinSamplesInWords(Correct):
+    min_samples = "two"  # type: ignore[assignment]
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return None
+
+
+class ConstructorRaises(Correct):
+    def __init__(self) -> None:
+        raise RuntimeError("no such luck")
