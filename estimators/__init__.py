@@ -8,15 +8,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
+from .errors import EstimatorError, UsageError
 from .registry import catalogue, create, register
 
 if TYPE_CHECKING:
     from .base import Estimate, Estimator, Target
+    from .objective import analytic_kl
 
-_LAZY = {"Estimate": "base", "Estimator": "base", "Target": "base"}
+_LAZY = {"Estimate": "base", "Estimator": "base", "Target": "base", "analytic_kl": "objective"}
 
-__all__ = ["Estimate", "Estimator", "Target", "UsageError", "catalogue", "create", "register"]
+__all__ = [
+    "Estimate",
+    "Estimator",
+    "EstimatorError",
+    "Target",
+    "UsageError",
+    "analytic_kl",
+    "catalogue",
+    "create",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import Estimate, Estimator
+from .base import Estimate, Estimator, Target
 from .toy_problems import FAMILIES, ToyProblem, alien_cases
 from .trial import (
     TOLERANCE,
@@ -155,9 +155,9 @@ def default_dtype(trial: Trial) -> None:
 
 def surrogate_reach(trial: Trial) -> None:
     """Surrogate reaches no parameter of the estimator, and θ only where it is the value itself."""
-    problem = trial.family.problem(learned=True)
+    problem, target = _learned_without_prior(trial)
     estimator = trial.fresh(problem).train()
-    estimate = evaluate(estimator, problem, trial.num_samples).estimate
+    estimate = evaluate(estimator, problem, trial.num_samples, target).estimate
     own = [p for p in estimator.parameters() if p.requires_grad]
     _unreached(estimate.surrogate, own, "surrogate has a gradient in the estimator's own parameters")
     if estimate.surrogate is not estimate.value:
@@ -168,10 +168,18 @@ def surrogate_reach(trial: Trial) -> None:
 
 def value_reach(trial: Trial) -> None:
     """Value reaches φ only where it is the surrogate itself."""
-    problem = trial.family.problem(learned=True)
-    estimate = evaluate(trial.fresh(problem), problem, trial.num_samples).estimate
+    problem, target = _learned_without_prior(trial)
+    estimate = evaluate(trial.fresh(problem), problem, trial.num_samples, target).estimate
     if estimate.surrogate is not estimate.value:
         _unreached(estimate.value, [problem.eta], "value has a gradient in φ and is not the surrogate itself")
+
+
+def _learned_without_prior(trial: Trial) -> tuple[ToyProblem, Target]:
+    """A problem with a learned θ and no KL term: one that is attached to both φ and θ harms neither."""
+    problem = trial.family.problem(learned=True)
+    target = replace(problem.target, prior=None)
+    require_support(trial.fresh(), problem, target, trial.num_samples)
+    return problem, target
 
 
 def aux_loss(trial: Trial) -> None:

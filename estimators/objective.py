@@ -40,8 +40,12 @@ def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor
     return f
 
 
-def analytic_kl(q: Distribution, target: Target, kl: str) -> Tensor | float:
-    """The closed-form KL to subtract, (*batch); 0 when it is sampled or there is no prior."""
+def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Tensor | float:
+    """The closed-form KL to subtract, (*batch); 0 when it is sampled or there is no prior.
+
+    Raises:
+        UsageError: there is no closed form for this pair of distributions.
+    """
     if kl == "sampled" or target.prior is None:
         return 0.0
     divergence = closed_form_kl(q, target.prior)

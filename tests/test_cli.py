@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from elbograd.benchmarks import load_results
@@ -334,10 +333,3 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path):
     assert process.returncode == 0
     assert "━" in text
     assert "score-function, S=2, quadratic" in text
-
-
-def test_readme_commands_exist(elbograd):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for command in re.findall(r"^\s*(?:\$ )?elbograd ([a-z-]+)", readme, flags=re.MULTILINE):
-        code, _, _ = elbograd(command, "--help")
-        assert code == 0, command

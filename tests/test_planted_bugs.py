@@ -37,7 +37,6 @@ PLANTED = [
     ("SurrogateTrainsBaseline", "surrogate-reach[bernoulli]"),
     ("DetachedPosterior", "gradient[bernoulli]"),
     ("Pathwise", "value-reach[gaussian]"),
-    ("ValueReachesPhi", "value-reach[gaussian]"),
     ("AuxLossReachesTheta", "aux-loss[gaussian]"),
     ("AuxLossReachesPhi", "aux-loss[bernoulli]"),
     ("AuxLossInEval", "aux-loss[one-hot]"),

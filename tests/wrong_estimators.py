@@ -239,11 +239,6 @@ class DetachedPosterior(Correct):
         return super().surrogate(f, log_q.detach())
 
 
-class ValueReachesPhi(Gaussian):
-    def log_ratio(self, target: Target, z: Tensor, log_q: Tensor) -> Tensor | float:
-        return 0.0 if target.prior is None else target.prior.log_prob(z) - log_q
-
-
 class AttachedInfo(Correct):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         estimate = super().forward(q, target, num_samples)

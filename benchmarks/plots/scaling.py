@@ -1,0 +1,111 @@
+"""Variance against a setting, such as S or D: what the two figures share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .axes import intervals, log_axis, log_limits, markers, measured_ticks, negligible_note, warnings_note
+from .panels import columns_for, split
+from .sheet import legend_of, sheet
+from .style import FAINT, Style, literal, styles_of
+from .variance import METRIC, unit
+
+_GUIDE = {-1: "slope −1: variance ∝ 1/S"}
+
+
+def draw_against(
+    rows: pd.DataFrame,
+    points: pd.DataFrame,
+    zero: list[str],
+    setting: str,
+    by: list[str],
+    title: str,
+    label: str,
+    slope: int | None = None,
+) -> Figure | None:
+    """Log–log lines of the variance against ``setting``, one an estimator.
+
+    Args:
+        rows: the rows that the points come from.
+        points: cases, one a line.
+        zero: estimators left out because their variance is about zero.
+        setting: column of the horizontal axis.
+        by: columns that panels differ in; a panel with a single setting is dropped.
+        title: of the figure.
+        label: of the horizontal axis.
+        slope: of a faint guide line, if any.
+    """
+    several = points.groupby(by, dropna=False)[setting].transform("nunique") > 1
+    points = points[several]
+    if points.empty:
+        return None
+    subtitle, panels = split(points, by)
+    styles = styles_of(points["estimator"])
+    # In the order of the lines at their right end, so that the legend reads like the panel.
+    last = panels[0].points.sort_values(METRIC, ascending=False)
+    last = last[last[setting] == last[setting].max()]
+    ranked = {n: styles[n] for n in dict.fromkeys([*last["estimator"], *points["estimator"]])}
+    guide = (
+        [(Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2))), _GUIDE[slope])] if slope else []
+    )
+    figure, grid = sheet(
+        len(panels),
+        columns_for(panels, points["step"].nunique()),
+        3.9,
+        title,
+        subtitle,
+        [
+            "Bars: 95% intervals; points that share a place are set apart a little.",
+            warnings_note(points, METRIC),
+            negligible_note(zero, "variance"),
+        ],
+        legend_of(ranked, guide),
+    )
+    for panel, axes in zip(panels, grid, strict=True):
+        of_problem = points[points["problem"] == panel.points["problem"].iloc[0]]
+        log_axis(axes, "y", *log_limits(of_problem, METRIC))
+        _panel(axes, panel.points, setting, ranked)
+        if slope is not None:
+            _guide(axes, panel.points[METRIC], slope)
+        axes.set_title(literal(panel.title))
+        axes.set_xlabel(label)
+        axes.set_ylabel(f"variance, tr Cov(ĝ){unit(rows, METRIC)}")
+    return figure
+
+
+def _panel(axes: Axes, points: pd.DataFrame, setting: str, styles: dict[str, Style]) -> None:
+    measured_ticks(axes, "x", points[setting])
+    for index, (name, style) in enumerate(styles.items()):
+        one = points[points["estimator"] == name].sort_values(setting)
+        if one.empty:
+            continue
+        left, right = axes.get_xlim()
+        x = one[setting] * (right / left) ** (0.01 * (index - (len(styles) - 1) / 2))
+        axes.plot(
+            x, one[METRIC], color=style.color, linestyle=style.linestyle, label=f"{name} line", zorder=2
+        )
+        intervals(axes, "y", x, one, METRIC, style)
+        markers(axes, x, one[METRIC], style, name, one[f"{METRIC}_reason"] != "")
+
+
+def _guide(axes: Axes, values: pd.Series, slope: int) -> None:
+    """Faint parallel lines of the given slope, a factor of ten apart."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x = np.array([left, right])
+    start = np.log10(low) - abs(slope) * np.log10(right / left)
+    for exponent in np.arange(np.floor(start), np.ceil(np.log10(high) + np.log10(right / left)) + 1):
+        axes.plot(
+            x,
+            10**exponent * (x / left) ** slope,
+            color=FAINT,
+            linewidth=0.7,
+            linestyle=(0, (2, 2)),
+            alpha=0.5,
+            zorder=1,
+        )
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)

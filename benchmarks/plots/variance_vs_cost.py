@@ -1,0 +1,135 @@
+"""What a low variance costs: variance against the time of a gradient, and who is on the Pareto front."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from .labels import Segment, label_points
+from .panels import split
+from .sheet import Legend, sheet
+from .style import FAINT, INK, Style, literal, styles_of, themed
+from .text import short_names
+from .variance import METRIC, unit
+from .wide import PANELS, at_default_samples, measured, without_negligible
+
+_MILLI = ["seconds", "seconds_low", "seconds_high"]
+_ISO = {"color": FAINT, "linewidth": 0.7, "linestyle": (0, (1, 2.5))}
+
+
+@themed
+def draw(rows: pd.DataFrame) -> Figure | None:
+    """Variance against milliseconds a training-step gradient, log–log, at the default S.
+
+    The step line is the Pareto front: no estimator is at once faster and less noisy than one on it. Along a
+    dotted line the work-normalized variance, variance × time, is the same.
+    """
+    points, zero = without_negligible(measured(rows, "variance", [METRIC, "seconds"]), METRIC)
+    points = points[points["seconds"] > 0]
+    if points.empty:
+        return None
+    points = at_default_samples(points)
+    points[_MILLI] *= 1000
+    subtitle, panels = split(points, [*PANELS[:-1], "num_samples", "step"])
+    styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 28)
+    spacing = _iso_spacing(points)
+    front = Line2D([], [], color=INK, linewidth=1.0, alpha=0.55)
+    figure, grid = sheet(
+        len(panels),
+        1 if len(panels) == 1 else 2,
+        4.1,
+        "Variance of the gradient against its cost",
+        subtitle,
+        [
+            "Bars: 95% intervals. Down and to the left is better.",
+            warnings_note(points, METRIC),
+            negligible_note(zero, "variance"),
+        ],
+        Legend(
+            [front, Line2D([], [], **{**_ISO, "linewidth": 1.0})],  # type: ignore[arg-type]
+            ["Pareto front", f"equal variance × time, a factor of {10**spacing:g} apart"],
+        ),
+    )
+    for panel, axes in zip(panels, grid, strict=True):
+        _axes(axes, points[points["problem"] == panel.points["problem"].iloc[0]])
+        _panel(axes, panel.points, styles, spacing)
+        axes.set_title(literal(panel.title))
+        axes.set_xlabel("time of a training-step gradient (ms)")
+        axes.set_ylabel(f"variance, tr Cov(ĝ){unit(rows, METRIC)}")
+    for panel, axes in zip(panels, grid, strict=True):
+        places = list(zip(panel.points["seconds"], panel.points[METRIC], strict=True))
+        labels = [names[name] for name in panel.points["estimator"]]
+        label_points(figure, axes, places, labels, _covering(axes, panel.points))
+    return figure
+
+
+def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other beats in both seconds and variance, fastest first."""
+    ordered = points.sort_values(["seconds", METRIC], kind="stable")
+    best = ordered[METRIC].cummin()
+    return ordered[(ordered[METRIC] == best) & ~best.duplicated()]
+
+
+def _axes(axes: Axes, points: pd.DataFrame) -> None:
+    """The same for all panels of a problem."""
+    low, high = log_limits(points, "seconds")
+    room = max(2.0, (high / low) ** 0.55)  # for the names beside the outermost points
+    log_axis(axes, "x", low / room, high * room**0.6, most=6)
+    log_axis(axes, "y", *log_limits(points, METRIC, margin=1.6))
+    axes.grid(False)
+
+
+def _panel(axes: Axes, points: pd.DataFrame, styles: dict[str, Style], spacing: float) -> None:
+    _iso_lines(axes, spacing)
+    front = pareto_front(points)
+    axes.plot(*_steps(axes, front), color=INK, linewidth=1.0, alpha=0.55, zorder=1.5, label="Pareto front")
+    for name, one in points.groupby("estimator"):
+        intervals(axes, "y", one["seconds"], one, METRIC, styles[name])
+        intervals(axes, "x", one[METRIC], one, "seconds", styles[name])
+        markers(
+            axes, one["seconds"], one[METRIC], styles[name], name, one[f"{METRIC}_reason"] != "", size=7.5
+        )
+
+
+def _steps(axes: Axes, front: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Corners of the front: from the top edge right and down from point to point, to the right edge."""
+    x, y = front["seconds"].tolist(), front[METRIC].tolist()
+    xs = [*np.repeat(x, 2).tolist(), axes.get_xlim()[1]]
+    ys = [axes.get_ylim()[1], *np.repeat(y, 2).tolist()]
+    return xs, ys
+
+
+def _covering(axes: Axes, points: pd.DataFrame) -> list[Segment]:
+    """The lines that a name had better not cover: the front, and the intervals."""
+    x, y = _steps(axes, pareto_front(points))
+    left, right = (points[f"seconds_{end}"].clip(*axes.get_xlim()) for end in ("low", "high"))
+    low, high = (points[f"{METRIC}_{end}"].clip(*axes.get_ylim()) for end in ("low", "high"))
+    bars = [
+        *zip(points["seconds"], low, points["seconds"], high, strict=True),
+        *zip(left, points[METRIC], right, points[METRIC], strict=True),
+    ]
+    return [*zip(x, y, x[1:], y[1:], strict=False), *(bar for bar in bars if not np.isnan(bar).any())]
+
+
+def _iso_spacing(points: pd.DataFrame) -> float:
+    """log10 of the factor between lines of equal variance × time, for about half a dozen of them."""
+    product = np.log10(points[METRIC] * points["seconds"])
+    reach = float(product.max() - product.min())
+    return next((every for every in (math.log10(2), 1.0, 2.0) if reach <= 6 * every), 4.0)
+
+
+def _iso_lines(axes: Axes, spacing: float) -> None:
+    """Lines of equal variance × time."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    first, last = math.log10(left * low), math.log10(right * high)
+    x = np.array([left, right])
+    for exponent in np.arange(math.ceil(first / spacing) * spacing, last, spacing):
+        axes.plot(x, 10**exponent / x, zorder=1, **_ISO)  # type: ignore[arg-type]
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)

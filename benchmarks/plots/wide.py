@@ -1,0 +1,151 @@
+"""From long rows to one line a case, with a column for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ...estimators.errors import UsageError
+from ...estimators.specification import Specification, parse
+from ..schema import COLUMNS
+
+#: What tells one case from another. A case that was measured twice counts by its last row.
+KEYS = [
+    "problem",
+    "latent_dim",
+    "batch_size",
+    "step",
+    "device",
+    "dtype",
+    "mode",
+    "num_samples",
+    "estimator",
+]
+#: What figures give a panel of its own.
+PANELS = ["problem", "latent_dim", "batch_size", "device", "dtype", "step"]
+#: Relative to the largest of its problem, a variance below this is rounding: the estimator is deterministic.
+NEGLIGIBLE = 1e-10
+
+
+def normalized(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with every column of the schema: numbers as float64, NaN for None; text as str."""
+    frame = rows.reindex(columns=list(COLUMNS))
+    for name, (kind, _, _) in COLUMNS.items():
+        if kind is str:
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str).astype(object)
+        else:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    # A divergence may be stored as an infinite value; an interval may well have an infinite end.
+    frame["value"] = frame["value"].where(np.isfinite(frame["value"]))
+    return frame.reset_index(drop=True)
+
+
+def select(rows: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The normalized rows of one benchmark that describe the whole of phi, not one parameter tensor."""
+    frame = normalized(rows)
+    frame = frame[(frame["benchmark"] == benchmark) & (frame["parameter"] == "")].copy()
+    # A case that never ran may not know its sizes; the others of its problem do, where they agree.
+    for size in ("batch_size", "latent_dim"):
+        known = frame.groupby("problem")[size].transform("nunique") == 1
+        only = frame.groupby("problem")[size].transform("max").where(known)
+        frame[size] = frame[size].fillna(only)
+    return frame
+
+
+def pivot(frame: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] = KEYS) -> pd.DataFrame:
+    """One line a case; for each metric m the columns ``m``, ``m_low``, ``m_high``, ``m_n`` and ``m_reason``.
+
+    ``m_reason`` is the row's warning, "" where there is none. Cases come in the order of the keys.
+    """
+    keys = list(keys)
+    wide = frame[keys].drop_duplicates()
+    for metric in metrics:
+        columns = {
+            "value": metric,
+            "ci_low": f"{metric}_low",
+            "ci_high": f"{metric}_high",
+            "n": f"{metric}_n",
+            "reason": f"{metric}_reason",
+        }
+        one = frame[frame["metric"] == metric].drop_duplicates(keys, keep="last")
+        wide = wide.merge(one[[*keys, *columns]].rename(columns=columns), on=keys, how="left")
+        wide[f"{metric}_reason"] = wide[f"{metric}_reason"].fillna("")
+    return ordered(wide)
+
+
+def ordered(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases sorted by their settings, latent_dim=2 before latent_dim=16 and eager before other modes."""
+    keys = [key for key in KEYS if key in cases and key not in ("problem", "latent_dim")]
+    ranks = {"family": cases["problem"].map(family), "compiled": cases["mode"] != "eager"}
+    by = ["family", "latent_dim", "problem", "compiled", *keys]
+    return cases.assign(**ranks).sort_values(by, kind="stable", ignore_index=True).drop(columns=list(ranks))
+
+
+def measured(rows: pd.DataFrame, benchmark: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """The cases of a benchmark, one a line, whose first metric was measured."""
+    frame = select(rows, benchmark)
+    wide = pivot(frame[frame["status"] == "done"], metrics)
+    return wide[wide[metrics[0]].notna()].reset_index(drop=True)
+
+
+def unmeasured(rows: pd.DataFrame, benchmark: str) -> dict[str, str]:
+    """estimator -> why it was skipped or failed, for those with no measured case."""
+    frame = select(rows, benchmark)
+    lost = frame[frame["status"].isin(["skipped", "failed"])]
+    found = set(frame.loc[(frame["status"] == "done") & frame["value"].notna(), "estimator"])
+    return {
+        str(name): str(reason or status)
+        for name, status, reason in zip(lost["estimator"], lost["status"], lost["reason"], strict=True)
+        if name not in found
+    }
+
+
+def without_negligible(points: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """The points that a logarithmic axis can show, and the estimators left out: a value of about zero."""
+    largest = points.groupby("problem")[metric].transform("max")
+    base = points["estimator"].str.split("[").str[0]
+    shown = (points[metric] > NEGLIGIBLE * largest) & (base != "exact")
+    left_out = sorted(set(points.loc[~shown, "estimator"]) - set(points.loc[shown, "estimator"]))
+    return points[shown].reset_index(drop=True), left_out
+
+
+def at_default_samples(points: pd.DataFrame) -> pd.DataFrame:
+    """Of each problem the points at one S: the smallest of those that the most estimators share."""
+    kept = []
+    for _, of_problem in points.groupby("problem", sort=False):
+        counts = of_problem.groupby("num_samples", dropna=False)["estimator"].nunique()
+        best = counts[counts == counts.max()].index.min()
+        same = of_problem["num_samples"].isna() if pd.isna(best) else of_problem["num_samples"] == best
+        kept.append(of_problem[same])
+    return pd.concat(kept) if kept else points
+
+
+def family(problem: str) -> str:
+    """The problem specification less its latent_dim: what stays the same when only D changes.
+
+    >>> family("vae[hidden=32,latent_dim=2]")
+    'vae[hidden=32]'
+    """
+    try:
+        parsed = parse(problem)
+    except UsageError:
+        return problem
+    rest = {key: value for key, value in parsed.parameters.items() if key != "latent_dim"}
+    return str(Specification(parsed.name, rest))
+
+
+def separate_samples(frame: pd.DataFrame, by: list[str]) -> tuple[list[str], pd.Series]:
+    """How to show rows whose estimators may need different S.
+
+    Returns:
+        the settings that panels differ in (S among them where an estimator has several, or all the same), and
+        for each row the estimator's name, with its S where estimators of one panel differ in it.
+    """
+    each = frame.groupby([*by, "estimator"], dropna=False)["num_samples"].nunique()
+    if (each > 1).any() or frame["num_samples"].nunique(dropna=False) == 1:
+        return [*by, "num_samples"], frame["estimator"]
+    return by, frame["estimator"] + frame["num_samples"].map(
+        lambda s: "" if pd.isna(s) else f" (S = {s:.0f})"
+    )

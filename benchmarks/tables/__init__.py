@@ -1,0 +1,49 @@
+"""Tables, from rows alone: to print when a run ends, to read in Markdown, to compute with in CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cases import summary
+from .columns import BENCHMARKS
+from .markdown import section
+from .terminal import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+__all__ = ["summary", "terminal_tables", "write_tables"]
+
+
+def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``tables.md`` and, with unrounded numbers, a CSV file a benchmark and ``summary.csv``.
+
+    Args:
+        rows: long rows, the columns of ``schema.COLUMNS``.
+        folder: where the files go; made if missing.
+
+    Returns:
+        the files written; none where there are no rows.
+    """
+    tables = {benchmark: table for benchmark in BENCHMARKS if len(table := benchmark.cases(rows))}
+    if not tables:
+        return []
+    texts = {"tables.md": "\n".join(section(benchmark, table) for benchmark, table in tables.items())}
+    texts |= {f"{benchmark.name}.csv": table.to_csv(index=False) for benchmark, table in tables.items()}
+    texts["summary.csv"] = summary(rows).to_csv(index=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def terminal_tables(rows: pd.DataFrame) -> list[Table]:
+    """The same tables to print, each for one problem and training step, compact enough for 80 columns."""
+    return [
+        table
+        for benchmark in BENCHMARKS
+        if len(cases := benchmark.cases(rows))
+        for table in printable(benchmark, cases)
+    ]

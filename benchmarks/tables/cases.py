@@ -1,0 +1,142 @@
+"""One line a case with unrounded numbers: what the printed tables and the CSV files are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from ..plots.seeds import mean_interval
+from ..plots.text import clean
+from ..plots.wide import KEYS, PANELS, ordered, pivot, select
+
+_TIMELESS = [key for key in KEYS if key != "step"]
+# metric -> whether it comes with an interval
+_VARIANCE = {
+    "variance": True,
+    "gradient_norm": False,
+    "snr": False,
+    "bias": False,
+    "bias_bound": False,
+    "seconds": True,
+    "evaluations": False,
+    "work_normalized_variance": True,
+}
+_THROUGHPUT = {"steps_per_second": True, "gradients_per_second": True, "peak_memory": False}
+_OVER_SEEDS = ("heldout_objective", "train_objective", "heldout_log_likelihood", "seconds")
+_ENDS = ("", "_low", "_high")
+
+
+def variance_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """The cases of the variance benchmark, in the units of the rows; seconds are per gradient.
+
+    Within the same settings the least noisy estimator comes first.
+    """
+    frame = select(rows, "variance")
+    wide = _chosen(pivot(frame, list(_VARIANCE)), _VARIANCE, n="replicates")
+    product = wide["variance"] * wide["seconds"]
+    wide["work_normalized_variance"] = wide["work_normalized_variance"].fillna(product)
+    return _best_first(wide.merge(_notes(frame, KEYS), on=KEYS, how="left"), "variance")
+
+
+def convergence_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """The training cases: where their seeds ended, in nats per datum, and after how many seconds.
+
+    Means and their 95% intervals are over the seeds that did not diverge; ``diverged`` counts the others.
+    """
+    frame = select(rows, "convergence")
+    lines = [
+        {**dict(zip(_TIMELESS, values, strict=True)), **_ends(case)}
+        for values, case in frame.groupby(_TIMELESS, dropna=False, sort=False)
+    ]
+    columns = [*_TIMELESS, "steps", "seeds", "diverged", "learning_rate"]
+    columns += [f"{metric}{end}" for metric in _OVER_SEEDS for end in _ENDS]
+    table = pd.DataFrame(lines, columns=columns).astype(frame[_TIMELESS].dtypes.to_dict())
+    table = table.merge(_notes(frame, _TIMELESS), on=_TIMELESS, how="left")
+    return _best_first(ordered(table), "heldout_objective", ascending=False)
+
+
+def throughput_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """The cases of the throughput benchmark, the fastest first; peak memory is in bytes."""
+    frame = select(rows, "throughput")
+    wide = _chosen(pivot(frame, list(_THROUGHPUT), _TIMELESS), _THROUGHPUT, n="repetitions")
+    wide = wide.merge(_notes(frame, _TIMELESS), on=_TIMELESS, how="left")
+    return _best_first(wide, "steps_per_second", ascending=False)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a case, with all that was measured of it: noise, cost, training and throughput.
+
+    Training and throughput are joined to the variances of the same problem, estimator and settings; where
+    there are none, they have a line of their own, without a step.
+
+    Returns:
+        numbers, NaN where not measured: times in milliseconds a gradient (``milliseconds``) and in seconds of
+        training (``training_seconds``), objectives in nats per datum, memory in bytes.
+    """
+    table = variance_cases(rows)
+    seconds = [f"seconds{end}" for end in _ENDS]
+    table[seconds] *= 1000
+    table = table.rename(columns={name: f"milli{name}" for name in seconds})
+    trained = convergence_cases(rows).rename(columns={name: f"training_{name}" for name in seconds})
+    for other in (trained, throughput_cases(rows)):
+        table = table.merge(other, on=_TIMELESS, how="outer", suffixes=("", "_other"))
+        notes = zip(table["note"].fillna(""), table.pop("note_other").fillna(""), strict=True)
+        table["note"] = [join(pair) for pair in notes]
+    note = table.pop("note")
+    return _best_first(ordered(table.assign(note=note)), "variance")
+
+
+def join(parts: Iterable[str], by: str = "; ") -> str:
+    """The parts that say something, each once."""
+    return by.join(dict.fromkeys(clean(part) for part in parts if part))
+
+
+def _chosen(wide: pd.DataFrame, metrics: Mapping[str, bool], n: str) -> pd.DataFrame:
+    """Of a pivoted table the settings, values and intervals, and the first metric's n under this name."""
+    keys = [key for key in KEYS if key in wide]
+    values = [
+        f"{m}{end}" for m, with_interval in metrics.items() for end in (_ENDS if with_interval else ("",))
+    ]
+    first = next(iter(metrics))
+    return wide[[*keys, *values]].assign(**{n: wide[f"{first}_n"]})
+
+
+def _best_first(table: pd.DataFrame, metric: str, ascending: bool = True) -> pd.DataFrame:
+    """Sorted by a metric within the same settings; the settings stay in their order."""
+    settings = [c for c in (*PANELS, "mode", "num_samples") if c in table]
+    place = table.groupby(settings, dropna=False, sort=False).ngroup()
+    return table.iloc[
+        pd.DataFrame({"place": place, "value": table[metric] if ascending else -table[metric]})
+        .sort_values(["place", "value"], kind="stable")
+        .index
+    ].reset_index(drop=True)
+
+
+def _notes(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """For each case the warnings of its rows, and why it was skipped, failed or diverged."""
+    said = [
+        reason if status == "done" else join([status, reason], ": ")
+        for status, reason in zip(frame["status"], frame["reason"], strict=True)
+    ]
+    notes = frame[keys].assign(note=pd.Series(said, index=frame.index, dtype=object))
+    return notes.groupby(keys, dropna=False, sort=False)["note"].agg(join).reset_index()
+
+
+def _ends(case: pd.DataFrame) -> dict[str, float]:
+    """Where the seeds of one training case ended."""
+    diverged = set(case.loc[case["status"] == "diverged", "seed"])
+    kept = case[~case["seed"].isin(diverged) & case["value"].notna()].sort_values("step", kind="stable")
+    rates = case.loc[case["metric"] == "learning_rate", "value"].dropna()
+    ends = {
+        "steps": case["step"].max(),
+        "seeds": case.loc[case["status"].isin(["done", "diverged"]), "seed"].nunique(dropna=False),
+        "diverged": len(diverged),
+        "learning_rate": rates.iloc[-1] if len(rates) else float("nan"),
+    }
+    for metric in _OVER_SEEDS:
+        last = kept[kept["metric"] == metric].groupby("seed", dropna=False)["value"].last()
+        if len(last):
+            numbers = (float(number) for number in mean_interval(last.to_numpy()))
+            ends |= zip((f"{metric}{end}" for end in _ENDS), numbers, strict=True)
+    return ends

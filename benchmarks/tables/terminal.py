@@ -1,0 +1,74 @@
+"""A benchmark's table for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from ..plots.panels import split
+from ..plots.text import constants, describe, shorten
+from ..plots.wide import PANELS
+from .columns import Benchmark, Column, count, word
+
+_INSIDE = {
+    "num_samples": Column("S", count("num_samples")),
+    "mode": Column("mode", word("mode"), number=False),
+}
+
+
+def printable(benchmark: Benchmark, cases: pd.DataFrame) -> list[Table]:
+    """A table for each problem and training step, with the notes below it."""
+    _, panels = split(benchmark.readable(cases), [setting for setting in PANELS if setting in cases])
+    return [_table(benchmark, panel.points) for panel in panels]
+
+
+def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
+    notes = dict.fromkeys(
+        f"{shorten(name, 30)}: {note}"
+        for name, note in zip(cases["estimator"], cases["note"], strict=True)
+        if note
+    )
+    measured = [any(column.cell(case) for column in benchmark.columns) for case in cases.to_dict("records")]
+    cases = cases[measured] if any(measured) else cases  # of a case that never ran, the note is all there is
+    shared = constants(cases, [*(s for s in PANELS if s in cases), *_INSIDE])
+    inside = [column for setting, column in _INSIDE.items() if setting not in shared]
+    lines = cases.to_dict("records")
+    title = _title(benchmark, shared)
+    table = Table(
+        title=title,
+        min_width=min(80, max(len(line) for line in title.plain.splitlines())),
+        title_justify="left",
+        caption=Text("\n".join(notes)) if notes else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("estimator", overflow="ellipsis", min_width=12)
+    texts = [[shorten(line["estimator"], 40) for line in lines]]
+    for column in (*inside, *benchmark.columns):
+        cells = [column.cell(line) for line in lines]
+        if column.terminal and any(cells):
+            # Where the terminal is narrow, it is the names that give way, not the numbers.
+            width = max(len(text) for text in (column.heading, *cells))
+            table.add_column(
+                column.heading, justify="right" if column.number else "left", min_width=width, no_wrap=True
+            )
+            texts.append(cells)
+    sections = cases.groupby(["num_samples", "mode"], dropna=False, sort=False).ngroup().diff(-1) != 0
+    for ends, line in zip(sections, zip(*texts, strict=True), strict=True):
+        table.add_row(*(Text(text, no_wrap=True) for text in line), end_section=bool(ends))
+    return table
+
+
+def _title(benchmark: Benchmark, shared: dict[str, Any]) -> Text:
+    """What was measured and where; on a second line the other settings."""
+    where = {setting: value for setting, value in shared.items() if setting in ("problem", "step")}
+    others = {setting: value for setting, value in shared.items() if setting not in where}
+    heading = f"{benchmark.title} · {describe(where)}"
+    return Text.assemble((heading, "bold not italic"), (f"\n{describe(others)}", "dim not italic"))
