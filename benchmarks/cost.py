@@ -13,7 +13,8 @@ from .statistics import median_interval
 from .training_step import TrainingStep
 
 _BUDGET = 0.5  # seconds
-_LEAST = 20
+_LEAST = 5
+_WARMUP = 3
 
 
 def seconds_per_gradient(
@@ -29,7 +30,7 @@ def seconds_per_gradient(
     """
     step = TrainingStep(problem, estimator, [], num_samples)
     times: list[float] = []
-    for _ in range(3):
+    for _ in range(_WARMUP):
         step.gradients(x)
     started = time.perf_counter()
     while len(times) < _LEAST or time.perf_counter() - started < _BUDGET:

@@ -35,9 +35,11 @@ def parse(text: str) -> Specification:
         UsageError: the brackets are malformed.
     """
     text = text.strip()
-    name, bracket, rest = _split_name(text)
+    folders, rest = _split_folders(text)
+    name, bracket, rest = rest.partition("[")
+    name = folders + name
     if not bracket:
-        if "]" in text or not text:
+        if "]" in text.removeprefix(folders) or not text:
             raise UsageError(f"malformed {text!r}: expected name or name[key=value,key=value]")
         return Specification(text)
     if not rest.endswith("]") or not name:
@@ -67,12 +69,11 @@ def expand(text: str) -> list[Specification]:
     ]
 
 
-def _split_name(text: str) -> tuple[str, str, str]:
-    """What is before the bracket, the bracket, what is after; the folders of a path may have brackets too."""
-    before = text.partition("[")[0]
-    start = text.find(".py") + 3 if "/" in before and ".py" in text else 0
-    name, bracket, rest = text[start:].partition("[")
-    return text[:start] + name, bracket, rest
+def _split_folders(text: str) -> tuple[str, str]:
+    """A path to a .py file, whose folders may have brackets in their names, and what follows it."""
+    is_path = "/" in text.partition("[")[0] and ".py" in text
+    end = text.find(".py") + 3 if is_path else 0
+    return text[:end], text[end:]
 
 
 def _split(inside: str, text: str) -> list[str]:

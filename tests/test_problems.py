@@ -143,7 +143,7 @@ def test_one_dimensional_costs_by_hand():
         problem.encoder.double()
         x = torch.zeros(1, 1)
         estimate = create("exact")(problem.posterior(problem.encoder(x)), problem.target(x), 1)
-        assert float(estimate.value) == pytest.approx(-value, rel=1e-7)
+        assert estimate.value.item() == pytest.approx(-value, rel=1e-7)
 
 
 def test_quadrature_that_has_not_converged_is_no_reference():

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-
 from elbograd.benchmarks import train
 from elbograd.benchmarks.convergence import tune_learning_rate
 from elbograd.benchmarks.objectives import importance_weighted_log_likelihood
@@ -75,7 +74,9 @@ def test_training_improves_the_objective_and_leaves_the_problem_alone(optimizer)
     problem = load_problem("vae[latent_dim=2,hidden=16]")
     before = [p.clone() for p in parameters(problem)]
     rate = 0.01 if optimizer == "adam" else 0.05
-    run = train(problem, "reparameterization", steps=200, optimizer=optimizer, learning_rate=rate, evaluate_every=100)
+    run = train(
+        problem, "reparameterization", steps=200, optimizer=optimizer, learning_rate=rate, evaluate_every=100
+    )
     assert all(torch.equal(a, b) for a, b in zip(before, parameters(problem), strict=True))
     assert [h.step for h in run.history] == [0, 100, 200]
     assert run.history[-1].train_objective > run.history[0].train_objective + 5
@@ -84,7 +85,13 @@ def test_training_improves_the_objective_and_leaves_the_problem_alone(optimizer)
     # log p(x) is at least the ELBO; the importance-weighted bound lies between, less its own noise
     assert run.heldout_log_likelihood > run.history[-1].heldout_objective - 0.1
     metrics = {r["metric"] for r in run.rows()}
-    assert metrics == {"train_objective", "heldout_objective", "seconds", "heldout_log_likelihood", "learning_rate"}
+    assert metrics == {
+        "train_objective",
+        "heldout_objective",
+        "seconds",
+        "heldout_log_likelihood",
+        "learning_rate",
+    }
 
 
 def test_one_seed_gives_one_run():
@@ -108,7 +115,9 @@ def test_divergence_is_said():
     run = train("quadratic", "reparameterization", steps=400, optimizer="sgd", learning_rate=5.0)
     assert run.diverged is not None
     assert not math.isfinite(run.history[-1].train_objective)
-    assert {r["status"] for r in run.rows() if r["step"] == run.diverged and r["metric"] == "train_objective"} == {"diverged"}
+    assert {
+        r["status"] for r in run.rows() if r["step"] == run.diverged and r["metric"] == "train_objective"
+    } == {"diverged"}
 
 
 def test_tuning_prefers_the_rate_that_trains():
