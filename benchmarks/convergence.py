@@ -16,7 +16,7 @@ from torch import Tensor
 from ..estimators.base import Estimator
 from ..estimators.errors import UsageError
 from ..estimators.registry import create
-from .evaluation import check_estimate, seeded
+from .evaluation import check_estimate, check_posterior, seeded
 from .objectives import evaluate_elbo, importance_weighted_log_likelihood
 from .placement import check_dtype, default_batch_size, dtype_of, duplicate, first_batch, place, to_encoder
 from .problems.protocol import Problem
@@ -205,6 +205,7 @@ class _Run:
     def start(self, x: Tensor, optimizer: str, learning_rate: float) -> None:
         target = self.problem.target(x)
         q = self.problem.posterior(self.problem.encoder(x))
+        check_posterior(q, x)
         reason = self.estimator.supports(q, target, self.num_samples)
         if reason:
             raise UsageError(f"{self.estimator.label} cannot be used here: {reason}")

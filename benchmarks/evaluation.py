@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
@@ -36,6 +37,7 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     with torch.no_grad():
         eta = problem.encoder(x)
     q = problem.posterior(eta)
+    check_posterior(q, x)
     reason = estimator.supports(q, target, num_samples)
     if reason:
         raise UsageError(f"{estimator.label} cannot be used here: {reason}")
@@ -46,6 +48,15 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     with frozen(problem.decoder):
         _warm_up(problem, estimator, eta, target, num_samples, warmup)
     estimator.eval()
+
+
+def check_posterior(q: Distribution, x: Tensor) -> None:
+    """Raise UsageError unless q has batch shape (B,) for x (B, ...)."""
+    if q.batch_shape != x.shape[:1]:
+        raise UsageError(
+            f"the posterior has batch shape {tuple(q.batch_shape)} for {len(x)} data, expected ({len(x)},): "
+            f"Independent(q, 1) makes the last batch dimension part of the event"
+        )
 
 
 def has_moving_state(estimator: Estimator) -> bool:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch.distributions import Distribution
+
 from ..estimators.base import Estimator, Target
 from ..estimators.errors import UsageError
+from ..estimators.plugins import one_line
 from ..estimators.registry import create
+from .evaluation import check_posterior
 from .grid import Case, label_of_text
 from .placement import check_device, check_dtype, default_batch_size, first_batch
 from .problems.registry import load_problem
@@ -67,14 +71,22 @@ def _describe(case: Case, reason: str) -> str:
     return f"{label_of_text(case.estimator)} cannot be used on {label_of_text(case.problem)}: {reason}"
 
 
-def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[object, Target]:
+def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distribution, Target]:
     loaded = load_problem(problem)
-    x = first_batch(loaded, batch_size or default_batch_size(loaded), 0)
-    return loaded.posterior(loaded.encoder(x)), loaded.target(x)
-
-
-def _why_not(estimator: Estimator, q: object, target: Target, num_samples: int) -> str | None:
     try:
-        return estimator.supports(q, target, num_samples)  # type: ignore[arg-type]
+        x = first_batch(loaded, batch_size or default_batch_size(loaded), 0)
+        q, target = loaded.posterior(loaded.encoder(x)), loaded.target(x)
+        check_posterior(q, x)
+    except UsageError as error:
+        raise UsageError(f"problem {label_of_text(problem)}: {error}") from error
+    except Exception as error:  # a user's model may raise anything
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"problem {label_of_text(problem)} does not work: {what}") from error
+    return q, target
+
+
+def _why_not(estimator: Estimator, q: Distribution, target: Target, num_samples: int) -> str | None:
+    try:
+        return estimator.supports(q, target, num_samples)
     except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
         return None

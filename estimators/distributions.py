@@ -9,6 +9,8 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from .errors import UsageError
+
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
 # build one, the first that the instance really stores is used, so that no chain rule is added.
 _PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
@@ -104,7 +106,15 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
     """KL(q || prior), (*batch), or None when there is no closed form.
 
     The prior is expanded to q's batch shape, which torch's own pairs do not all do.
+
+    Raises:
+        UsageError: q and the prior are over events of different shapes.
     """
+    if prior.event_shape != q.event_shape:
+        raise UsageError(
+            f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
+            f"Independent(prior, 1) makes the last batch dimension part of the event"
+        )
     if prior.batch_shape != q.batch_shape:
         prior = prior.expand(q.batch_shape)
     try:

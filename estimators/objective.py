@@ -26,12 +26,12 @@ def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor
     ``log_q`` is log q(z|x) at z, for a caller that has it already or wants it detached.
 
     Raises:
-        ValueError: log_likelihood does not return one number a sample and datum.
+        UsageError: log_likelihood does not return one number a sample and datum.
     """
     f = target.log_likelihood(z)
     expected = z.shape[: z.dim() - len(q.event_shape)]
     if f.shape != expected:
-        raise ValueError(
+        raise UsageError(
             f"log_likelihood returned shape {tuple(f.shape)} for z of shape {tuple(z.shape)}; "
             f"expected (num_samples, *batch) = {tuple(expected)}"
         )

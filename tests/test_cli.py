@@ -333,3 +333,37 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path):
     assert process.returncode == 0
     assert "━" in text
     assert "score-function, S=2, quadratic" in text
+
+
+MODEL = """
+import torch
+from torch import nn
+from elbograd.estimators import Target
+
+class Model:
+    latent_dim = 2
+    def __init__(self, broken=False):
+        self.encoder, self.decoder, self.broken = nn.Linear(3, 4), nn.Linear(2, 3), broken
+    def posterior(self, eta):
+        if self.broken:
+            raise RuntimeError("no posterior today")
+        return torch.distributions.Independent(torch.distributions.Normal(eta[..., :2], eta[..., 2:].exp()), 1)
+    def target(self, x):
+        return Target(lambda z: -((x - self.decoder(z)) ** 2).sum(-1))
+    def batches(self, split, batch_size, generator):
+        yield torch.ones(batch_size, 3)
+"""
+
+
+def test_a_model_of_ones_own(elbograd, tmp_path):
+    (tmp_path / "my_model.py").write_text(MODEL)
+    code, _, _ = elbograd(
+        "variance", "-p", "my_model.py", "-e", "leave-one-out", "-s", "2", "-r", "100", "-o", "run"
+    )
+    assert code == 0
+    assert set(load_results("run")["problem"]) == {"my_model.py"}
+    code, _, err = elbograd(
+        "variance", "-p", "my_model.py:Model[broken=true]", "-e", "leave-one-out", "-s", "2"
+    )
+    assert code == 2
+    assert err.strip().endswith("does not work: RuntimeError: no posterior today")

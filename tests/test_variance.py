@@ -13,7 +13,7 @@ import torch
 from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.placement import first_batch
 from elbograd.benchmarks.problems import load_problem
-from elbograd.estimators import Estimate, Estimator, UsageError, create
+from elbograd.estimators import Estimate, Estimator, Target, UsageError, create
 from torch import nn
 
 CONFIDENCE = 0.9999
@@ -267,3 +267,40 @@ def test_bad_arguments_are_one_line(arguments, message):
         measure_variance("linear-gaussian", "score-function", **arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+class Slips:
+    """A model with one slip that people make."""
+
+    latent_dim = 2
+
+    def __init__(self, slip):
+        self.encoder, self.decoder, self.slip = nn.Linear(3, 4), nn.Linear(2, 3), slip
+
+    def posterior(self, eta):
+        q = torch.distributions.Normal(eta[..., :2], eta[..., 2:].exp())
+        return q if self.slip == "posterior" else torch.distributions.Independent(q, 1)
+
+    def target(self, x):
+        prior = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+        prior = prior if self.slip == "prior" else torch.distributions.Independent(prior, 1)
+        squares = lambda z: -((x - self.decoder(z)) ** 2)  # noqa: E731
+        return Target(squares if self.slip == "likelihood" else lambda z: squares(z).sum(-1), prior)
+
+    def batches(self, split, batch_size, generator):
+        yield torch.ones(batch_size, 3)
+
+
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        ("posterior", "the posterior has batch shape (64, 2) for 64 data, expected (64,): Independent"),
+        ("prior", "the prior has event shape (), the posterior (2,): Independent"),
+        ("likelihood", "log_likelihood returned shape"),
+    ],
+)
+def test_a_slip_in_a_users_model_is_one_line(slip, message):
+    measure_variance(Slips(None), "reparameterization", replicates=10)
+    with pytest.raises(UsageError) as error:
+        measure_variance(Slips(slip), "reparameterization", replicates=10)
+    assert message in str(error.value)
