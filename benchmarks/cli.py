@@ -462,6 +462,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a full disk, a folder that has gone: finished cases are in the run folder
+        code = _complain(f"{error.filename or 'output'}: {error.strerror or error}", status=1)
     except Exception as error:
         # The parser's own errors are private to typer; they all know how to say what is wrong.
         if not hasattr(error, "format_message"):
@@ -470,6 +472,6 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, status: int = 2) -> int:
     print(f"elbograd: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return status

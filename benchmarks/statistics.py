@@ -128,14 +128,3 @@ def median_interval(values: list[float], confidence: float = 0.95) -> tuple[floa
     low = max(below, 0)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     return middle, ordered[low], ordered[n - 1 - low]
-
-
-def mean_interval(values: list[float], confidence: float = 0.95) -> tuple[float, float, float, float]:
-    """Mean, standard error and Student's t interval; the interval is (nan, nan) for a single value."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, math.nan, math.nan, math.nan
-    stderr = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * stderr
-    return mean, stderr, mean - half, mean + half

@@ -92,6 +92,9 @@ class RunFolder:
         return frame
 
     def _clear(self) -> None:
+        """Delete an earlier run; whatever else the folder holds is the user's."""
+        if not (self.path / CONFIG).is_file() or not (self.path / ENVIRONMENT).is_file():
+            return
         for name in (ROWS, TABLE, CONFIG):
             (self.path / name).unlink(missing_ok=True)
         for name in ("figures", "tables", "checkpoints"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,6 @@ class Run:
     force: bool = False
     dry_run: bool = False
     name: str = "run"
-    paths: list[Path] = field(default_factory=list)
 
 
 def run(request: Run) -> bool:

@@ -367,3 +367,15 @@ def test_a_model_of_ones_own(elbograd, tmp_path):
     )
     assert code == 2
     assert err.strip().endswith("does not work: RuntimeError: no posterior today")
+
+
+def test_a_full_disk_is_one_line(elbograd, monkeypatch):
+    from elbograd.benchmarks.store import RunFolder
+
+    def full(self, rows):
+        raise OSError(28, "No space left on device", "rows.jsonl")
+
+    monkeypatch.setattr(RunFolder, "append", full)
+    code, _, err = elbograd("variance", *QUICK, "-e", "exact", "-o", "run")
+    assert code == 1
+    assert err.strip().splitlines()[-1] == "elbograd: error: rows.jsonl: No space left on device"

@@ -96,3 +96,10 @@ def test_what_is_not_there_is_said(tmp_path):
 def test_an_unknown_column_is_a_mistake():
     with pytest.raises(KeyError, match="valeu"):
         row(valeu=1)
+
+
+def test_force_deletes_nothing_that_is_not_a_run(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.png").write_text("precious")
+    RunFolder(tmp_path, CONFIG, {}, force=True)
+    assert (tmp_path / "figures" / "mine.png").read_text() == "precious"
