@@ -48,7 +48,7 @@ class Bias:
     """How far an estimate's mean is from the reference.
 
     Attributes:
-        relative: ‖E ĝ − ∇φ‖ / ‖∇φ‖ as measured, noise included.
+        relative: ‖E ĝ − ∇φ‖ / ‖∇φ‖, debiased: 0 where noise explains all that was measured.
         bound: upper bound of the relative bias at 99% confidence.
         absolute_bound: the same, not divided.
         reference: the reference's kind.
@@ -86,10 +86,10 @@ def measure_bias(problem: Problem, x: Tensor, result: VarianceResult, reference:
     gradient = _norm(pull_back(problem.encoder, x, reference.eta_mean / batch))
     covariance = result.eta_covariance / result.replicates + reference.eta_covariance
     trace = result.total / result.replicates + reference.trace
-    norm = _norm(difference)
-    absolute = bias_bound(norm**2, trace, largest_eigenvalue(problem, x, covariance))
+    squared_norm = _norm(difference) ** 2
+    absolute = bias_bound(squared_norm, trace, largest_eigenvalue(problem, x, covariance))
     scale = max(gradient, 1e-300)
-    return Bias(norm / scale, absolute / scale, absolute, reference.kind)
+    return Bias(max(squared_norm - trace, 0.0) ** 0.5 / scale, absolute / scale, absolute, reference.kind)
 
 
 def _integrate(problem: Problem, method: str, x: Tensor) -> Tensor | None:
