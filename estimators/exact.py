@@ -120,7 +120,8 @@ def _cannot_enumerate(q: Distribution) -> str | None:
 def _cannot_integrate(q: Distribution) -> str | None:
     dimension = gaussian_dimension(q)
     if dimension is None:
-        return f"quadrature needs a Gaussian posterior, not {describe(q)}"
+        shape = tuple(q.event_shape)
+        return f"quadrature needs a Gaussian posterior of event shape (D,), not a {describe(q)} of {shape}"
     if dimension > MAX_DIMENSIONS:
         return f"latent dimension {dimension} is too large for quadrature (at most {MAX_DIMENSIONS})"
     return None

@@ -64,9 +64,11 @@ class OptimalBaseline(ScoreFunction):
         score_term = torch.zeros_like(cost[0])
         for name, parameter in parameters.items():
             square = scores_pilot[name].square()
-            baseline = (_like(f_pilot, square) * square).sum(0) / square.sum(0)
+            # Where every pilot score is 0 (a saturated Bernoulli), any baseline does: 0/0 becomes 0.
+            weight = square.sum(0).clamp_min(torch.finfo(square.dtype).tiny)
+            baseline = (_like(f_pilot, square) * square).sum(0) / weight
             gradient = ((_like(cost, square) - baseline) * scores[name]).mean(0)
-            score_term = score_term + (parameter * gradient).flatten(cost.dim() - 1).sum(-1)
+            score_term = score_term + (parameter * gradient).reshape(*cost.shape[1:], -1).sum(-1)
         kl_phi, kl_theta = split_kl(q, target, self.kl)
         return Estimate(score_term - kl_phi, f.mean(0) - kl_theta, info={"f": cost})
 
