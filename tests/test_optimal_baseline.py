@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import distributions as td
-
 from elbograd.estimators import Target, create
+from torch import distributions as td
 
 
 def gradient(q, leaf, samples):
