@@ -145,6 +145,9 @@ class GeneralJacobian:
     def __init__(self, encoder: nn.Module, x: Tensor) -> None:
         self.encoder, self.x = encoder, x
         self.phi = trainable(encoder)
+        names = [name for name, _ in encoder.named_parameters(remove_duplicate=False)]
+        # functional_call leaves its own tensors behind in a module that has two names.
+        self.shares_parameters = len(names) > len(list(encoder.parameters()))
 
     def gram(self) -> dict[str, Tensor]:
         shares: dict[str, list[Tensor]] = {name: [] for name in self.phi}
@@ -178,6 +181,8 @@ class GeneralJacobian:
             return int(self.encoder(self.x[:1]).shape[-1])
 
     def _rows_of(self, x: Tensor) -> dict[str, Tensor]:
+        if self.shares_parameters:
+            return self._rows_of_each(x)
         phi = {name: p.detach() for name, p in self.phi.items()}
 
         def alone(parameters: dict[str, Tensor], datum: Tensor) -> Tensor:
@@ -187,9 +192,12 @@ class GeneralJacobian:
         try:
             rows: dict[str, Tensor] = torch.func.vmap(torch.func.jacrev(alone), in_dims=(None, 0))(phi, x)
         except (RuntimeError, ValueError, TypeError):  # some operations have no batching rule
-            each = [self._rows_of_one(datum) for datum in x.split(1)]
-            rows = {name: torch.stack([r[name] for r in each]) for name in self.phi}
+            return self._rows_of_each(x)
         return rows
+
+    def _rows_of_each(self, x: Tensor) -> dict[str, Tensor]:
+        each = [self._rows_of_one(datum) for datum in x.split(1)]
+        return {name: torch.stack([r[name] for r in each]) for name in self.phi}
 
     def _rows_of_one(self, x: Tensor) -> dict[str, Tensor]:
         eta = self.encoder(x).squeeze(0)

@@ -27,6 +27,17 @@ class Tied(nn.Module):
         return self.last(torch.tanh(self.first(torch.tanh(self.first(x)))))
 
 
+def module_used_twice():
+    shared = nn.Linear(6, 6)
+    return nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(6, 4))
+
+
+def parameter_of_two_modules():
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), second, nn.Linear(6, 4))
+
+
 class UsedElsewhere(nn.Module):
     def __init__(self):
         super().__init__()
@@ -53,6 +64,8 @@ ENCODERS = {
     "layer norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)),
     "tied": Tied,
     "weight used elsewhere": UsedElsewhere,
+    "module used twice": module_used_twice,
+    "parameter of two modules": parameter_of_two_modules,
     "batch norm in eval mode": lambda: nn.Sequential(
         nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
     ).eval(),
@@ -99,6 +112,9 @@ def test_gram_diagonal_and_products(name):
         torch.testing.assert_close(pulled[n].flatten(), expected, rtol=1e-4, atol=1e-5)
         pushed = pushed + j.float() @ direction[n].flatten()
     torch.testing.assert_close(push_forward(encoder, x, direction), pushed, rtol=1e-4, atol=1e-4)
+    assert all(
+        type(p) is nn.Parameter for m in encoder.modules() for p in m._parameters.values() if p is not None
+    )
 
 
 @pytest.mark.parametrize("name", ["mlp", "frozen weight"])
