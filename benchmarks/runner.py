@@ -54,7 +54,7 @@ def run_case(case: Case, folder: Path) -> list[dict[str, Any]]:
 
     try:
         return execute(case, folder)
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         reason = f"{type(error).__name__}: {one_line(error)}"
         return [case.row(metric=_HEADLINE[case.benchmark], status="failed", reason=reason)]
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Seeds of repetitions are added to the base seed, and must all fit into 64 bits.
+MAX_SEED = 2**32 - 1
+
+
 @dataclass(frozen=True)
 class Common:
     """Options of every benchmark; the names are those of the command line.
@@ -56,6 +60,8 @@ class Common:
         at_least("--num-samples", 1, *self.num_samples)
         at_least("--batch-size", 1, self.batch_size)
         at_least("--seed", 0, self.seed)
+        if self.seed > MAX_SEED:
+            raise UsageError(f"--seed must be at most {MAX_SEED}, not {self.seed}")
 
 
 @dataclass(frozen=True)

@@ -136,15 +136,17 @@ def measure_variance(
         EstimatorError: the estimator broke the protocol while it ran.
     """
     problem, estimator = _resolve(problem, estimator)
+    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
+        raise UsageError("x must be a tensor (B, ...) of at least one datum")
     _check_arguments(num_samples, replicates, precision, wrt, route, warmup, chunk)
     problem = place(problem, device=device, dtype=check_dtype(dtype) if isinstance(dtype, str) else dtype)
     if x is None:
         x = first_batch(problem, batch_size or default_batch_size(problem), seed)
     x = to_encoder(problem, x)
     check_modes(problem)
-    with seeded(seed, x.device):
+    with torch.enable_grad(), seeded(seed, x.device):
         prepare(problem, estimator, x, num_samples, warmup)
-    with seeded(seed + 1, x.device):
+    with torch.enable_grad(), seeded(seed + 1, x.device):
         chosen = _choose_route(problem, estimator, x, num_samples, wrt, route, chunk)
         # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
         torch.manual_seed(seed + 1)
@@ -161,7 +163,11 @@ def measure_variance(
 def _resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
     if isinstance(problem, str):
         problem = load_problem(problem)
-    return problem, create(estimator) if isinstance(estimator, str) else copy.deepcopy(estimator)
+    if isinstance(estimator, str):
+        return problem, create(estimator)
+    if not isinstance(estimator, Estimator):
+        raise UsageError(f"{estimator!r} is not an Estimator: give an instance or its specification")
+    return problem, copy.deepcopy(estimator)
 
 
 def _check_arguments(
@@ -181,7 +187,7 @@ def _check_arguments(
     ):
         if value is not None and (not isinstance(value, int) or value < least):
             raise UsageError(f"{name} must be an integer of at least {least}, not {value!r}")
-    if precision is not None and not 0 < precision < 1:
+    if precision is not None and (not isinstance(precision, float) or not 0 < precision < 1):
         raise UsageError(f"precision must be between 0 and 1, not {precision!r}")
     if wrt not in WRT:
         raise UsageError(f"wrt={wrt!r} is not one of {', '.join(WRT)}")
@@ -198,16 +204,15 @@ def _choose_route(
     route: str,
     chunk: int | None,
 ) -> FactorizedRoute | FullRoute:
+    side = "encoder" if wrt == "phi" else "decoder"
+    if not any(p.requires_grad for p in getattr(problem, side).parameters()):
+        raise UsageError(f"the problem has no trainable parameters in its {side}")
     if wrt == "phi" and route == "factorized" and not estimator.couples_batch:
         try:
             with frozen(problem.decoder):
                 return FactorizedRoute(problem, estimator, x, num_samples, chunk)
         except DirectPathError:
             pass  # the general route is right for such a posterior
-    if not any(p.requires_grad for p in (problem.encoder if wrt == "phi" else problem.decoder).parameters()):
-        raise UsageError(
-            f"the problem has no trainable parameters in its {'encoder' if wrt == 'phi' else 'decoder'}"
-        )
     return FullRoute(problem, estimator, x, num_samples, wrt)
 
 

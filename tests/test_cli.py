@@ -61,6 +61,10 @@ def test_help_and_list_name_everything(elbograd):
         ),
         (["variance", "-e", "leave-one-out", "-s", "1"], "needs num_samples of at least 2, not 1"),
         (["variance", "-s", "0"], "--num-samples must be at least 1, not 0"),
+        (
+            ["variance", "--seed", "18446744073709551616"],
+            "--seed must be at most 4294967295, not 18446744073709551616",
+        ),
         (["variance", "-s", "two"], "--num-samples two: expected an integer"),
         (["variance", "-e", "reparameterization", "-p", "bernoulli-vae"], "Bernoulli is not"),
         (["variance", "--device", "cuda:9"], "device cuda:9 is not available here: choose cpu"),
@@ -204,6 +208,7 @@ def test_jobs_do_not_change_the_numbers(elbograd, tmp_path):
     ("body", "reason"),
     [
         ("raise RuntimeError('the sky fell')", "RuntimeError: the sky fell"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
         ("return 3", "forward returned a int, not an Estimate"),
         (
             "v = target.log_likelihood(q.rsample((num_samples,))); return Estimate(v, v)",

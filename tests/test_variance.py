@@ -243,6 +243,20 @@ def test_a_trained_baseline_is_kept_and_a_cold_one_warmed():
     )
 
 
+def test_what_is_not_an_estimator_and_what_cannot_be_trained():
+    with pytest.raises(UsageError, match="is not an Estimator: give an instance"):
+        measure_variance("linear-gaussian", VarianceScaled)
+    problem = load_problem("linear-gaussian")
+    problem.encoder.requires_grad_(False)
+    with pytest.raises(UsageError, match="no trainable parameters in its encoder"):
+        measure_variance(problem, "score-function")
+
+
+def test_gradients_are_on_whatever_the_caller_does():
+    with torch.no_grad():
+        assert measure_variance("linear-gaussian", "score-function", replicates=10).total > 0
+
+
 def test_exact_has_no_variance():
     v = measure_variance("bernoulli-vae[latent_dim=4]", "exact", batch_size=3)
     assert v.total < 1e-12
@@ -259,6 +273,8 @@ def test_exact_has_no_variance():
         ({"wrt": "psi"}, "wrt='psi' is not one of phi, theta"),
         ({"device": "tpu"}, "unknown device 'tpu': choose from cpu"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"precision": "high"}, "precision must be between 0 and 1, not 'high'"),
+        ({"x": torch.zeros(0, 10)}, "x must be a tensor (B, ...) of at least one datum"),
         ({"warmup": -1}, "warmup must be an integer of at least 0, not -1"),
     ],
 )
