@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tomllib
@@ -36,22 +37,29 @@ def _read_config(context: typer.Context, file: Path | None) -> Path | None:
     command = context.info_name or ""
     section = values[command] if isinstance(values.get(command), dict) else values
     # A run's own config.toml has a table a benchmark; `bench` has no table of its own.
-    section = {k.replace("-", "_"): v for k, v in section.items() if not isinstance(v, dict)}
-    known = {p.name for p in context.command.params} - {"config"}
-    for key in section:
-        if key not in known:
+    section = {k.replace("_", "-"): v for k, v in section.items() if not isinstance(v, dict)}
+    options = {p.opts[0].lstrip("-"): p for p in context.command.params if p.name != "config"}
+    defaults = {}
+    for key, value in section.items():
+        if key not in options:
             raise UsageError(
-                f"--config {file}: unknown key {key!r}: choose from {', '.join(sorted(map(str, known)))}"
+                f"--config {file}: unknown key {key!r}: choose from {', '.join(sorted(options))}"
             )
-    context.default_map = {k: _as_given(v) for k, v in section.items()}
+        several = getattr(options[key], "multiple", False)
+        if isinstance(value, list) and not several:
+            raise UsageError(f"--config {file}: {key} takes one value, not {value}")
+        defaults[str(options[key].name)] = _as_given(value, several)
+    context.default_map = defaults
     return file
 
 
-def _as_given(value: Any) -> Any:
-    """A TOML value as the command line would have it: lists of strings, or one string."""
+def _as_given(value: Any, several: bool) -> Any:
+    """A TOML value as the command line would have it: strings, in a list where an option is repeatable."""
     if isinstance(value, bool):
         return value
-    return [str(v) for v in value] if isinstance(value, list) else str(value)
+    if several:
+        return [str(v) for v in (value if isinstance(value, list) else [value])]
+    return str(value)
 
 
 def _integer(text: str | int) -> int:
@@ -149,7 +157,7 @@ def _tuple(values: list[str] | None, default: tuple[Any, ...], option: str, kind
     if not values:
         return default
     try:
-        return tuple(kind(part) for value in values for part in value.split(",") if part.strip())
+        return tuple(kind(part) for value in values for part in value.split(","))
     except ValueError:
         what = "an integer" if kind is int else "a number"
         raise UsageError(
@@ -433,7 +441,12 @@ def report(
     from .store import load_results
     from .suite import present
 
-    present(load_results(folder), folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is not a run folder")
+    rows = load_results(folder)
+    if rows.empty:
+        raise UsageError(f"no rows in {folder}")
+    present(rows, folder)
 
 
 @app.command()
@@ -452,8 +465,13 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no Greek letters
     try:
-        code = app(standalone_mode=False, prog_name="elbograd")
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="elbograd")
+        if code == 130:  # typer turns an interrupt into this status
+            raise KeyboardInterrupt
     except UsageError as error:
         code = _complain(str(error))
     except (KeyboardInterrupt, typer.Abort):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_TABLE_WIDTH = 80
+
 #: Seeds of repetitions are added to the base seed, and must all fit into 64 bits.
 MAX_SEED = 2**32 - 1
 
@@ -248,7 +250,7 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
         figures = draw_all(rows, folder / "figures")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
-    console = Console()
+    console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
     for table in terminal_tables(rows):
         console.print(table)
     failed = rows[rows["status"] == "failed"].drop_duplicates("case")

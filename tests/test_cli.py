@@ -65,6 +65,8 @@ def test_help_and_list_name_everything(elbograd):
             ["variance", "--seed", "18446744073709551616"],
             "--seed must be at most 4294967295, not 18446744073709551616",
         ),
+        (["variance", "-s", ","], "--num-samples ,: expected an integer"),
+        (["convergence", "--learning-rate", ","], "--learning-rate ,: expected a number"),
         (["variance", "-s", "two"], "--num-samples two: expected an integer"),
         (["variance", "-e", "reparameterization", "-p", "bernoulli-vae"], "Bernoulli is not"),
         (["variance", "--device", "cuda:9"], "device cuda:9 is not available here: choose cpu"),
@@ -285,6 +287,15 @@ def test_configuration_file(elbograd, tmp_path):
     code, _, err = elbograd("variance", "--config", "bad.toml")
     assert code == 2
     assert "unknown key 'replicate': choose from" in err
+    (tmp_path / "scalar.toml").write_text(
+        'num_samples = 2\nestimator = "exact"\nproblem = "quadratic"\nquick = true\n'
+    )
+    code, out, _ = elbograd("variance", "--config", "scalar.toml", "--dry-run")
+    assert out.splitlines() == ["variance: exact, S=2, quadratic at step 0"]
+    (tmp_path / "bad.toml").write_text("jobs = [1, 2]\n")
+    code, _, err = elbograd("variance", "--config", "bad.toml")
+    assert code == 2
+    assert "jobs takes one value, not [1, 2]" in err
 
 
 def test_a_runs_own_configuration_repeats_it(elbograd, tmp_path):

@@ -34,10 +34,11 @@ def test_python_examples_run(containing, capsys):
     exec(compile(python_block(containing), "README.md", "exec"), {})
 
 
-def test_the_example_estimator_conforms(tmp_path):
-    file = tmp_path / "my_idea.py"
-    file.write_text(python_block("class MyIdea"))
-    ran = check_estimator(str(file))
+@pytest.mark.parametrize("name", ["MyIdea", "MyPathwiseIdea"])
+def test_the_example_estimators_conform(tmp_path, name):
+    file = tmp_path / "my_ideas.py"
+    file.write_text("\n\n".join(python_block(f"class {n}(") for n in ("MyIdea", "MyPathwiseIdea")))
+    ran = check_estimator(f"{file}:{name}")
     assert any("unbiased" in name for name in ran)
 
 
@@ -55,7 +56,7 @@ def test_commands_are_accepted(command, monkeypatch, tmp_path):
     arguments = shlex.split(command)
     plans = arguments[1] not in ("list", "new-estimator")
     if "my_idea.py" in command:
-        (tmp_path / "my_idea.py").write_text(python_block("class MyIdea"))
+        (tmp_path / "my_idea.py").write_text(python_block("class MyIdea("))
     monkeypatch.setattr(sys, "argv", [*arguments, *(["--dry-run"] if plans else [])])
     with pytest.raises(SystemExit) as stop:
         main()
