@@ -91,8 +91,9 @@ def _outcome(case: Case, rows: Sequence[dict[str, Any]]) -> str:
     if failed is not None:
         return f"failed: {failed['reason']}"
     metric = _HEADLINE[case.benchmark]
-    last = [r for r in rows if r["metric"] == metric and r["parameter"] == ""][-1]
-    value = last["value"]
-    if value is None or not math.isfinite(value):
-        return str(last["status"])
+    headline = [r for r in rows if r["metric"] == metric and r["parameter"] == ""]
+    final = [r for r in headline if r["step"] == headline[-1]["step"]]  # one a seed
+    value = sum(math.nan if r["value"] is None else r["value"] for r in final) / len(final)
+    if not math.isfinite(value):
+        return str(final[-1]["status"])
     return f"{metric.replace('_', ' ')} {value:.4g}"
