@@ -6,21 +6,23 @@ and K_i = J_i J_iᵀ. Each replicate gives each datum one contribution (h − a)
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..estimators.base import Estimator
 from ..estimators.errors import EstimatorError, UsageError
-from .chunks import chunk_size
+from .chunks import chunk_size, keep_heap
 from .evaluation import check_estimate, count_evaluations, eta_gradients
-from .jacobians import encoder_jacobian, pull_back, push_forward
-from .moments import ContributionSums, VectorSums, in_float64
+from .jacobians import encoder_jacobian, pull_back
+from .moments import Sums, bessel, in_float64, square_root, summarize, times
 from .problems.protocol import Problem
 from .statistics import Moments
 
 _PILOT = 512  # replicates whose mean becomes the centre
 _PILOT_ELEMENTS = 2**23
-_POWER_ITERATIONS = 50
+_KEPT_ELEMENTS = 2**21
 
 
 class FactorizedRoute:
@@ -32,6 +34,11 @@ class FactorizedRoute:
         x: (B, ...).
         num_samples: S.
         chunk: replicates at a time; None to choose from the sizes at hand.
+
+    Attributes:
+        sums: of all replicates.
+        kept: (B, R', P), the first replicates themselves, for what needs no more than a sample.
+        shares: parameter name -> its share of K (B, P, P), float64.
 
     Raises:
         UsageError: the encoder does not treat each datum alone.
@@ -49,88 +56,105 @@ class FactorizedRoute:
             self.eta = problem.encoder(x)
         self._check_eta_is_the_only_path()
         self.jacobian = encoder_jacobian(problem.encoder, x)
-        shares = self.jacobian.gram()
-        self.names = list(shares)
-        grams = torch.stack(list(shares.values()))
-        self.grams = torch.cat((grams, grams.sum(0, keepdim=True)))  # (G, B, P, P); the last is K itself
+        self.shares = self.jacobian.gram()
+        self.gram = torch.stack(list(self.shares.values())).sum(0)
+        self._root = square_root(self.gram).to(self.eta.dtype)
         self.evaluations = count_evaluations(problem, estimator, self.target, self.eta, num_samples)
         self.chunk = chunk or chunk_size(problem, x, self.evaluations)
-        self._vectors: VectorSums | None = None
-        self._sums: ContributionSums | None = None
+        self.sums: Sums | None = None
+        self.kept = self.eta.new_empty(len(self.eta), 0, self.eta.shape[-1])
 
     @property
     def n(self) -> int:
         """Replicates so far."""
-        return 0 if self._sums is None else self._sums.n
+        return 0 if self.sums is None else self.sums.n
+
+    def choose_centre(self) -> None:
+        """Centre the sums at the mean of a pilot, which is not counted itself.
+
+        For streams to be merged, which must all have the same centre.
+        """
+        self.sums = self._about_the_mean_of(self._pilot(_PILOT))
 
     def add(self, replicates: int) -> None:
         """Draw more replicates."""
-        if self._vectors is None:
-            size = self.eta.numel()
-            pilot = min(replicates, max(self.chunk, min(_PILOT, _PILOT_ELEMENTS // size)))
-            self._start(torch.cat([self._draw(n) for n in _split(pilot, self.chunk)]))
-            replicates -= pilot
+        keep_heap()
+        if self.sums is None:
+            h = self._pilot(replicates)
+            self.sums = self._about_the_mean_of(h)
+            self._add(self.sums, h)
+            replicates -= len(h)
         for size in _split(replicates, self.chunk):
-            self._add(self._draw(size))
+            self._add(self.sums, self._draw(size))
+
+    def _pilot(self, replicates: int) -> Tensor:
+        """The first replicates (R, B, P)."""
+        limit = max(self.chunk, min(_PILOT, _PILOT_ELEMENTS // self.eta.numel()))
+        return torch.cat([self._draw(n) for n in _split(min(replicates, limit), self.chunk)])
 
     def _draw(self, replicates: int) -> Tensor:
-        return in_float64(
-            eta_gradients(self.problem, self.estimator, self.target, self.eta, replicates, self.num_samples)
+        return eta_gradients(
+            self.problem, self.estimator, self.target, self.eta, replicates, self.num_samples
         )
 
-    def _start(self, h: Tensor) -> None:
-        self._vectors = VectorSums.starting_at(h, len(self.grams))
-        self._sums = ContributionSums.starting_at(self._contributions(h - self._vectors.centre))
-        self._add(h)
+    def _about_the_mean_of(self, h: Tensor) -> Sums:
+        centre = h.mean(0)
+        shift = self._contributions(self._centred(h, centre)).mean(-1)
+        return Sums.about(in_float64(centre), shift)
 
-    def _add(self, h: Tensor) -> None:
-        assert self._vectors is not None
-        assert self._sums is not None
-        centred = h - self._vectors.centre
-        self._vectors.add(centred, self._sums.add(self._contributions(centred)))
+    def _add(self, sums: Sums, h: Tensor) -> None:
+        room = min(len(h), _KEPT_ELEMENTS // self.eta.numel() + 2 - self.kept.shape[1])
+        if room > 0:
+            self.kept = torch.cat((self.kept, h[:room].transpose(0, 1)), 1)
+        centred = self._centred(h, sums.centre.to(h.dtype))
+        sums.add(centred, self._contributions(centred))
+
+    @staticmethod
+    def _centred(h: Tensor, centre: Tensor) -> Tensor:
+        """Put data first, h − a (B, R, P): the products that follow are batched over data."""
+        size = h.shape[1], h.shape[0], h.shape[2]
+        return torch.sub(h.transpose(0, 1), centre.unsqueeze(1), out=h.new_empty(size))
 
     def _contributions(self, centred: Tensor) -> Tensor:
-        """(h − a)ᵀ K (h − a), (R, G, B)."""
-        by_datum = centred.transpose(0, 1)
-        shares = torch.stack([((by_datum @ gram) * by_datum).sum(-1) for gram in self.grams[:-1]])
-        return torch.cat((shares, shares.sum(0, keepdim=True))).permute(2, 0, 1)
+        """Each (h − a)ᵀ K (h − a), (B, R), float64."""
+        return (centred @ self._root).square_().sum(-1, dtype=torch.float64)
 
-    def moments(self) -> dict[str, Moments]:
-        """The variance by parameter, and under "" the total, each with what its interval needs."""
-        assert self._vectors is not None
-        assert self._sums is not None
-        n, batch = self.n, len(self.eta)
-        covariance, drift = self._vectors.covariance(), self._vectors.drift()
-        self._check_finite(drift)
-        pulled = (self.grams @ drift.unsqueeze(-1)).squeeze(-1)  # K δ, (G, B, P)
-        bessel = n / max(n - 1, 1)
-        values = ((self._sums.mean() - (pulled * drift).sum(-1)).clamp_min(0) * bessel).sum(-1) / batch**2
-
-        spread, third, _ = self._sums.central()
-        spread = spread - 4 * (pulled * self._vectors.cross_covariance(self._sums)).sum(-1)
-        spread = spread + 4 * torch.einsum("gbp,bpq,gbq->gb", pulled, covariance, pulled)
-        product = self.grams @ covariance
-        light_tails = 2 * (product * product.transpose(-1, -2)).sum((-1, -2)) / (n * max(n - 1, 1))
-        squared = ((spread.clamp_min(0) / n + light_tails).sum(-1) / batch**4).clamp_min(0)
-        skewness = (
-            third.sum(-1) / (float(n) ** 2 * float(batch) ** 6) / squared.sqrt().pow(3).clamp_min(1e-300)
+    def total(self) -> Moments:
+        """The total variance with what its interval needs."""
+        sums = self._checked_sums()
+        n, batch = sums.n, len(self.eta)
+        drift = sums.drift()
+        pulled = times(self.gram, drift)  # K δ
+        value = (sums.contributions.mean() - (pulled * drift).sum(-1)).clamp_min(0) * bessel(n)
+        spread, third, _ = sums.contributions.central()
+        spread = spread - 4 * (pulled * sums.cross_covariance()).sum(-1)
+        covariance = sums.covariance()
+        spread = spread + 4 * (pulled * times(covariance, pulled)).sum(-1)
+        return summarize(
+            value / batch**2, spread / batch**4, third / batch**6, self._light_tails(covariance), n
         )
-        return {
-            name: Moments(value, stderr, g, n)
-            for name, value, stderr, g in zip(
-                [*self.names, ""], values.tolist(), squared.sqrt().tolist(), skewness.tolist(), strict=True
-            )
-        }
+
+    def _light_tails(self, covariance: Tensor) -> Tensor:
+        product = self.gram @ covariance
+        return 2 * (product * product.mT).sum((-1, -2)) / len(self.eta) ** 4
+
+    def kurtosis(self) -> float:
+        """Kurtosis of a replicate's contribution to the total; 3 for a Gaussian, NaN when it is constant.
+
+        The data are independent, so their cumulants add.
+        """
+        variance, _, fourth = self._checked_sums().contributions.central()
+        excess = float((fourth - 3 * variance.square()).sum())
+        squared = float(variance.sum()) ** 2
+        return 3 + excess / squared if squared > 0 else math.nan
 
     def eta_mean(self) -> Tensor:
         """E h, (B, P)."""
-        assert self._vectors is not None
-        return self._vectors.mean()
+        return self._checked_sums().mean()
 
     def eta_covariance(self) -> Tensor:
         """Cov(h_i), (B, P, P)."""
-        assert self._vectors is not None
-        return self._vectors.covariance()
+        return self._checked_sums().covariance()
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""
@@ -141,9 +165,11 @@ class FactorizedRoute:
         diagonal = self.jacobian.diagonal(self.eta_covariance())
         return {name: value / len(self.eta) ** 2 for name, value in diagonal.items()}
 
-    def _check_finite(self, drift: Tensor) -> None:
-        if not bool(torch.isfinite(drift).all()):
+    def _checked_sums(self) -> Sums:
+        assert self.sums is not None
+        if not bool(torch.isfinite(self.sums.first).all()):
             raise EstimatorError("the gradient is not finite (NaN or infinity)")
+        return self.sums
 
     def _check_eta_is_the_only_path(self) -> None:
         phi = [p for p in self.problem.encoder.parameters() if p.requires_grad]
@@ -160,27 +186,6 @@ class FactorizedRoute:
 
 class DirectPathError(UsageError):
     """The factorized route does not apply: φ enters other than through eta."""
-
-
-def largest_eigenvalue(problem: Problem, x: Tensor, covariance: Tensor) -> float:
-    """Largest eigenvalue of (1/B²) Σ_i J_iᵀ A_i J_i for A (B, P, P), by power iteration."""
-    batch = len(covariance)
-    generator = torch.Generator().manual_seed(0)
-    eta = torch.randn(covariance.shape[:2], generator=generator, dtype=torch.float64).to(covariance)
-    value = 0.0
-    for _ in range(_POWER_ITERATIONS):
-        direction = pull_back(problem.encoder, x, eta)
-        norm = sum(float(in_float64(g).square().sum()) for g in direction.values()) ** 0.5
-        if norm == 0:
-            return 0.0
-        unit = {name: g / norm for name, g in direction.items()}
-        eta = in_float64(push_forward(problem.encoder, x, unit))
-        weighted = (covariance @ eta.unsqueeze(-1)).squeeze(-1)
-        previous, value = value, float((eta * weighted).sum()) / batch**2
-        eta = weighted
-        if abs(value - previous) <= 1e-3 * value:
-            break
-    return value
 
 
 def _split(total: int, size: int) -> list[int]:

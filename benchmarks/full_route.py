@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..estimators.base import Estimator
 from ..estimators.errors import EstimatorError
 from .evaluation import check_estimate, count_evaluations
+from .groups import layers_of
 from .jacobians import trainable
-from .moments import ContributionSums, in_float64
+from .moments import PowerSums, bessel, in_float64, summarize, trace_of_square
 from .problems.protocol import Problem
 from .statistics import Moments
 
@@ -26,6 +29,9 @@ class FullRoute:
         x: (B, ...).
         num_samples: S.
         wrt: "phi" (from surrogate) or "theta" (from value).
+
+    Attributes:
+        kept: (R', |φ|), float64, the first replicates of ĝ themselves.
     """
 
     name = "full"
@@ -38,9 +44,15 @@ class FullRoute:
         with torch.no_grad():
             eta = problem.encoder(x)
         self.evaluations = count_evaluations(problem, estimator, problem.target(x), eta, num_samples)
-        self.centre: Tensor | None = None
-        self._pilot = torch.empty(0)
-        self._sums: ContributionSums | None = None
+        self._members = self._membership().to(x.device)
+        self.kept = in_float64(torch.zeros(0, sum(self.sizes)))
+        self._sums: PowerSums | None = None
+
+    def _membership(self) -> Tensor:
+        """Which parameters belong to each group (G, number of parameters): themselves, layers, all."""
+        names = list(self.parameters)
+        groups = [[name] for name in names] + list(layers_of(names).values()) + [names]
+        return in_float64(torch.tensor([[name in group for name in names] for group in groups]))
 
     @property
     def n(self) -> int:
@@ -49,12 +61,12 @@ class FullRoute:
 
     def add(self, replicates: int) -> None:
         """Draw more replicates."""
-        if self.centre is None:
+        if self._sums is None:
             pilot = min(replicates, max(2, min(_PILOT, _PILOT_ELEMENTS // max(1, sum(self.sizes)))))
-            self._start(torch.stack([self._gradient() for _ in range(pilot)]))
+            self._sums = self._start(torch.stack([self._gradient() for _ in range(pilot)]))
             replicates -= pilot
         for _ in range(replicates):
-            self._add(self._gradient().unsqueeze(0))
+            self._add(self._sums, self._gradient().unsqueeze(0))
 
     def _gradient(self) -> Tensor:
         """One estimate ĝ, flattened, float64."""
@@ -71,79 +83,71 @@ class FullRoute:
         ]
         return in_float64(torch.cat(flat))
 
-    def _start(self, gradients: Tensor) -> None:
-        self.centre = gradients.mean(0)
-        self._pilot = gradients - self.centre
-        groups = len(self.sizes) + 1
-        self._first, self._second = torch.zeros_like(self.centre), torch.zeros_like(self.centre)
-        self._cross = self.centre.new_zeros(groups, len(self.centre))
-        self._sums = ContributionSums.starting_at(self._contributions(self._pilot))
-        self._add(gradients)
+    def _start(self, gradients: Tensor) -> PowerSums:
+        self.kept = gradients
+        self._centre = gradients.mean(0)
+        self._first, self._second = torch.zeros_like(self._centre), torch.zeros_like(self._centre)
+        self._cross = self._centre.new_zeros(len(self._members), len(self._centre))
+        sums = PowerSums.about(self._contributions(gradients - self._centre).mean(-1))
+        self._add(sums, gradients)
+        return sums
 
-    def _add(self, gradients: Tensor) -> None:
-        assert self._sums is not None
-        assert self.centre is not None
-        centred = gradients - self.centre
-        contributions = self._sums.add(self._contributions(centred)).squeeze(-1)
+    def _add(self, sums: PowerSums, gradients: Tensor) -> None:
+        centred = gradients - self._centre
+        contributions = sums.add(self._contributions(centred))
         self._first += centred.sum(0)
         self._second += centred.square().sum(0)
-        self._cross += contributions.T @ centred
+        self._cross += contributions @ centred
 
     def _contributions(self, centred: Tensor) -> Tensor:
-        """‖ĝ − a‖² by parameter and in total, (R, G, 1)."""
-        parts = [part.square().sum(-1) for part in centred.split(self.sizes, dim=-1)]
-        return torch.stack([*parts, sum(parts, torch.zeros(len(centred)).to(centred))], -1).unsqueeze(-1)
+        """‖ĝ − a‖² by parameter, by layer and in total, (G, R)."""
+        parts = torch.stack([part.square().sum(-1) for part in centred.split(self.sizes, dim=-1)])
+        return self._members @ parts
 
-    def moments(self) -> dict[str, Moments]:
-        """The variance by parameter, and under "" the total, each with what its interval needs."""
+    def total(self) -> Moments:
+        """The total variance with what its interval needs."""
+        return self._moments(len(self._members) - 1)
+
+    def by_parameter(self) -> dict[str, Moments]:
+        """Share of the total of each parameter tensor."""
+        return {name: self._moments(group) for group, name in enumerate(self.parameters)}
+
+    def by_layer(self) -> dict[str, Moments]:
+        """Share of the total of each module that holds parameters itself."""
+        first = len(self.parameters)
+        return {name: self._moments(first + k) for k, name in enumerate(layers_of(self.parameters))}
+
+    def kurtosis(self) -> float:
+        """Kurtosis of the contributions ‖ĝ − a‖²; 3 for a Gaussian, NaN when they are constant."""
+        assert self._sums is not None
+        variance, _, fourth = (float(m[-1]) for m in self._sums.central())
+        return fourth / variance**2 if variance > 0 else math.nan
+
+    def _moments(self, group: int) -> Moments:
         assert self._sums is not None
         n = self.n
+        inside = self._members[group].repeat_interleave(torch.tensor(self.sizes))
         drift = self._first / n
         if not bool(torch.isfinite(drift).all()):
             raise EstimatorError("the gradient is not finite (NaN or infinity)")
-        spread, third, _ = self._sums.central()
-        contributions = self._sums.mean()
-        result = {}
-        for group, name in enumerate([*self.parameters, ""]):
-            inside = self._mask(group)
-            delta = drift * inside
-            value = (float(contributions[group]) - float(delta.square().sum())) * n / max(n - 1, 1)
-            cross = (self._cross[group] / n - drift * self._sums.powers[0][group] / n) @ delta
-            # The pilot stands in for Cov(ĝ), which is too large to keep.
-            projected = (self._pilot @ delta).square().mean()
-            variance = (float(spread[group]) - 4 * float(cross) + 4 * float(projected)) / n
-            squared = max(variance, 0.0) + self._light_tails(inside, n)
-            skewness = float(third[group]) / n**2 / max(squared**1.5, 1e-300)
-            result[name] = Moments(max(value, 0.0), squared**0.5, skewness, n)
-        return result
-
-    def _light_tails(self, inside: Tensor, n: int) -> float:
-        """2 tr(C²)/(n(n − 1)), tr C² from the pilot's products of different replicates."""
-        pilot = self._pilot * inside
-        if len(pilot) < 2:
-            return 0.0
-        squares = (pilot @ pilot.T).square()
-        trace = float(squares.sum() - squares.diagonal().sum()) / (len(pilot) * (len(pilot) - 1))
-        return 2 * trace / (n * max(n - 1, 1))
-
-    def _mask(self, group: int) -> Tensor:
-        assert self.centre is not None
-        if group == len(self.sizes):
-            return torch.ones_like(self.centre)
-        mask = torch.zeros_like(self.centre)
-        start = sum(self.sizes[:group])
-        mask[start : start + self.sizes[group]] = 1
-        return mask
+        spread, third, _ = (m[group] for m in self._sums.central())
+        delta = drift * inside
+        value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
+        cross = (self._cross[group] / n - drift * self._sums.powers[0, group] / n) @ delta
+        # The first replicates stand in for Cov(ĝ), which is too large to keep.
+        centred = self.kept - self._centre
+        spread = spread - 4 * cross + 4 * (centred @ delta).square().mean()
+        light_tails = 2 * trace_of_square(centred * inside)
+        return summarize(*(p.unsqueeze(0) for p in (value, spread, third, light_tails)), n)
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""
-        assert self.centre is not None
-        return self._shaped(self.centre + self._first / self.n)
+        return self._shaped(self._centre + self._first / self.n)
 
     def per_parameter(self) -> dict[str, Tensor]:
         """Var ĝ, coordinate by coordinate."""
         drift = self._first / self.n
-        return self._shaped((self._second / self.n - drift**2) * (self.n / max(self.n - 1, 1)))
+        return self._shaped((self._second / self.n - drift**2) * bessel(self.n))
 
     def _shaped(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split(self.sizes)

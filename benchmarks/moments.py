@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..estimators.errors import UsageError
+from .statistics import Moments
+
 
 @dataclass
-class ContributionSums:
-    """Power sums, about a fixed shift, of each replicate's contributions u to the variances.
-
-    A contribution is u_g = (h − a)ᵀ K_g (h − a) for datum i and group g of parameters, with a the
-    centre chosen from the first chunk; sums over replicates are all that is kept.
+class PowerSums:
+    """Power sums of contributions u to a variance, about a fixed shift.
 
     Attributes:
-        shift: (G, B), about the mean of u.
-        powers: (4, G, B), Σ (u − shift)^k for k = 1..4.
+        shift: (...), about the mean of u.
+        powers: (4, ...), Σ (u − shift)^k for k = 1..4.
         n: replicates added.
     """
 
@@ -26,70 +26,99 @@ class ContributionSums:
     n: int = 0
 
     @classmethod
-    def starting_at(cls, u: Tensor) -> ContributionSums:
-        """Choose the shift from a first chunk u (R, G, B); does not add it."""
-        shift = u.mean(0)
+    def about(cls, shift: Tensor) -> PowerSums:
+        """Nothing yet, about a shift (...) in float64."""
         return cls(shift, shift.new_zeros(4, *shift.shape))
 
     def add(self, u: Tensor) -> Tensor:
-        """Add a chunk u (R, G, B), float64; returns u less the shift."""
-        centred = u - self.shift
-        power = centred
+        """Add a chunk u (..., R), float64; returns u less the shift."""
+        rest = u - self.shift.unsqueeze(-1)
+        power = rest
         for order in range(4):
-            self.powers[order] += power.sum(0)
-            power = power * centred
-        self.n += len(u)
-        return centred
+            self.powers[order] += power.sum(-1)
+            power = power * rest
+        self.n += u.shape[-1]
+        return rest
 
     def mean(self) -> Tensor:
-        """Mean of u, (G, B)."""
+        """Mean of u, (...)."""
         return self.shift + self.powers[0] / self.n
 
     def central(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Variance (n − 1), third and fourth central moment of u, each (G, B)."""
+        """Variance (n − 1), third and fourth central moment of u, each (...)."""
         first, second, third, fourth = self.powers / self.n
-        variance = (second - first**2) * (self.n / max(self.n - 1, 1))
+        variance = (second - first**2) * bessel(self.n)
         m3 = third - 3 * first * second + 2 * first**3
         m4 = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
         return variance.clamp_min(0), m3, m4.clamp_min(0)
 
 
 @dataclass
-class VectorSums:
-    """Mean and covariance of vectors h (R, B, P), and their covariance with contributions.
+class Sums:
+    """What is kept of replicates of h (B, P), and of their contributions u to the total variance.
+
+    A contribution is u = (h − a)ᵀ K (h − a) for one datum and replicate, a the centre chosen
+    beforehand. Nothing here grows with the number of replicates, and two sums about one centre and
+    shift add up to those of all their replicates, wherever each was made.
 
     Attributes:
         centre: (B, P), a.
         first: (B, P), Σ (h − a).
         second: (B, P, P), Σ (h − a)(h − a)ᵀ.
-        cross: (G, B, P), Σ (h − a)(u − shift).
+        cross: (B, P), Σ (h − a)(u − shift).
+        contributions: of u, (B,).
     """
 
     centre: Tensor
     first: Tensor
     second: Tensor
     cross: Tensor
-    n: int = 0
+    contributions: PowerSums
 
     @classmethod
-    def starting_at(cls, h: Tensor, groups: int) -> VectorSums:
-        """Choose the centre from a first chunk h (R, B, P); does not add it."""
-        centre = h.mean(0)
-        batch, size = centre.shape
-        zeros = centre.new_zeros
-        return cls(centre, zeros(batch, size), zeros(batch, size, size), zeros(groups, batch, size))
+    def about(cls, centre: Tensor, shift: Tensor) -> Sums:
+        """Nothing yet, about a centre (B, P) and a shift (B,), both float64."""
+        (batch, size), zeros = centre.shape, centre.new_zeros
+        return cls(
+            centre, zeros(batch, size), zeros(batch, size, size), zeros(batch, size), PowerSums.about(shift)
+        )
 
-    def add(self, centred: Tensor, contributions: Tensor) -> None:
-        """Add h − a (R, B, P) and u − shift (R, G, B), float64."""
-        by_datum = centred.transpose(0, 1)  # (B, R, P): the products below are batched over data
-        self.first += centred.sum(0)
-        self.second += by_datum.transpose(1, 2) @ by_datum
-        self.cross += (contributions.permute(2, 1, 0) @ by_datum).transpose(0, 1)
-        self.n += len(centred)
+    @property
+    def n(self) -> int:
+        """Replicates added."""
+        return self.contributions.n
+
+    def add(self, centred: Tensor, u: Tensor) -> None:
+        """Add a chunk: h − a (B, R, P) in the problem's own dtype, and u (B, R) in float64.
+
+        The products over one chunk are taken in the dtype of h; what is kept is float64.
+        """
+        rest = self.contributions.add(u).to(centred.dtype)
+        by_coordinate = centred.mT
+        self.first += centred.sum(1, dtype=torch.float64)
+        self.second += by_coordinate @ centred
+        self.cross += times(by_coordinate, rest)
+
+    def merge(self, other: Sums) -> None:
+        """Add the replicates of another stream.
+
+        Raises:
+            UsageError: it was not taken about the same centre and shift.
+        """
+        mine, theirs = self.contributions, other.contributions
+        if not (torch.equal(self.centre, other.centre) and torch.equal(mine.shift, theirs.shift)):
+            raise UsageError(
+                "only sums of one measurement can be merged: "
+                "the same problem, x, estimator, num_samples, chunk and seed"
+            )
+        for name in ("first", "second", "cross"):
+            getattr(self, name).add_(getattr(other, name))
+        mine.powers += theirs.powers
+        mine.n += theirs.n
 
     def mean(self) -> Tensor:
         """E h, (B, P)."""
-        return self.centre + self.first / self.n
+        return self.centre + self.drift()
 
     def drift(self) -> Tensor:
         """δ = E h − a, (B, P)."""
@@ -99,14 +128,61 @@ class VectorSums:
         """Cov(h), (B, P, P), with n − 1."""
         drift = self.drift()
         outer = drift.unsqueeze(-1) * drift.unsqueeze(-2)
-        return (self.second / self.n - outer) * (self.n / max(self.n - 1, 1))
+        return (self.second / self.n - outer) * bessel(self.n)
 
-    def cross_covariance(self, contributions: ContributionSums) -> Tensor:
-        """Cov(h, u), (G, B, P), with n − 1."""
-        product = self.drift() * (contributions.powers[0] / self.n).unsqueeze(-1)
-        return (self.cross / self.n - product) * (self.n / max(self.n - 1, 1))
+    def cross_covariance(self) -> Tensor:
+        """Cov(h, u), (B, P), with n − 1."""
+        product = self.drift() * (self.contributions.powers[0] / self.n).unsqueeze(-1)
+        return (self.cross / self.n - product) * bessel(self.n)
+
+
+def bessel(n: int) -> float:
+    """n / (n − 1), which makes a variance unbiased."""
+    return n / max(n - 1, 1)
+
+
+def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance (n − 1), third and fourth central moment over the last dimension."""
+    n = u.shape[-1]
+    centred = u - u.mean(-1, keepdim=True)
+    squared = centred.square()
+    return squared.sum(-1) / max(n - 1, 1), (squared * centred).mean(-1), squared.square().mean(-1)
 
 
 def in_float64(tensor: Tensor) -> Tensor:
     """Move a tensor to float64, where sums are kept."""
     return tensor.to(torch.float64)
+
+
+def times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """M_i v_i for matrices (..., B, P, P) and vectors (B, P)."""
+    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
+
+
+def square_root(matrices: Tensor) -> Tensor:
+    """L with L Lᵀ = M for positive semi-definite M (B, P, P), which rounding may make slightly indefinite."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
+
+
+def trace_of_square(centred: Tensor) -> Tensor:
+    """tr C², C the covariance of the rows of centred (R, N): products of two different rows are unbiased."""
+    n = len(centred)
+    squares = (centred @ centred.T).square()
+    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
+
+
+def summarize(value: Tensor, spread: Tensor, third: Tensor, light_tails: Tensor, n: int) -> Moments:
+    """Sum independent data: the variance they make together, its standard error and skewness.
+
+    Args:
+        value: (B,), each datum's share.
+        spread: (B,), variance of one replicate's contribution to it.
+        third: (B,), third central moment of the same.
+        light_tails: (B,), 2 tr((K C)²): what a standard error still has when ‖h − m‖ is constant.
+        n: replicates.
+    """
+    squared = (spread.clamp_min(0) / n + light_tails / (n * max(n - 1, 1))).sum().clamp_min(0)
+    skewness = third.sum() / float(n) ** 2 / squared.sqrt().pow(3).clamp_min(1e-300)
+    total, squared, skewness = torch.stack((value.sum(), squared, skewness)).tolist()
+    return Moments(total, squared**0.5, skewness, n)

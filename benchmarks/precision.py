@@ -26,8 +26,8 @@ class Route(Protocol):
         """Draw more."""
         ...
 
-    def moments(self) -> dict[str, Moments]:
-        """By parameter, the total under ""."""
+    def total(self) -> Moments:
+        """The total variance, so far."""
         ...
 
 
@@ -46,7 +46,7 @@ def run_to_precision(route: Route, precision: float, limit: int = MAX_REPLICATES
     route.add(_PILOT)
     while not _done(route, 3 * precision, MAX_SKEWNESS) and route.n < limit:
         route.add(min(route.n, limit - route.n))
-    half = _half_width(route.moments()[""])
+    half = _half_width(route.total())
     wanted = math.ceil(_SAFETY * route.n * (half / precision) ** 2)
     if wanted > route.n:
         route.add(min(wanted, limit) - route.n)
@@ -55,7 +55,7 @@ def run_to_precision(route: Route, precision: float, limit: int = MAX_REPLICATES
 
 
 def _done(route: Route, precision: float, skewness: float) -> bool:
-    total = route.moments()[""]
+    total = route.total()
     return _half_width(total) <= precision and abs(total.skewness) <= skewness
 
 

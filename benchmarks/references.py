@@ -11,11 +11,11 @@ from ..estimators.base import Estimator
 from ..estimators.exact import Exact
 from ..estimators.registry import create
 from .evaluation import eta_gradients
-from .factorized import largest_eigenvalue
 from .jacobians import pull_back
 from .moments import in_float64
 from .placement import place, to_encoder
 from .problems.protocol import Problem
+from .spectrum import largest_eigenvalue
 from .statistics import bias_bound
 from .variance import VarianceResult, measure_variance
 

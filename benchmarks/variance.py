@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +15,18 @@ from torch import Tensor
 from ..estimators.base import Estimator
 from ..estimators.errors import UsageError
 from ..estimators.registry import create
+from . import breakdown
 from .evaluation import frozen, prepare, seeded
 from .factorized import DirectPathError, FactorizedRoute
 from .full_route import FullRoute
 from .modes import check_modes
+from .moments import Sums
 from .placement import check_dtype, default_batch_size, dtype_of, first_batch, place, to_encoder
 from .precision import run_to_precision
 from .problems.protocol import Problem
 from .problems.registry import load_problem
 from .schema import row
+from .signal_strength import Signal, measure_signal
 from .statistics import Moments, signal_to_noise
 
 ROUTES = ("factorized", "full")
@@ -31,20 +37,31 @@ WRT = ("phi", "theta")
 class VarianceResult:
     """The variance of the batch-mean gradient ĝ, and what came with it.
 
+    What is marked (*) is left empty by ``details=False``.
+
     Attributes:
         total: tr Cov(ĝ), (nats per unit of φ)².
         ci_low: lower end of its 95% interval.
         ci_high: upper end.
         mean: parameter name -> E ĝ, of the parameter's shape.
-        per_parameter: parameter name -> Var ĝ, of the parameter's shape.
+        per_parameter: (*) parameter name -> Var ĝ, of the parameter's shape.
         replicates: independent estimates spent.
-        moments: parameter name -> its share of the total with interval; "" is the total.
+        moments: (*) parameter name -> its share of the total with interval; "" is the total, always there.
+        by_layer: (*) layer -> share of the total of the parameters it holds itself.
+        by_datum: (*) share of the total of each datum; empty on the full route.
+        by_eta: (*) part of eta -> variance of one datum's gradient in it, averaged over the batch; for
+            problems that name the parts (``eta_parts``), on the factorized route.
+        minibatch: (*) variance of the exact batch-mean gradient over the choice of the batch, which adds
+            to ``total`` in training; None for B = 1, on the full route, or where it is lost in the noise.
+        signal: (*) norm of E ĝ, signal-to-noise ratio, cosine of one estimate, with intervals.
+        kurtosis: of the replicates' contributions to the total; 3 for a Gaussian.
         snr: ‖E ĝ‖ / √total, debiased.
         gradient_norm: ‖E ĝ‖, debiased.
         evaluations: of log p(x|z) a datum and estimate.
         route: "factorized" or "full", whichever was taken.
         eta_mean: E h, (B, P); None on the full route.
         eta_covariance: Cov(h_i), (B, P, P); None on the full route.
+        sums: what `measure_variance` takes as ``merge``; None on the full route.
         case: the settings, as columns of `rows`.
     """
 
@@ -55,40 +72,65 @@ class VarianceResult:
     per_parameter: dict[str, Tensor]
     replicates: int
     moments: dict[str, Moments]
+    by_layer: dict[str, Moments]
+    by_datum: list[Moments]
+    by_eta: dict[str, Moments]
+    minibatch: Moments | None
+    signal: Signal | None
+    kurtosis: float
     snr: float
     gradient_norm: float
     evaluations: int
     route: str
     eta_mean: Tensor | None
     eta_covariance: Tensor | None
+    sums: Sums | None
     case: dict[str, Any]
 
     @property
     def warning(self) -> str:
         """Why the interval is not to be trusted, or nothing."""
-        needed = self.moments[""].needed
-        return f"not enough replicates (at least {needed})" if needed else ""
+        return _warning(self.moments[""])
 
     def rows(self) -> list[dict[str, Any]]:
-        """Long rows, as in `elbograd.benchmarks.schema`: variance in total and by parameter, SNR, norm."""
+        """Long rows, as in `elbograd.benchmarks.schema`, the total first; see results/README.md."""
         common = {**self.case, "n": self.replicates}
-        rows = [
-            row(
+
+        def of(metric: str, moments: Moments, parameter: str = "") -> dict[str, Any]:
+            low, high = moments.interval()
+            return row(
                 **common,
-                metric="variance",
-                parameter=name,
-                value=m.mean,
-                stderr=m.stderr,
-                ci_low=m.interval()[0],
-                ci_high=m.interval()[1],
-                reason=self.warning,
+                metric=metric,
+                parameter=parameter,
+                value=moments.mean,
+                stderr=moments.stderr,
+                ci_low=low,
+                ci_high=high,
+                reason=_warning(moments),
             )
-            for name, m in reversed(self.moments.items())
-        ]
-        rows.append(row(**common, metric="snr", value=self.snr, reason=self.warning))
-        rows.append(row(**common, metric="gradient_norm", value=self.gradient_norm))
+
+        rows = [of("variance", m, name) for name, m in reversed(self.moments.items())]
+        rows += [of("variance_by_layer", m, name or "encoder") for name, m in self.by_layer.items()]
+        rows += [of("variance_by_datum", m, str(i)) for i, m in enumerate(self.by_datum)]
+        rows += [of("eta_variance", m, name) for name, m in self.by_eta.items()]
+        if self.minibatch is not None:
+            rows.append({**of("minibatch_variance", self.minibatch), "n": self.minibatch.n})
+        signal = [("snr", self.snr, None), ("gradient_norm", self.gradient_norm, None)]
+        if self.signal is not None:
+            signal = [(m, q.value, q) for m, q in self.signal.named()]
+        for metric, value, ends in signal:
+            low, high = (None, None) if ends is None else (ends.low, ends.high)
+            rows.append(
+                row(**common, metric=metric, value=value, ci_low=low, ci_high=high, reason=self.warning)
+            )
+        if math.isfinite(self.kurtosis):
+            rows.append(row(**common, metric="kurtosis", value=self.kurtosis))
         rows.append(row(**common, metric="evaluations", value=float(self.evaluations)))
         return rows
+
+
+def _warning(moments: Moments) -> str:
+    return f"not enough replicates (at least {moments.needed})" if moments.needed else ""
 
 
 def measure_variance(
@@ -107,6 +149,9 @@ def measure_variance(
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
     chunk: int | None = None,
+    details: bool = True,
+    stream: int | None = None,
+    merge: Sequence[Sums] = (),
 ) -> VarianceResult:
     """Measure the variance of the batch-mean gradient of the objective.
 
@@ -130,6 +175,10 @@ def measure_variance(
         dtype: floating-point type; None for the problem's.
         batch_size: B when x is None; None for the problem's default.
         chunk: replicates at a time on the factorized route; None to choose from the sizes.
+        details: False for the total and the mean alone, which spares what is marked (*) in the result.
+        stream: a number for one of several measurements whose replicates are independent and can be
+            merged, made by other processes or machines with all other arguments the same.
+        merge: ``sums`` of other streams; the result is that of all their replicates and the new ones.
 
     Raises:
         UsageError: in one line, which argument is wrong or what is not supported.
@@ -139,6 +188,8 @@ def measure_variance(
     if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
         raise UsageError("x must be a tensor (B, ...) of at least one datum")
     _check_arguments(num_samples, replicates, precision, wrt, route, warmup, chunk)
+    if merge and stream is None:
+        raise UsageError("merge needs stream, a number that none of the merged sums was made with")
     problem = place(problem, device=device, dtype=check_dtype(dtype) if isinstance(dtype, str) else dtype)
     if x is None:
         x = first_batch(problem, batch_size or default_batch_size(problem), seed)
@@ -151,13 +202,35 @@ def measure_variance(
         # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
         torch.manual_seed(seed + 1)
         with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
-            if estimator.deterministic:
-                chosen.add(2)  # more of the same would tell nothing
-            elif precision is not None:
-                run_to_precision(chosen, precision)
-            else:
-                chosen.add(replicates)
-            return _result(chosen, problem, estimator, x, num_samples, seed)
+            if stream is not None:
+                _join(chosen, stream, seed, merge)
+            _draw(chosen, estimator, replicates, precision)
+            return _result(chosen, problem, estimator, x, num_samples, seed, details)
+
+
+def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Sequence[Sums]) -> None:
+    if not isinstance(route, FactorizedRoute):
+        raise UsageError("stream needs the factorized route")
+    route.choose_centre()
+    for sums in merge:
+        route.sums.merge(sums)  # type: ignore[union-attr]
+    torch.manual_seed(_mixed(seed, stream))
+
+
+def _mixed(seed: int, stream: int) -> int:
+    """A seed of its own for each stream, apart from the small numbers that users give."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{stream}".encode()).digest()[:7])
+
+
+def _draw(
+    route: FactorizedRoute | FullRoute, estimator: Estimator, replicates: int, precision: float | None
+) -> None:
+    if estimator.deterministic:
+        route.add(2)  # more of the same would tell nothing
+    elif precision is not None:
+        run_to_precision(route, precision)
+    else:
+        route.add(replicates)
 
 
 def _resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
@@ -223,26 +296,27 @@ def _result(
     x: Tensor,
     num_samples: int,
     seed: int,
+    details: bool,
 ) -> VarianceResult:
-    moments = route.moments()
-    total = moments[""]
+    total = route.total()
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
     squared_norm = sum(float(g.double().square().sum()) for g in mean.values())
     low, high = total.interval()
+    factorized = isinstance(route, FactorizedRoute)
     return VarianceResult(
         total=total.mean,
         ci_low=low,
         ci_high=high,
         mean=mean,
-        per_parameter=route.per_parameter(),
         replicates=route.n,
-        moments=moments,
         snr=signal_to_noise(squared_norm, total.mean, route.n),
         gradient_norm=max(squared_norm - total.mean / route.n, 0.0) ** 0.5,
         evaluations=route.evaluations,
         route=route.name,
-        eta_mean=route.eta_mean() if isinstance(route, FactorizedRoute) else None,
-        eta_covariance=route.eta_covariance() if isinstance(route, FactorizedRoute) else None,
+        eta_mean=route.eta_mean() if factorized else None,
+        eta_covariance=route.eta_covariance() if factorized else None,
+        sums=route.sums if factorized else None,
+        kurtosis=route.kurtosis(),
         case={
             "benchmark": "variance",
             "problem": getattr(problem, "label", type(problem).__name__),
@@ -254,4 +328,33 @@ def _result(
             "device": str(x.device),
             "dtype": str(dtype_of(problem)).removeprefix("torch."),
         },
+        **(_details(route, total) if details else {**_NO_DETAILS, "moments": {"": total}}),
     )
+
+
+_NO_DETAILS: dict[str, Any] = {
+    "per_parameter": {},
+    "by_layer": {},
+    "by_datum": [],
+    "by_eta": {},
+    "minibatch": None,
+    "signal": None,
+}
+
+
+def _details(route: FactorizedRoute | FullRoute, total: Moments) -> dict[str, Any]:
+    found = {**_NO_DETAILS, "per_parameter": route.per_parameter(), "signal": measure_signal(route, total)}
+    if isinstance(route, FullRoute):
+        return {
+            **found,
+            "moments": {**route.by_parameter(), "": total},
+            "by_layer": route.by_layer(),
+        }
+    return {
+        **found,
+        "moments": {**breakdown.by_parameter(route), "": total},
+        "by_layer": breakdown.by_layer(route),
+        "by_datum": breakdown.by_datum(route),
+        "by_eta": breakdown.by_eta(route),
+        "minibatch": breakdown.minibatch_variance(route),
+    }

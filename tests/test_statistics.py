@@ -8,7 +8,6 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from elbograd.benchmarks.moments import ContributionSums, VectorSums
 from elbograd.benchmarks.statistics import (
     Moments,
     bias_bound,
@@ -53,28 +52,6 @@ def test_hall_covers(draw):
         low, high = hall_interval(row.mean(), stderr, stats.skew(row) / math.sqrt(n), 0.95)
         covered += low <= truth <= high
     assert 0.925 <= covered / repetitions <= 0.975
-
-
-def test_sums_in_chunks_equal_moments_at_once():
-    torch.manual_seed(0)
-    h = torch.randn(1000, 3, 2, dtype=torch.float64) * torch.tensor([1.0, 5.0]) + 7
-    gram = torch.randn(3, 2, 2, dtype=torch.float64)
-    gram = gram @ gram.transpose(1, 2)
-    vectors = VectorSums.starting_at(h[:100], 1)
-    contributions = torch.einsum("rbp,bpq,rbq->rb", h - vectors.centre, gram, h - vectors.centre).unsqueeze(1)
-    sums = ContributionSums.starting_at(contributions[:100])
-    for part in torch.arange(1000).split(130):
-        vectors.add((h - vectors.centre)[part], sums.add(contributions[part]))
-    torch.testing.assert_close(vectors.mean(), h.mean(0))
-    for i in range(3):
-        torch.testing.assert_close(vectors.covariance()[i], torch.cov(h[:, i].T))
-        joint = torch.cov(torch.cat([h[:, i], contributions[:, 0, i : i + 1]], 1).T)
-        torch.testing.assert_close(vectors.cross_covariance(sums)[0, i], joint[:2, 2])
-        u = contributions[:, 0, i].numpy()
-        variance, third, fourth = (float(m[0, i]) for m in sums.central())
-        assert variance == pytest.approx(u.var(ddof=1))
-        assert third == pytest.approx(stats.moment(u, 3))
-        assert fourth == pytest.approx(stats.moment(u, 4))
 
 
 def test_signal_to_noise_has_no_floor():

@@ -1,0 +1,154 @@
+"""The true gradient against the noise about it: norm, signal-to-noise ratio, cosine of one estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .factorized import FactorizedRoute
+from .full_route import FullRoute
+from .jacobians import push_forward, trainable
+from .moments import in_float64, times, trace_of_square
+from .statistics import Moments, signal_to_noise
+
+_ESTIMATES = 256
+_ELEMENTS = 2**24
+_BLOCK_ELEMENTS = 2**21
+_Z = 1.959964
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one estimate ĝ tells about the true gradient g.
+
+    Attributes:
+        norm: ‖g‖, debiased.
+        snr: ‖g‖ / √tr Cov(ĝ), debiased.
+        cosine: mean of ĝᵀg / (‖ĝ‖ ‖g‖); None when g cannot be told from zero.
+    """
+
+    norm: Interval
+    snr: Interval
+    cosine: Interval | None
+
+    def named(self) -> list[tuple[str, Interval]]:
+        """As results call them."""
+        found = [("snr", self.snr), ("gradient_norm", self.norm)]
+        return found if self.cosine is None else [*found, ("cosine", self.cosine)]
+
+
+def measure_signal(route: FactorizedRoute | FullRoute, total: Moments) -> Signal:
+    """Norm, signal-to-noise ratio and cosine, each with an interval by the delta method.
+
+    ‖ḡ‖² of the mean ḡ of n replicates exceeds ‖g‖² by tr Cov(ĝ)/n, which is taken off; without that
+    pure noise would show a signal-to-noise ratio of 1/√n.
+    """
+    mean = _flat(route.mean())
+    estimates, variance_along = _sample(route)
+    n, squared = total.n, float(mean.square().sum())
+    of_square = float(trace_of_square(estimates - mean))
+    along = max(variance_along(mean) - of_square / n, 0.0)
+    error = math.sqrt(4 * along / n + 2 * of_square / n**2)
+    signal = squared - total.mean / n
+    norm = _root(signal, error)
+    return Signal(norm, _snr(signal, error, total), _cosine(mean, estimates, norm, variance_along, total))
+
+
+def _snr(signal: float, error: float, total: Moments) -> Interval:
+    value = signal_to_noise(signal + total.mean / total.n, total.mean, total.n)
+    if not total.mean > 0:
+        return Interval(value, value, value)
+    ratio = signal / total.mean
+    relative = total.stderr / total.mean
+    return _root(ratio, math.hypot(error / total.mean, ratio * relative))
+
+
+def _root(squared: float, error: float) -> Interval:
+    return Interval(*(math.sqrt(max(squared + z * error, 0.0)) for z in (0, -_Z, _Z)))
+
+
+def _cosine(
+    mean: Tensor,
+    estimates: Tensor,
+    norm: Interval,
+    variance_along: Callable[[Tensor], float],
+    total: Moments,
+) -> Interval | None:
+    """The mean cosine over the estimates kept, each against the mean of all the others."""
+    if norm.low <= 0:
+        return None
+    n = total.n
+    lengths = estimates.square().sum(-1)
+    products = estimates @ mean
+    if total.mean > 0:
+        products = (n * products - lengths) / (n - 1)
+    cosines = products / lengths.sqrt().clamp_min(1e-300) / norm.value
+    value = float(cosines.mean())
+    unit = (estimates / lengths.sqrt().clamp_min(1e-300).unsqueeze(-1)).mean(0)
+    # d(uᵀg/‖g‖) = wᵀ dg
+    w = unit / norm.value - float(unit @ mean) * mean / norm.value**3
+    error = math.sqrt(float(cosines.var()) / len(cosines) + max(variance_along(w), 0.0) / n)
+    return Interval(*(min(max(value + z * error, -1.0), 1.0) for z in (0, -_Z, _Z)))
+
+
+def _sample(route: FactorizedRoute | FullRoute) -> tuple[Tensor, Callable[[Tensor], float]]:
+    """A few estimates ĝ (N, |φ|), float64, and the variance of ĝᵀw as a function of w."""
+    if isinstance(route, FullRoute):
+        kept = route.kept[:_ESTIMATES]
+        return kept, lambda w: float((route.kept @ w).var())
+    encoder, x, batch = route.problem.encoder, route.x, len(route.eta)
+    size = sum(p.numel() for p in trainable(encoder).values())
+    number = max(8, min(_ESTIMATES, _ELEMENTS // size))
+    vectors = route.kept[:, :number].transpose(0, 1) / batch
+
+    def variance_along(w: Tensor) -> float:
+        reached = in_float64(push_forward(encoder, x, _unflat(w, encoder)))
+        return float((reached * times(route.eta_covariance(), reached)).sum()) / batch**2
+
+    return _pull_back_each(encoder, x, vectors), variance_along
+
+
+def _pull_back_each(encoder: torch.nn.Module, x: Tensor, vectors: Tensor) -> Tensor:
+    """Σ_i J_iᵀ v_i for each of v (N, B, P), as (N, |φ|) float64."""
+    phi = list(trainable(encoder).values())
+    eta = encoder(x)
+    block = max(1, _BLOCK_ELEMENTS // sum(p.numel() for p in phi))
+
+    def pull(v: Tensor, batched: bool) -> Tensor:
+        grads = torch.autograd.grad(
+            eta, phi, v, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+        rows = len(v) if batched else 1
+        flat = [
+            in_float64(p.new_zeros(rows, p.numel()) if g is None else g.reshape(rows, -1))
+            for g, p in zip(grads, phi, strict=True)
+        ]
+        return torch.cat(flat, 1)
+
+    try:
+        return torch.cat([pull(part, True) for part in vectors.split(block)])
+    except RuntimeError:  # an operation without a batching rule
+        return torch.cat([pull(v, False) for v in vectors])
+
+
+def _flat(gradient: dict[str, Tensor]) -> Tensor:
+    return torch.cat([in_float64(g).flatten() for g in gradient.values()])
+
+
+def _unflat(flat: Tensor, encoder: torch.nn.Module) -> dict[str, Tensor]:
+    phi = trainable(encoder)
+    parts = flat.split([p.numel() for p in phi.values()])
+    return {n: v.view_as(p).to(p.dtype) for (n, p), v in zip(phi.items(), parts, strict=True)}
