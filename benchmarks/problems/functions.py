@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class OneDimensionalCost:
 
     latent_dim = 1
     default_batch_size = 1
+    eta_parts: Mapping[str, slice] = MappingProxyType({"mean": slice(0, 1), "scale": slice(1, 2)})
 
     def __init__(self, loc: float = 1.0, scale: float = 1.0, k: float = 0.0) -> None:
         self.encoder: nn.Module = GaussianParameters(number("loc", loc), positive_number("scale", scale))

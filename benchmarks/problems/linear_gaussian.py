@@ -47,6 +47,11 @@ class LinearGaussianVAE:
             self.encoder: nn.Module = nn.Linear(data_dim, 2 * latent_dim)
             self.decoder = nn.Linear(latent_dim, data_dim)
 
+    @property
+    def eta_parts(self) -> dict[str, slice]:
+        """What the coordinates of eta are."""
+        return {"mean": slice(0, self.latent_dim), "log_scale": slice(self.latent_dim, None)}
+
     def posterior(self, eta: Tensor) -> Distribution:
         """Diagonal Gaussian for eta (*batch, 2D) = (μ, log σ)."""
         loc, log_scale = eta.chunk(2, dim=-1)

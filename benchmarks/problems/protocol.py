@@ -19,6 +19,9 @@ class Problem(Protocol):
     Attributes:
         encoder: holds φ; maps x (B, ...) to eta (B, P), each datum alone.
         decoder: holds θ; may be empty.
+
+    Optional attributes: ``eta_parts``, what the coordinates of eta are, as name -> slice, such as
+    {"mean": slice(0, D), "log_scale": slice(D, 2 * D)}: variance is then told by part as well.
     """
 
     encoder: nn.Module

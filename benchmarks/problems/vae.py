@@ -66,6 +66,11 @@ class GaussianVAE(DigitsVAE):
 
     eta_per_latent = 2
 
+    @property
+    def eta_parts(self) -> dict[str, slice]:
+        """What the coordinates of eta are."""
+        return {"mean": slice(0, self.latent_dim), "log_scale": slice(self.latent_dim, None)}
+
     def posterior(self, eta: Tensor) -> Distribution:
         """Diagonal Gaussian for eta (*batch, 2D)."""
         loc, log_scale = eta.chunk(2, dim=-1)
