@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .base import Target
-from .distributions import closed_form_kl, cut, describe, has_grad
+from .distributions import closed_form_kl, describe
 from .errors import UsageError
 
 KL_CHOICES = ("analytic", "sampled")
@@ -52,16 +52,3 @@ def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Tensor
     if divergence is None:
         raise UsageError(unsupported_kl(q, target, kl))
     return divergence
-
-
-def split_kl(q: Distribution, target: Target, kl: str) -> tuple[Tensor | float, Tensor | float]:
-    """The closed-form KL twice: once a function of φ alone, once of θ (a learned prior) alone."""
-    divergence = analytic_kl(q, target, kl)
-    if isinstance(divergence, float) or target.prior is None:
-        return divergence, divergence
-    if not has_grad(target.prior):
-        return divergence, divergence.detach()
-    for_phi = closed_form_kl(q, cut(target.prior))
-    for_theta = closed_form_kl(cut(q), target.prior)
-    assert for_phi is not None and for_theta is not None  # the uncut pair has one
-    return for_phi, for_theta

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from .arguments import positive_integer
 from .base import Estimate, Target
 from .distributions import cut, draw, parameters_of, with_parameters
-from .objective import integrand, split_kl
+from .objective import analytic_kl, integrand
 from .score_function import ScoreFunction
 
 
@@ -69,8 +69,8 @@ class OptimalBaseline(ScoreFunction):
             baseline = (_like(f_pilot, square) * square).sum(0) / weight
             gradient = ((_like(cost, square) - baseline) * scores[name]).mean(0)
             score_term = score_term + (parameter * gradient).reshape(*cost.shape[1:], -1).sum(-1)
-        kl_phi, kl_theta = split_kl(q, target, self.kl)
-        return Estimate(score_term - kl_phi, f.mean(0) - kl_theta, info={"f": cost})
+        elbo = score_term - score_term.detach() + f.mean(0) - analytic_kl(q, target, self.kl)
+        return Estimate(elbo, elbo, info={"f": cost})
 
 
 def _scores(q: Distribution, parameters: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:

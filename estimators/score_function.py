@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import draw
-from .objective import KL_CHOICES, integrand, split_kl, unsupported_kl
+from .distributions import draw, log_prob
+from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
 
 class ScoreFunction(Estimator):
@@ -56,15 +57,18 @@ class ScoreFunction(Estimator):
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = draw(q, num_samples)
-        log_q = q.log_prob(z)
+        log_q = log_prob(q, z)
         f = integrand(q, target, z, self.kl, log_q.detach())
         cost = f.detach()
         baseline = self.baseline(cost, target)
         centred = cost - (baseline.detach() if isinstance(baseline, Tensor) else baseline)
-        kl_phi, kl_theta = split_kl(q, target, self.kl)
+        # log q − its own value adds nothing to the ELBO's value and the score to its gradient: the score
+        # is for φ alone and f for θ alone, so that one tensor serves both.
+        weighted = torch.addcmul(f, centred, log_q - log_q.detach())
+        elbo = weighted.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(
-            surrogate=(centred * log_q).mean(0) - kl_phi,
-            value=f.mean(0) - kl_theta,
+            surrogate=elbo,
+            value=elbo,
             aux_loss=self.aux_loss(cost, baseline) if self.training else None,
             info={"f": cost},
         )

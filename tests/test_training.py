@@ -11,7 +11,7 @@ from elbograd.benchmarks.convergence import tune_learning_rate
 from elbograd.benchmarks.objectives import importance_weighted_log_likelihood
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.training_step import TrainingStep, backward
-from elbograd.estimators import UsageError, catalogue, create
+from elbograd.estimators import Estimate, Estimator, UsageError, analytic_kl, catalogue, create
 
 
 def parameters(problem):
@@ -45,28 +45,60 @@ def test_a_step_is_what_one_would_write_by_hand(name):
         torch.testing.assert_close(a, b)
 
 
-def test_surrogate_and_value_do_not_leak_into_each_other():
+def test_one_tensor_gives_phi_the_score_and_theta_the_likelihood():
     problem = load_problem("vae[latent_dim=2,hidden=8]")
     x = next(problem.batches("train", 16, None))
     estimator = create("learned-baseline")
     q, target = problem.posterior(problem.encoder(x)), problem.target(x)
     estimator.init(q, target)
+    torch.manual_seed(5)
     estimate = estimator(q, target, 2)
     phi, theta, own = (list(m.parameters()) for m in (problem.encoder, problem.decoder, estimator))
 
-    def reached(tensor, inputs):
-        grads = torch.autograd.grad(tensor.sum(), inputs, retain_graph=True, allow_unused=True)
-        return any(g is not None for g in grads)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        z = q.rsample((2,))
+    f = target.log_likelihood(z)
+    kl = torch.distributions.kl_divergence(q, target.prior.expand(q.batch_shape))
+    baseline = estimator.baseline(f.detach(), target).detach()
+    score = ((f.detach() - baseline) * q.log_prob(z)).mean(0)
 
-    assert reached(estimate.surrogate, phi)
-    assert not reached(estimate.surrogate, theta)
-    assert not reached(estimate.surrogate, own)
-    assert reached(estimate.value, theta)
-    assert not reached(estimate.value, phi)
-    assert reached(estimate.aux_loss, own)
-    assert not reached(estimate.aux_loss, [*phi, *theta])
+    def gradients(tensor, inputs):
+        return torch.autograd.grad(tensor.mean(), inputs, retain_graph=True, allow_unused=True)
+
+    torch.testing.assert_close(estimate.value, f.mean(0) - kl)
+    torch.testing.assert_close(gradients(estimate.surrogate, phi), gradients(score - kl, phi))
+    torch.testing.assert_close(gradients(estimate.value, theta), gradients(f.mean(0), theta))
+    assert all(g is None for g in gradients(estimate.surrogate, own))
+    assert all(g is None for g in gradients(estimate.aux_loss, [*phi, *theta]))
     backward(estimate, phi, theta, own)
+    torch.testing.assert_close([p.grad for p in theta], [-g for g in gradients(f.mean(0), theta)])
     assert all(p.grad is not None for p in (*phi, *theta, *own))
+
+
+class Apart(Estimator):
+    """Score function whose surrogate and value are two tensors."""
+
+    def forward(self, q, target, num_samples):
+        z = q.sample((num_samples,))
+        f = target.log_likelihood(z)
+        kl = analytic_kl(q, target)
+        return Estimate((f.detach() * q.log_prob(z)).mean(0) - kl, f.mean(0) - kl)
+
+
+def test_two_tensors_do_not_leak_into_each_other():
+    problem = load_problem("vae[latent_dim=2,hidden=8]")
+    x = next(problem.batches("train", 16, None))
+    phi, theta = list(problem.encoder.parameters()), list(problem.decoder.parameters())
+    found = []
+    for estimator in (Apart(), create("score-function")):
+        torch.manual_seed(5)
+        q = problem.posterior(problem.encoder(x))
+        for parameter in (*phi, *theta):
+            parameter.grad = None
+        backward(estimator(q, problem.target(x), 2), phi, theta, [])
+        found.append([p.grad for p in (*phi, *theta)])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
