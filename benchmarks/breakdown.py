@@ -10,7 +10,7 @@ from torch import Tensor
 from .factorized import FactorizedRoute
 from .groups import eta_parts, layers_of
 from .jacobians import push_forward
-from .moments import bessel, central_moments, summarize, times
+from .moments import Shares, bessel, central_moments, summarize, times
 from .statistics import Moments
 
 
@@ -41,17 +41,16 @@ def by_eta(route: FactorizedRoute) -> dict[str, Moments]:
 
 def by_datum(route: FactorizedRoute) -> list[Moments]:
     """Share of the total of each datum; they add up to it."""
-    parts = _parts(route, route.gram)
-    return [summarize(*part, route.n) for part in zip(*(p.split(1) for p in parts), strict=True)]
+    return [summarize(one, route.n) for one in _shares(route, route.gram).split()]
 
 
 def _share(route: FactorizedRoute, gram: Tensor) -> Moments:
     """(1/B²) Σ_i tr(C_i G_i) for G (B, P, P)."""
-    return summarize(*_parts(route, gram), route.n)
+    return summarize(_shares(route, gram), route.n)
 
 
-def _parts(route: FactorizedRoute, gram: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `summarize` adds up over data, each (B,); moments of contributions from the replicates kept."""
+def _shares(route: FactorizedRoute, gram: Tensor) -> Shares:
+    """What each datum adds to it; the moments of contributions are those of the replicates kept."""
     scale = len(route.eta) ** 2
     product = gram @ route.eta_covariance()
     centred = route.kept - route.eta_mean().unsqueeze(1).to(route.kept.dtype)
@@ -59,7 +58,7 @@ def _parts(route: FactorizedRoute, gram: Tensor) -> tuple[Tensor, Tensor, Tensor
     spread, third, _ = central_moments(contributions)
     value = product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0)
     light_tails = 2 * (product * product.mT).sum((-1, -2))
-    return value / scale, spread / scale**2, third / scale**3, light_tails / scale**2
+    return Shares(value / scale, spread / scale**2, third / scale**3, light_tails / scale**2)
 
 
 def minibatch_variance(route: FactorizedRoute) -> Moments | None:
@@ -82,5 +81,5 @@ def minibatch_variance(route: FactorizedRoute) -> Moments | None:
     distance = distance - (1 - 2 / batch) * noise - noise.sum() / batch**2
     u = distance * bessel(batch) / batch
     spread, third, _ = central_moments(u)
-    moments = summarize(*(part.unsqueeze(0) for part in (u.mean(), spread, third, 0 * spread)), batch)
+    moments = summarize(Shares(*(part.reshape(1) for part in (u.mean(), spread, third, 0 * spread))), batch)
     return moments if moments.mean > 0 else None

@@ -16,7 +16,7 @@ from ..estimators.errors import EstimatorError, UsageError
 from .chunks import chunk_size, keep_heap
 from .evaluation import check_estimate, count_evaluations, eta_gradients
 from .jacobians import encoder_jacobian, pull_back
-from .moments import Sums, bessel, in_float64, square_root, summarize, times
+from .moments import Shares, Sums, bessel, in_float64, square_root, summarize, times
 from .problems.protocol import Problem
 from .statistics import Moments
 
@@ -122,21 +122,21 @@ class FactorizedRoute:
     def total(self) -> Moments:
         """The total variance with what its interval needs."""
         sums = self._checked_sums()
-        n, batch = sums.n, len(self.eta)
-        drift = sums.drift()
+        n, drift = sums.n, sums.drift()
         pulled = times(self.gram, drift)  # K δ
         value = (sums.contributions.mean() - (pulled * drift).sum(-1)).clamp_min(0) * bessel(n)
         spread, third, _ = sums.contributions.central()
         spread = spread - 4 * (pulled * sums.cross_covariance()).sum(-1)
         covariance = sums.covariance()
         spread = spread + 4 * (pulled * times(covariance, pulled)).sum(-1)
-        return summarize(
-            value / batch**2, spread / batch**4, third / batch**6, self._light_tails(covariance), n
-        )
+        scale = len(self.eta) ** 2
+        light_tails = self._light_tails(covariance)
+        shares = Shares(value / scale, spread / scale**2, third / scale**3, light_tails / scale**2)
+        return summarize(shares, n)
 
     def _light_tails(self, covariance: Tensor) -> Tensor:
         product = self.gram @ covariance
-        return 2 * (product * product.mT).sum((-1, -2)) / len(self.eta) ** 4
+        return 2 * (product * product.mT).sum((-1, -2))
 
     def kurtosis(self) -> float:
         """Kurtosis of a replicate's contribution to the total; 3 for a Gaussian, NaN when it is constant.

@@ -12,7 +12,7 @@ from ..estimators.errors import EstimatorError
 from .evaluation import check_estimate, count_evaluations
 from .groups import layers_of
 from .jacobians import trainable
-from .moments import PowerSums, bessel, in_float64, summarize, trace_of_square
+from .moments import PowerSums, Shares, bessel, in_float64, summarize, trace_of_square
 from .problems.protocol import Problem
 from .statistics import Moments
 
@@ -138,7 +138,7 @@ class FullRoute:
         centred = self.kept - self._centre
         spread = spread - 4 * cross + 4 * (centred @ delta).square().mean()
         light_tails = 2 * trace_of_square(centred * inside)
-        return summarize(*(p.unsqueeze(0) for p in (value, spread, third, light_tails)), n)
+        return summarize(Shares(*(part.reshape(1) for part in (value, spread, third, light_tails))), n)
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""

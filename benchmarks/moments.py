@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -172,17 +173,30 @@ def trace_of_square(centred: Tensor) -> Tensor:
     return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
 
 
-def summarize(value: Tensor, spread: Tensor, third: Tensor, light_tails: Tensor, n: int) -> Moments:
-    """Sum independent data: the variance they make together, its standard error and skewness.
+class Shares(NamedTuple):
+    """What each of several independent data adds to a variance, and to the error of its estimate, each (B,).
 
-    Args:
-        value: (B,), each datum's share.
-        spread: (B,), variance of one replicate's contribution to it.
-        third: (B,), third central moment of the same.
-        light_tails: (B,), 2 tr((K C)²): what a standard error still has when ‖h − m‖ is constant.
-        n: replicates.
+    Attributes:
+        value: of the variance.
+        spread: variance of one replicate's contribution to it.
+        third: third central moment of the same.
+        light_tails: 2 tr((K C)²): what a standard error still has when ‖h − m‖ is constant.
     """
-    squared = (spread.clamp_min(0) / n + light_tails / (n * max(n - 1, 1))).sum().clamp_min(0)
-    skewness = third.sum() / float(n) ** 2 / squared.sqrt().pow(3).clamp_min(1e-300)
-    total, squared, skewness = torch.stack((value.sum(), squared, skewness)).tolist()
-    return Moments(total, squared**0.5, skewness, n)
+
+    value: Tensor
+    spread: Tensor
+    third: Tensor
+    light_tails: Tensor
+
+    def split(self) -> list[Shares]:
+        """One datum at a time."""
+        return [Shares(*parts) for parts in zip(*(part.split(1) for part in self), strict=True)]
+
+
+def summarize(shares: Shares, n: int) -> Moments:
+    """The variance that independent data make together, its standard error and skewness; n replicates."""
+    noise = shares.spread.clamp_min(0) / n + shares.light_tails / (n * max(n - 1, 1))
+    squared = noise.sum().clamp_min(0)
+    skewness = shares.third.sum() / float(n) ** 2 / squared.sqrt().pow(3).clamp_min(1e-300)
+    total, error, skewness = torch.stack((shares.value.sum(), squared.sqrt(), skewness)).tolist()
+    return Moments(total, error, skewness, n)

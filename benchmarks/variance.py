@@ -115,14 +115,16 @@ class VarianceResult:
         rows += [of("eta_variance", m, name) for name, m in self.by_eta.items()]
         if self.minibatch is not None:
             rows.append({**of("minibatch_variance", self.minibatch), "n": self.minibatch.n})
-        signal = [("snr", self.snr, None), ("gradient_norm", self.gradient_norm, None)]
-        if self.signal is not None:
-            signal = [(m, q.value, q) for m, q in self.signal.named()]
-        for metric, value, ends in signal:
-            low, high = (None, None) if ends is None else (ends.low, ends.high)
-            rows.append(
-                row(**common, metric=metric, value=value, ci_low=low, ci_high=high, reason=self.warning)
-            )
+        if self.signal is None:
+            rows += [
+                row(**common, metric=metric, value=value, reason=self.warning)
+                for metric, value in (("snr", self.snr), ("gradient_norm", self.gradient_norm))
+            ]
+        else:
+            rows += [
+                row(**common, metric=m, value=q.value, ci_low=q.low, ci_high=q.high, reason=self.warning)
+                for m, q in self.signal.named()
+            ]
         if math.isfinite(self.kurtosis):
             rows.append(row(**common, metric="kurtosis", value=self.kurtosis))
         rows.append(row(**common, metric="evaluations", value=float(self.evaluations)))
@@ -302,7 +304,6 @@ def _result(
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
     squared_norm = sum(float(g.double().square().sum()) for g in mean.values())
     low, high = total.interval()
-    factorized = isinstance(route, FactorizedRoute)
     return VarianceResult(
         total=total.mean,
         ci_low=low,
@@ -313,9 +314,9 @@ def _result(
         gradient_norm=max(squared_norm - total.mean / route.n, 0.0) ** 0.5,
         evaluations=route.evaluations,
         route=route.name,
-        eta_mean=route.eta_mean() if factorized else None,
-        eta_covariance=route.eta_covariance() if factorized else None,
-        sums=route.sums if factorized else None,
+        eta_mean=route.eta_mean() if isinstance(route, FactorizedRoute) else None,
+        eta_covariance=route.eta_covariance() if isinstance(route, FactorizedRoute) else None,
+        sums=route.sums if isinstance(route, FactorizedRoute) else None,
         kurtosis=route.kurtosis(),
         case={
             "benchmark": "variance",
