@@ -14,7 +14,8 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -149,9 +150,15 @@ class Registry:
 
     def _entry_points(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
-        for point in entry_points(group=self.group):
+        for point in _installed(self.group, tuple(sys.path)):
             found.setdefault(point.name, []).append(point)
         return found
+
+
+@cache
+def _installed(group: str, _path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of installed packages; reading them all takes longer than a small measurement."""
+    return entry_points(group=group)
 
 
 def one_line(error: BaseException) -> str:
