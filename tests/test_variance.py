@@ -11,10 +11,13 @@ import oracles
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance
-from elbograd.benchmarks.placement import first_batch
+from elbograd.benchmarks.evaluation import frozen, prepare
+from elbograd.benchmarks.factorized import FactorizedRoute
+from elbograd.benchmarks.placement import first_batch, place
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import Estimate, Estimator, Target, UsageError, create
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CONFIDENCE = 0.9999
 
@@ -320,3 +323,52 @@ def test_a_slip_in_a_users_model_is_one_line(slip, message):
     with pytest.raises(UsageError) as error:
         measure_variance(Slips(slip), "reparameterization", replicates=10)
     assert message in str(error.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["score-function", "reparameterization", "leave-one-out"])
+def test_nothing_waits_for_the_gpu_between_chunks(name):
+    problem = place(load_problem("vae"), device="cuda")
+    x = first_batch(problem, 64, seed=0)
+    estimator = create(name)
+    prepare(problem, estimator, x, 2, None)
+    with frozen(problem.decoder):
+        route = FactorizedRoute(problem, estimator, x, 2, chunk=32)
+        route.add(1000)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            route.add(1000)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert route.total().mean > 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 4096])
+def test_the_chunk_size_changes_nothing_but_the_order_of_the_draws(chunk):
+    truth = sum(oracles.QUADRATIC["score-function"](0.7, 1.3))
+    v = measure_variance("quadratic[loc=0.7,scale=1.3]", "score-function", replicates=4000, chunk=chunk)
+    assert v.replicates == 4000
+    assert holds(v.moments[""], truth)
+
+
+def test_memory_does_not_grow_with_the_replicates():
+    # No tensor is larger for more replicates, and none is kept from chunk to chunk but sums and a sample.
+    peaks = []
+    for replicates in (20_000, 80_000):
+        with LargestAllocation() as largest:
+            measure_variance("vae[latent_dim=2,hidden=8]", "score-function", replicates=replicates)
+        peaks.append(largest.bytes)
+    assert peaks[0] == peaks[1]
+
+
+class LargestAllocation(TorchDispatchMode):
+    """The largest tensor that any operation returns."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return out
