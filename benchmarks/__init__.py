@@ -12,12 +12,16 @@ from .store import load_results
 
 if TYPE_CHECKING:
     from .convergence import TrainResult, train
+    from .paired import measure_ratio
+    from .ratios import Ratio
     from .throughput import ThroughputResult, measure_throughput
     from .variance import VarianceResult, measure_variance
 
 _LAZY = {
     "TrainResult": "convergence",
     "train": "convergence",
+    "Ratio": "ratios",
+    "measure_ratio": "paired",
     "ThroughputResult": "throughput",
     "measure_throughput": "throughput",
     "VarianceResult": "variance",
@@ -25,10 +29,12 @@ _LAZY = {
 }
 
 __all__ = [
+    "Ratio",
     "ThroughputResult",
     "TrainResult",
     "VarianceResult",
     "load_results",
+    "measure_ratio",
     "measure_throughput",
     "measure_variance",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from .factorized import FactorizedRoute
 from .groups import eta_parts, layers_of
 from .jacobians import push_forward
-from .moments import Shares, bessel, central_moments, summarize, times
+from .moments import Shares, bessel, central_moments, square_trace, times
 from .statistics import Moments
 
 
@@ -41,24 +42,22 @@ def by_eta(route: FactorizedRoute) -> dict[str, Moments]:
 
 def by_datum(route: FactorizedRoute) -> list[Moments]:
     """Share of the total of each datum; they add up to it."""
-    return [summarize(one, route.n) for one in _shares(route, route.gram).split()]
+    return _shares(route, route.gram).summarize_each(route.n)
 
 
 def _share(route: FactorizedRoute, gram: Tensor) -> Moments:
     """(1/B²) Σ_i tr(C_i G_i) for G (B, P, P)."""
-    return summarize(_shares(route, gram), route.n)
+    return _shares(route, gram).summarize(route.n)
 
 
 def _shares(route: FactorizedRoute, gram: Tensor) -> Shares:
     """What each datum adds to it; the moments of contributions are those of the replicates kept."""
-    scale = len(route.eta) ** 2
     product = gram @ route.eta_covariance()
     centred = route.kept - route.eta_mean().unsqueeze(1).to(route.kept.dtype)
     contributions = ((centred @ gram.to(centred.dtype)) * centred).sum(-1, dtype=torch.float64)
-    spread, third, _ = central_moments(contributions)
     value = product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0)
-    light_tails = 2 * (product * product.mT).sum((-1, -2))
-    return Shares(value / scale, spread / scale**2, third / scale**3, light_tails / scale**2)
+    shares = Shares(value, *central_moments(contributions), square_trace(product))
+    return shares.over(len(route.eta) ** 2)
 
 
 def minibatch_variance(route: FactorizedRoute) -> Moments | None:
@@ -81,5 +80,10 @@ def minibatch_variance(route: FactorizedRoute) -> Moments | None:
     distance = distance - (1 - 2 / batch) * noise - noise.sum() / batch**2
     u = distance * bessel(batch) / batch
     spread, third, _ = central_moments(u)
-    moments = summarize(Shares(*(part.reshape(1) for part in (u.mean(), spread, third, 0 * spread))), batch)
-    return moments if moments.mean > 0 else None
+    if not u.mean() > 0:
+        return None
+    error = math.sqrt(float(spread) / batch)
+    if not error > 0:
+        return Moments(float(u.mean()), 0.0, 0.0, batch)
+    skewness = float(third) / batch**2 / error**3
+    return Moments(float(u.mean()), error, skewness, batch, dof=batch - 1)

@@ -16,7 +16,7 @@ from ..estimators.errors import EstimatorError, UsageError
 from .chunks import chunk_size, keep_heap
 from .evaluation import check_estimate, count_evaluations, eta_gradients
 from .jacobians import encoder_jacobian, pull_back
-from .moments import Shares, Sums, bessel, in_float64, square_root, summarize, times
+from .moments import Shares, Sums, bessel, in_float64, square_root, square_trace, times
 from .problems.protocol import Problem
 from .statistics import Moments
 
@@ -119,24 +119,22 @@ class FactorizedRoute:
         """Each (h − a)ᵀ K (h − a), (B, R), float64."""
         return (centred @ self._root).square_().sum(-1, dtype=torch.float64)
 
+    def contributions_kept(self) -> Tensor:
+        """Those of the replicates kept, (B, R'), about the mean of all."""
+        return self._contributions(self.kept - self.eta_mean().unsqueeze(1).to(self.kept.dtype))
+
     def total(self) -> Moments:
         """The total variance with what its interval needs."""
         sums = self._checked_sums()
         n, drift = sums.n, sums.drift()
         pulled = times(self.gram, drift)  # K δ
         value = (sums.contributions.mean() - (pulled * drift).sum(-1)).clamp_min(0) * bessel(n)
-        spread, third, _ = sums.contributions.central()
+        spread, third, fourth = sums.contributions.central()
         spread = spread - 4 * (pulled * sums.cross_covariance()).sum(-1)
         covariance = sums.covariance()
         spread = spread + 4 * (pulled * times(covariance, pulled)).sum(-1)
-        scale = len(self.eta) ** 2
-        light_tails = self._light_tails(covariance)
-        shares = Shares(value / scale, spread / scale**2, third / scale**3, light_tails / scale**2)
-        return summarize(shares, n)
-
-    def _light_tails(self, covariance: Tensor) -> Tensor:
-        product = self.gram @ covariance
-        return 2 * (product * product.mT).sum((-1, -2))
+        shares = Shares(value, spread, third, fourth, square_trace(self.gram @ covariance))
+        return shares.over(len(self.eta) ** 2).summarize(n)
 
     def kurtosis(self) -> float:
         """Kurtosis of a replicate's contribution to the total; 3 for a Gaussian, NaN when it is constant.

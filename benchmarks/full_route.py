@@ -12,7 +12,7 @@ from ..estimators.errors import EstimatorError
 from .evaluation import check_estimate, count_evaluations
 from .groups import layers_of
 from .jacobians import trainable
-from .moments import PowerSums, Shares, bessel, in_float64, summarize, trace_of_square
+from .moments import PowerSums, Shares, bessel, in_float64, trace_of_square
 from .problems.protocol import Problem
 from .statistics import Moments
 
@@ -130,15 +130,16 @@ class FullRoute:
         drift = self._first / n
         if not bool(torch.isfinite(drift).all()):
             raise EstimatorError("the gradient is not finite (NaN or infinity)")
-        spread, third, _ = (m[group] for m in self._sums.central())
+        spread, third, fourth = (m[group] for m in self._sums.central())
         delta = drift * inside
         value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
         cross = (self._cross[group] / n - drift * self._sums.powers[0, group] / n) @ delta
         # The first replicates stand in for Cov(ĝ), which is too large to keep.
         centred = self.kept - self._centre
         spread = spread - 4 * cross + 4 * (centred @ delta).square().mean()
-        light_tails = 2 * trace_of_square(centred * inside)
-        return summarize(Shares(*(part.reshape(1) for part in (value, spread, third, light_tails))), n)
+        tau = trace_of_square((self.kept - self.kept.mean(0)) * inside)
+        tau = tau + (value**2 + tau) / max(n - 1, 1)  # as if from the covariance of all n
+        return Shares(*(part.reshape(1) for part in (value, spread, third, fourth, tau))).summarize(n)
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..estimators.errors import UsageError
-from .statistics import Moments
+from .statistics import Moments, summarize_data
 
 
 @dataclass
@@ -166,6 +166,11 @@ def square_root(matrices: Tensor) -> Tensor:
     return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
+def square_trace(matrices: Tensor) -> Tensor:
+    """tr M², (B,), for M (B, P, P)."""
+    return (matrices * matrices.mT).sum((-1, -2))
+
+
 def trace_of_square(centred: Tensor) -> Tensor:
     """tr C², C the covariance of the rows of centred (R, N): products of two different rows are unbiased."""
     n = len(centred)
@@ -178,25 +183,27 @@ class Shares(NamedTuple):
 
     Attributes:
         value: of the variance.
-        spread: variance of one replicate's contribution to it.
-        third: third central moment of the same.
-        light_tails: 2 tr((K C)²): what a standard error still has when ‖h − m‖ is constant.
+        spread: variance (n − 1) of one replicate's contribution u to it.
+        third: third central moment of u.
+        fourth: fourth central moment of u.
+        square_trace: tr (K C)².
     """
 
     value: Tensor
     spread: Tensor
     third: Tensor
-    light_tails: Tensor
+    fourth: Tensor
+    square_trace: Tensor
 
-    def split(self) -> list[Shares]:
-        """One datum at a time."""
-        return [Shares(*parts) for parts in zip(*(part.split(1) for part in self), strict=True)]
+    def over(self, scale: float) -> Shares:
+        """The same with u divided by ``scale``."""
+        powers = (1, 2, 3, 4, 2)
+        return Shares(*(part / scale**power for part, power in zip(self, powers, strict=True)))
 
+    def summarize(self, n: int) -> Moments:
+        """The variance that the data make together, from n replicates, with what its interval needs."""
+        return summarize_data(*torch.stack(self).cpu().numpy(), n)
 
-def summarize(shares: Shares, n: int) -> Moments:
-    """The variance that independent data make together, its standard error and skewness; n replicates."""
-    noise = shares.spread.clamp_min(0) / n + shares.light_tails / (n * max(n - 1, 1))
-    squared = noise.sum().clamp_min(0)
-    skewness = shares.third.sum() / float(n) ** 2 / squared.sqrt().pow(3).clamp_min(1e-300)
-    total, error, skewness = torch.stack((shares.value.sum(), squared.sqrt(), skewness)).tolist()
-    return Moments(total, error, skewness, n)
+    def summarize_each(self, n: int) -> list[Moments]:
+        """The same for each datum alone."""
+        return [summarize_data(*one, n) for one in torch.stack(self, -1).cpu().numpy()]

@@ -10,8 +10,7 @@ from .statistics import MAX_SKEWNESS, Moments
 MAX_REPLICATES = 100_000_000
 _PILOT = 512
 _SAFETY = 1.1
-_Z = 1.959964
-_FINAL_SKEWNESS = MAX_SKEWNESS / 2
+_FINAL_SKEWNESS = MAX_SKEWNESS
 
 
 class Route(Protocol):
@@ -60,4 +59,7 @@ def _done(route: Route, precision: float, skewness: float) -> bool:
 
 
 def _half_width(total: Moments) -> float:
-    return _Z * total.stderr / total.mean if total.mean > 0 else 0.0
+    if not total.mean > 0:
+        return 0.0
+    low, high = total.interval()
+    return (high - low) / (2 * total.mean)

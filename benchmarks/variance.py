@@ -114,7 +114,9 @@ class VarianceResult:
         rows += [of("variance_by_datum", m, str(i)) for i, m in enumerate(self.by_datum)]
         rows += [of("eta_variance", m, name) for name, m in self.by_eta.items()]
         if self.minibatch is not None:
-            rows.append({**of("minibatch_variance", self.minibatch), "n": self.minibatch.n})
+            few = self.minibatch.needed
+            note = f"not enough data in the batch (at least {few})" if few else ""
+            rows.append({**of("minibatch_variance", self.minibatch), "n": self.minibatch.n, "reason": note})
         if self.signal is None:
             rows += [
                 row(**common, metric=metric, value=value, reason=self.warning)
@@ -186,7 +188,7 @@ def measure_variance(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: the estimator broke the protocol while it ran.
     """
-    problem, estimator = _resolve(problem, estimator)
+    problem, estimator = resolve(problem, estimator)
     if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
         raise UsageError("x must be a tensor (B, ...) of at least one datum")
     _check_arguments(num_samples, replicates, precision, wrt, route, warmup, chunk)
@@ -216,10 +218,10 @@ def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Seq
     route.choose_centre()
     for sums in merge:
         route.sums.merge(sums)  # type: ignore[union-attr]
-    torch.manual_seed(_mixed(seed, stream))
+    torch.manual_seed(derived_seed(seed, stream))
 
 
-def _mixed(seed: int, stream: int) -> int:
+def derived_seed(seed: int, stream: int) -> int:
     """A seed of its own for each stream, apart from the small numbers that users give."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{stream}".encode()).digest()[:7])
 
@@ -235,7 +237,8 @@ def _draw(
         route.add(replicates)
 
 
-def _resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
+def resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
+    """Make what was given by specification, and a copy of an estimator that was not."""
     if isinstance(problem, str):
         problem = load_problem(problem)
     if isinstance(estimator, str):
