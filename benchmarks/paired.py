@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..estimators.base import Estimator
-from .evaluation import frozen, prepare, seeded
+from .evaluation import frozen, prepare, reseed, seeded
 from .factorized import DirectPathError, FactorizedRoute
 from .modes import check_modes
 from .moments import bessel, central_moments
@@ -94,17 +94,17 @@ def _drawn_alike(
     routes = []
     with torch.enable_grad(), seeded(seed, x.device):
         for estimator in estimators:
-            torch.manual_seed(seed)
+            reseed(seed, x.device)
             prepare(problem, estimator, x, num_samples, warmup)
         with frozen(problem.decoder):
             routes = [FactorizedRoute(problem, e, x, num_samples, None) for e in estimators]
             chunk = min(route.chunk for route in routes)
             for route in routes:
                 route.chunk = chunk
-                torch.manual_seed(seed + 1)
+                reseed(seed + 1, x.device)
                 route.choose_centre()
                 for k, start in enumerate(range(0, replicates, chunk)):
-                    torch.manual_seed(derived_seed(seed, k))
+                    reseed(derived_seed(seed, k), x.device)
                     route.add(min(chunk, replicates - start))
     return routes
 

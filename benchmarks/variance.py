@@ -16,7 +16,7 @@ from ..estimators.base import Estimator
 from ..estimators.errors import UsageError
 from ..estimators.registry import create
 from . import breakdown
-from .evaluation import frozen, prepare, seeded
+from .evaluation import frozen, prepare, reseed, seeded
 from .factorized import DirectPathError, FactorizedRoute
 from .full_route import FullRoute
 from .modes import check_modes
@@ -204,7 +204,7 @@ def measure_variance(
     with torch.enable_grad(), seeded(seed + 1, x.device):
         chosen = _choose_route(problem, estimator, x, num_samples, wrt, route, chunk)
         # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
-        torch.manual_seed(seed + 1)
+        reseed(seed + 1, x.device)
         with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
             if stream is not None:
                 _join(chosen, stream, seed, merge)
@@ -218,7 +218,7 @@ def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Seq
     route.choose_centre()
     for sums in merge:
         route.sums.merge(sums)  # type: ignore[union-attr]
-    torch.manual_seed(derived_seed(seed, stream))
+    reseed(derived_seed(seed, stream), route.x.device)
 
 
 def derived_seed(seed: int, stream: int) -> int:
