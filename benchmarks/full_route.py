@@ -78,7 +78,7 @@ class FullRoute:
             raise EstimatorError("value has no gradient: it must be differentiable in θ")
         grads = torch.autograd.grad(chosen.mean(), list(self.parameters.values()), allow_unused=True)
         flat = [
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            torch.zeros_like(p).flatten() if g is None else g.to_dense().flatten()
             for g, p in zip(grads, self.parameters.values(), strict=True)
         ]
         return in_float64(torch.cat(flat))

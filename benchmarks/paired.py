@@ -10,7 +10,7 @@ from torch import Tensor
 from ..estimators.base import Estimator
 from .evaluation import frozen, prepare, reseed, seeded
 from .factorized import DirectPathError, FactorizedRoute
-from .modes import check_modes
+from .model_checks import check_model
 from .moments import bessel, central_moments
 from .placement import default_batch_size, first_batch, to_encoder
 from .problems.protocol import Problem
@@ -58,7 +58,8 @@ def measure_ratio(
     if x is None:
         x = first_batch(problem, batch_size or default_batch_size(problem), seed)
     x = to_encoder(problem, x)
-    check_modes(problem)
+    with seeded(seed, x.device):
+        check_model(problem, x, route)
     share = route == "factorized" and not any(e.couples_batch or e.deterministic for e in (first, second))
     if share:
         with suppress(DirectPathError):

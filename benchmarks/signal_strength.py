@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .factorized import FactorizedRoute
 from .full_route import FullRoute
-from .jacobians import push_forward, trainable
+from .jacobians import plain_operations, push_forward, trainable
 from .moments import in_float64, times, trace_of_square
 from .statistics import Moments, signal_to_noise
 
@@ -124,7 +124,8 @@ def _sample(route: FactorizedRoute | FullRoute) -> tuple[Tensor, Callable[[Tenso
 def _pull_back_each(encoder: torch.nn.Module, x: Tensor, vectors: Tensor) -> Tensor:
     """Σ_i J_iᵀ v_i for each of v (N, B, P), as (N, |φ|) float64."""
     phi = list(trainable(encoder).values())
-    eta = encoder(x)
+    with plain_operations():  # a compiled module allows one backward pass
+        eta = encoder(x)
     block = max(1, _BLOCK_ELEMENTS // sum(p.numel() for p in phi))
 
     def pull(v: Tensor, batched: bool) -> Tensor:
@@ -133,7 +134,7 @@ def _pull_back_each(encoder: torch.nn.Module, x: Tensor, vectors: Tensor) -> Ten
         )
         rows = len(v) if batched else 1
         flat = [
-            in_float64(p.new_zeros(rows, p.numel()) if g is None else g.reshape(rows, -1))
+            in_float64(p.new_zeros(rows, p.numel()) if g is None else g.to_dense().reshape(rows, -1))
             for g, p in zip(grads, phi, strict=True)
         ]
         return torch.cat(flat, 1)

@@ -19,10 +19,11 @@ from . import breakdown
 from .evaluation import frozen, prepare, reseed, seeded
 from .factorized import DirectPathError, FactorizedRoute
 from .full_route import FullRoute
-from .modes import check_modes
+from .model_checks import check_model
 from .moments import Sums
 from .placement import check_dtype, default_batch_size, dtype_of, first_batch, place, to_encoder
 from .precision import run_to_precision
+from .problems.checks import check_problem
 from .problems.protocol import Problem
 from .problems.registry import load_problem
 from .schema import row
@@ -198,7 +199,8 @@ def measure_variance(
     if x is None:
         x = first_batch(problem, batch_size or default_batch_size(problem), seed)
     x = to_encoder(problem, x)
-    check_modes(problem)
+    with seeded(seed, x.device):
+        check_model(problem, x, route)
     with torch.enable_grad(), seeded(seed, x.device):
         prepare(problem, estimator, x, num_samples, warmup)
     with torch.enable_grad(), seeded(seed + 1, x.device):
@@ -241,6 +243,7 @@ def resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem
     """Make what was given by specification, and a copy of an estimator that was not."""
     if isinstance(problem, str):
         problem = load_problem(problem)
+    check_problem(problem)
     if isinstance(estimator, str):
         return problem, create(estimator)
     if not isinstance(estimator, Estimator):

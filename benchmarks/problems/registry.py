@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,14 @@ _BUILTINS = {
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),
 }
-_NEEDED = ("encoder", "decoder", "posterior", "target", "batches")
+
+
+NEEDED = ("encoder", "decoder", "posterior", "target", "batches")
 
 
 def is_problem(thing: object) -> bool:
     """Whether an instance offers all that a Problem must."""
-    return not isinstance(thing, type) and all(hasattr(thing, name) for name in _NEEDED)
+    return not isinstance(thing, type) and all(hasattr(thing, name) for name in NEEDED)
 
 
 def _problems_in(module: ModuleType) -> list[str]:
@@ -75,9 +78,13 @@ def load_problem(specification: str | Specification, **parameters: Any) -> Probl
     """
     parsed = parse(specification) if isinstance(specification, str) else specification
     problem = REGISTRY.create(parsed, **parameters)
-    missing = [name for name in _NEEDED if not hasattr(problem, name)]
-    if missing:
-        raise UsageError(f"{parsed} is not a problem: it has no {', '.join(missing)}")
+    from .checks import check_problem
+
+    try:
+        check_problem(problem)
+    except UsageError as error:
+        raise UsageError(f"{parsed}: {error}") from None
     if not getattr(problem, "label", ""):
-        problem.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
+        with suppress(AttributeError):  # a frozen dataclass, or one with slots, goes by its type
+            problem.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
     return problem

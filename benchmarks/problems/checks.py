@@ -1,0 +1,49 @@
+"""Whether a thing is a problem: what can be said without running it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...estimators.errors import UsageError
+from .registry import NEEDED
+
+
+def check_problem(problem: object) -> None:
+    """Hold a problem to the protocol's names and types.
+
+    Raises:
+        UsageError: in one line, what is missing or of another type, and what to do.
+    """
+    if isinstance(problem, type):
+        raise UsageError(f"{problem.__name__} is a class: give an instance, {problem.__name__}(...)")
+    what = type(problem).__name__
+    missing = [name for name in NEEDED if not hasattr(problem, name)]
+    if missing:
+        raise UsageError(f"{what} is not a problem: it has no {', '.join(missing)}")
+    for side in ("encoder", "decoder"):
+        module = getattr(problem, side)
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"{what}.{side} is a {type(module).__name__}, not a torch.nn.Module")
+        if getattr(problem, side) is not module:
+            raise UsageError(f"{what}.{side} is another module each time: build it once, in __init__")
+        _check_parameters(module, side)
+    _check_apart(problem.encoder, problem.decoder)  # type: ignore[attr-defined]
+
+
+def _check_parameters(module: nn.Module, side: str) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_complex():
+            raise UsageError(
+                f"{side}.{name} is complex: make its real and imaginary part two parameters (torch.complex)"
+            )
+
+
+def _check_apart(encoder: nn.Module, decoder: nn.Module) -> None:
+    """See that φ and θ have no parameter in common: surrogate and value each have half its gradient."""
+    names = {id(p): name for name, p in decoder.named_parameters() if p.requires_grad}
+    for name, parameter in encoder.named_parameters():
+        if id(parameter) in names:
+            raise UsageError(
+                f"encoder.{name} is also decoder.{names[id(parameter)]}, so its gradient is neither that of "
+                f"φ nor that of θ: give each side a copy of its own (copy.deepcopy)"
+            )

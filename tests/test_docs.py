@@ -1,0 +1,92 @@
+"""What the pages under docs/ show is run, and the numbers it gives are held against each other."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+
+import pytest
+import torch
+from elbograd.benchmarks import load_results, measure_variance
+from elbograd.benchmarks.cli import main
+from elbograd.benchmarks.variance import VarianceResult
+from pages import ROOT, Page
+
+OWN_MODEL = Page("docs/bring-your-own-model.md")
+PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """The page's my_model.py, in the working folder and importable."""
+    (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield importlib.import_module("my_model")
+    sys.modules.pop("my_model")
+
+
+def run(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+
+
+def test_the_model_is_what_the_page_says(model):
+    problem = model.problem
+    x = next(problem.batches("train", 6, torch.Generator().manual_seed(0)))
+    eta = problem.encoder(x)
+    assert (x.shape, eta.shape) == ((6, 1, 8, 8), (6, 8))
+    q = problem.posterior(eta.expand(3, 6, 8))
+    z = q.rsample((2,))
+    assert (q.batch_shape, q.event_shape, z.shape) == ((3, 6), (4,), (2, 3, 6, 4))
+    f = problem.target(x).log_likelihood(z)
+    assert f.shape == (2, 3, 6)
+    bernoulli = torch.distributions.Bernoulli(logits=problem.decoder(z)).log_prob(x).sum((-1, -2, -3))
+    torch.testing.assert_close(f, bernoulli)
+
+
+def test_python_examples_run(model, capsys):
+    before = {n: v.clone() for n, v in model.problem.encoder.state_dict().items()}
+    for containing in ("measure_variance", "surrogate"):
+        code = re.sub(r"replicates=\d+", "replicates=64", OWN_MODEL.code(containing))
+        exec(compile(code.replace("range(200)", "range(20)"), "bring-your-own-model.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "torch.Size([8, 1, 3, 3])" in out
+    after = model.problem.encoder.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+@pytest.mark.parametrize("command", OWN_MODEL.commands)
+def test_commands_run(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])  # figures have their own tests
+    run(f"{command} -r 32 --batch-size 4 -o {tmp_path / 'run'}", monkeypatch)
+    rows = load_results(tmp_path / "run")
+    totals = rows[(rows["metric"] == "variance") & (rows["parameter"].fillna("") == "")]
+    estimators = {
+        e for flag, e in zip(shlex.split(command), shlex.split(command)[1:], strict=False) if flag == "-e"
+    }
+    assert set(totals["estimator"]) == estimators
+    assert (totals["value"] > 0).all()
+
+
+def test_the_two_routes_agree_on_it(model):
+    """The 99.9% interval of the full route holds what 20 times the replicates give: false alarm 1e-3."""
+    x = next(model.problem.batches("test", 8))
+    fast = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=6000)
+    full = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=300, route="full")
+    low, high = full.moments[""].interval(0.999)
+    assert low < fast.total < high
+    assert not low < 1.5 * fast.total < high
+    assert sum(m.mean for m in fast.by_layer.values()) == pytest.approx(fast.total, rel=1e-4)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_links_lead_somewhere_and_names_exist(page):
+    assert page.missing_links == []
+    attributes = set(VarianceResult.__dataclass_fields__) | {"rows", "warning"}
+    assert set(re.findall(r"\bv\.(\w+)", page.text)) <= attributes
