@@ -1,83 +1,149 @@
-"""Problems at a point of one training trajectory that all estimators share, to be compared there."""
+"""Problems at points of one training trajectory that all estimators share, to be compared there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import pickle
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from ..estimators.errors import UsageError
-from ..estimators.registry import create
-from .convergence import train
-from .placement import default_batch_size, first_batch
 from .problems.protocol import Problem
 from .problems.registry import load_problem
+from .trajectory import State, Trajectory, heldout_objective, walk
 
-_LEARNING_RATE = 3e-3
-_TEACHERS = (("reparameterization", 1), ("leave-one-out", 4))
+HELDOUT = "heldout.json"
 
 
-def problem_at(specification: str, step: int, seed: int, folder: Path | None) -> Problem:
-    """The problem after ``step`` training steps with the first teacher that supports it.
-
-    The teacher is reparameterization, or leave-one-out with S = 4 where the posterior has no rsample;
-    Adam at 3e-3, the problem's default batch size.
+def problem_at(
+    specification: str, step: int, seed: int, folder: Path | None, steps: tuple[int, ...] = ()
+) -> Problem:
+    """The problem after ``step`` steps of the trajectory that `trajectory.walk` trains.
 
     Args:
         specification: of the problem.
         step: 0 for the initialization.
         seed: of the trajectory.
         folder: where checkpoints are kept between processes; None to keep them in memory only.
+        steps: others that the trajectory is wanted at, trained in one go.
 
     Raises:
-        UsageError: no teacher supports the problem.
+        UsageError: no teacher supports the problem, or its training diverged.
     """
     problem = load_problem(specification)
-    if step == 0:
-        return problem
-    state = _trained_state(specification, step, seed, folder)
-    problem.encoder.load_state_dict(state["encoder"])
-    problem.decoder.load_state_dict(state["decoder"])
+    if step > 0:
+        _load(problem, _trained(specification, seed, (*steps, step), folder).states[step])
     return problem
 
 
-@lru_cache(maxsize=32)
-def _trained_state(
-    specification: str, step: int, seed: int, folder: Path | None
-) -> dict[str, dict[str, torch.Tensor]]:
-    file = None
-    if folder is not None:
-        key = hashlib.sha256(f"{specification}|{step}|{seed}".encode()).hexdigest()[:12]
-        file = folder / f"{key}.pt"
-        if file.exists():
-            return torch.load(file, weights_only=True)
+def heldout_gap(
+    specification: str, step: int, seed: int, folder: Path | None, steps: tuple[int, ...] = ()
+) -> tuple[float, float] | None:
+    """Held-out objective at a step, and how far below the best of the trajectory it is, in nats a datum.
+
+    None where the trajectory is only its beginning, or the problem has no held-out data.
+    """
+    if max((*steps, step)) == 0:
+        return None
+    return _gap(_trained(specification, seed, (*steps, step), folder).heldout, step)
+
+
+def given_problem_at(specification: str, step: int, folder: Path) -> Problem:
+    """The problem at a step of a trajectory that the user saved, in the format of `steps_in`.
+
+    Raises:
+        UsageError: there is no such checkpoint, or it is of another model.
+    """
     problem = load_problem(specification)
-    teacher, num_samples = _teacher(problem, specification)
-    trained = train(
-        problem,
-        teacher,
-        steps=step,
-        num_samples=num_samples,
-        learning_rate=_LEARNING_RATE,
-        evaluate_every=step,
-        importance_samples=0,
-        seed=seed,
-    ).problem
-    state = {"encoder": trained.encoder.state_dict(), "decoder": trained.decoder.state_dict()}
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".new")
+    _load(problem, _read(folder / f"{step}.pt"))
+    return problem
+
+
+def given_heldout_gap(specification: str, step: int, seed: int, folder: Path) -> tuple[float, float] | None:
+    """As `heldout_gap`; the best is that of all checkpoints in the folder, or of its heldout.json."""
+    return _gap(_given_heldout(specification, seed, folder), step)
+
+
+def steps_in(folder: Path) -> tuple[int, ...]:
+    """The steps of a saved trajectory: a folder of STEP.pt, dicts of "encoder" and "decoder" state dicts.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = sorted(int(file.stem) for file in folder.glob("*.pt") if file.stem.isdecimal())
+    if not found:
+        raise UsageError(f"no checkpoints in {folder}: expected files called STEP.pt, such as 500.pt")
+    return tuple(found)
+
+
+def _trained(specification: str, seed: int, steps: tuple[int, ...], folder: Path | None) -> Trajectory:
+    return _cached(specification, seed, tuple(sorted(set(steps))), folder)
+
+
+@lru_cache(maxsize=8)
+def _cached(specification: str, seed: int, steps: tuple[int, ...], folder: Path | None) -> Trajectory:
+    """One trajectory with the states at ``steps``, from the folder where an earlier process kept it."""
+    if folder is None:
+        return walk(load_problem(specification), steps, seed)
+    key = hashlib.sha256(f"{specification}|{seed}|{steps}".encode()).hexdigest()[:12]
+    kept = folder / key
+    if not (kept / HELDOUT).exists():  # written last
+        _write(kept, walk(load_problem(specification), steps, seed))
+    return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
+
+
+def _write(folder: Path, trajectory: Trajectory) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, state in trajectory.states.items():
+        temporary = folder / f"{step}.{os.getpid()}"  # other processes may be about to write the same
         torch.save(state, temporary)
-        temporary.replace(file)
+        temporary.replace(folder / f"{step}.pt")
+    temporary = folder / f"{HELDOUT}.{os.getpid()}"
+    temporary.write_text(json.dumps(trajectory.heldout))
+    temporary.replace(folder / HELDOUT)
+
+
+def _read_heldout(folder: Path) -> dict[int, float]:
+    return {int(step): float(value) for step, value in json.loads((folder / HELDOUT).read_text()).items()}
+
+
+@lru_cache(maxsize=8)
+def _given_heldout(specification: str, seed: int, folder: Path) -> dict[int, float]:
+    if (folder / HELDOUT).exists():
+        return _read_heldout(folder)
+    values = {
+        step: heldout_objective(given_problem_at(specification, step, folder), seed)
+        for step in steps_in(folder)
+    }
+    return {step: value for step, value in values.items() if value is not None}
+
+
+def _gap(heldout: dict[int, float], step: int) -> tuple[float, float] | None:
+    if step not in heldout:
+        return None
+    return heldout[step], max(heldout.values()) - heldout[step]
+
+
+def _read(file: Path) -> State:
+    try:
+        state: State = torch.load(file, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{file}: not a checkpoint that torch.load(..., weights_only=True) reads") from error
+    if not isinstance(state, dict) or not {"encoder", "decoder"} <= state.keys():
+        raise UsageError(f'{file}: expected a dict of "encoder" and "decoder" state dicts')
     return state
 
 
-def _teacher(problem: Problem, specification: str) -> tuple[str, int]:
-    x = first_batch(problem, default_batch_size(problem), 0)
-    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
-    for name, num_samples in _TEACHERS:
-        if create(name).supports(q, target, num_samples) is None:
-            return name, num_samples
-    raise UsageError(f"{specification}: no estimator to train a checkpoint with")
+def _load(problem: Problem, state: State) -> None:
+    try:
+        problem.encoder.load_state_dict(state["encoder"])
+        problem.decoder.load_state_dict(state["decoder"])
+    except (RuntimeError, TypeError) as error:
+        what = " ".join(str(error).split())
+        raise UsageError(f"a checkpoint is of another model: {what}") from error

@@ -6,13 +6,17 @@ import io
 import os
 import sys
 import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from ..estimators.errors import UsageError
-from .suite import Benchmark, Convergence, Run, Throughput, Variance, quick, run
+from .options import Benchmark, Common, Convergence, Throughput, Variance, quick
+from .suite import Run, run
 
 app = typer.Typer(
     help="Benchmark Monte Carlo estimators of the ELBO gradient.",
@@ -78,84 +82,126 @@ def _float(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
-Estimators = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--estimator",
-        "-e",
-        metavar="NAME",
-        help="Name[key=value], file.py[:Class] or module:Class; repeatable.",
-    ),
-]
-Problems = Annotated[
-    list[str] | None,
-    typer.Option("--problem", "-p", metavar="NAME", help="Name[key=value] or file.py[:name]; repeatable."),
-]
-Samples = Annotated[
-    list[str] | None,
-    typer.Option("--num-samples", "-s", metavar="N[,N]", help="Samples an estimate; repeatable, or 1,4,16."),
-]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Data a batch.", parser=_integer, metavar="INTEGER")
-]
-Seed = Annotated[
-    int, typer.Option("--seed", help="Of data order, weights and draws.", parser=_integer, metavar="INTEGER")
-]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu or cuda.")]
-Dtype = Annotated[str, typer.Option("--dtype", metavar="NAME", help="float32 or float64.")]
-Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", help="Processes, one thread each.", parser=_integer, metavar="INTEGER")
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FOLDER", help="Run folder; the same command goes on where it stopped."
-    ),
-]
-Plugins = Annotated[
+def _repeatable(*names: str, metavar: str, help: str) -> Any:
+    return Annotated[list[str] | None, typer.Option(*names, metavar=metavar, help=help)]
+
+
+def _whole(*names: str, help: str) -> Any:
+    return Annotated[int, typer.Option(*names, help=help, parser=_integer, metavar="INTEGER")]
+
+
+def _real(kind: Any, *names: str, help: str) -> Any:
+    return Annotated[kind, typer.Option(*names, help=help, parser=_float, metavar="FLOAT")]
+
+
+def _text(kind: Any, *names: str, metavar: str, help: str) -> Any:
+    return Annotated[kind, typer.Option(*names, metavar=metavar, help=help)]
+
+
+def _flag(name: str, help: str) -> Any:
+    return Annotated[bool, typer.Option(name, help=help)]
+
+
+_Plugins = Annotated[
     list[str] | None,
     typer.Option(
         "--plugin", metavar="MODULE", help="Module or file to import for what it registers; repeatable."
     ),
 ]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="TOML file of options; the command line wins.",
-        callback=_read_config,
-        is_eager=True,
+
+#: The fields of the benchmarks' options, as the command line calls them.
+_OPTIONS = {
+    "estimator": _repeatable(
+        "--estimator",
+        "-e",
+        metavar="NAME",
+        help="Name[key=value], file.py[:Class] or module:Class; repeatable.",
     ),
-]
-Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that all works.")]
-Force = Annotated[bool, typer.Option("--force", help="Begin the run folder anew.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cases and stop.")]
-Replicates = Annotated[
-    int,
-    typer.Option(
-        "--replicates",
-        "-r",
-        help="Independent estimates behind a variance.",
-        parser=_integer,
-        metavar="INTEGER",
+    "problem": _repeatable(
+        "--problem", "-p", metavar="NAME", help="Name[key=value] or file.py[:name]; repeatable."
     ),
-]
-Precision = Annotated[
-    float | None,
-    typer.Option(
-        "--precision",
-        help="Relative half-width to reach, e.g. 0.01, in place of --replicates.",
-        parser=_float,
-        metavar="FLOAT",
+    "num_samples": _repeatable(
+        "--num-samples", "-s", metavar="N[,N]", help="Samples an estimate; repeatable, or 1,4,16."
     ),
-]
+    "replicates": _whole("--replicates", "-r", help="Independent estimates behind a variance."),
+    "precision": _real(
+        float | None, "--precision", help="Relative half-width to reach, e.g. 0.01, in place of --replicates."
+    ),
+    "route": _text(str, "--route", metavar="NAME", help="factorized or full."),
+    "step": _repeatable(
+        "--step",
+        metavar="N[,N]",
+        help="Training steps of the checkpoints measured at; 0 is the start. Those between the first and the "
+        "last are measured at one S.",
+    ),
+    "latent_dim": _repeatable(
+        "--latent-dim",
+        metavar="N[,N]",
+        help="Other latent dimensions to measure at the last step and one S, e.g. 2,32.",
+    ),
+    "trajectory": _text(
+        str | None,
+        "--trajectory",
+        metavar="FOLDER",
+        help="Checkpoints STEP.pt of your own, in place of training the problem.",
+    ),
+    "relative_to": _text(
+        str | None, "--relative-to", metavar="NAME", help="Estimator to print ratios of variances to."
+    ),
+    "chunk": _whole("--chunk", help="Replicates drawn at a time; the default follows from the sizes."),
+    "steps": _whole("--steps", help="Training steps."),
+    "seeds": _whole("--seeds", help="Repetitions."),
+    "optimizer": _text(str, "--optimizer", metavar="NAME", help="adam or sgd."),
+    "learning_rate": _repeatable(
+        "--learning-rate",
+        metavar="X[,X]",
+        help="Rates to tune over, e.g. 0.001,0.003; one is used as it is.",
+    ),
+    "tuning_steps": _whole("--tuning-steps", help="Steps of each tuning run."),
+    "seconds": _real(float, "--seconds", help="Time spent on each measurement."),
+    "mode": _repeatable("--mode", metavar="NAME", help="eager, compiled or cuda-graph; repeatable."),
+    "compare": _text(
+        str | None, "--compare", metavar="FILE", help="An earlier run's throughput.json to compare with."
+    ),
+    "batch_size": _repeatable(
+        "--batch-size",
+        metavar="N[,N]",
+        help="Data a batch. Of several, variance measures the others at the last step and one S.",
+    ),
+    "seed": _whole("--seed", help="Of data order, weights and draws."),
+    "device": _text(str, "--device", metavar="NAME", help="cpu or cuda."),
+    "dtype": _text(str, "--dtype", metavar="NAME", help="float32 or float64."),
+}
+
+#: What every benchmark's command takes besides: the fields of `Run`, and how the options are read.
+_RUN = {
+    "jobs": _whole("--jobs", "-j", help="Processes, one thread each."),
+    "output": Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Run folder; the same command goes on where it stopped."
+        ),
+    ],
+    "plugin": _Plugins,
+    "config": Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="TOML file of options; the command line wins.",
+            callback=_read_config,
+            is_eager=True,
+        ),
+    ],
+    "force": _flag("--force", help="Begin the run folder anew."),
+    "quick": _flag("--quick", help="A small run, to see that all works."),
+    "dry_run": _flag("--dry-run", help="Print the cases and stop."),
+}
+_RUN_DEFAULTS: dict[str, Any] = {"jobs": 1, "force": False, "quick": False, "dry_run": False}
 
 
-def _tuple(values: list[str] | None, default: tuple[Any, ...], option: str, kind: type) -> tuple[Any, ...]:
+def _numbers(values: list[str], option: str, kind: type) -> tuple[Any, ...]:
     """Repeated and comma-separated numbers as a tuple."""
-    if not values:
-        return default
     try:
         return tuple(kind(part) for value in values for part in value.split(","))
     except ValueError:
@@ -165,244 +211,103 @@ def _tuple(values: list[str] | None, default: tuple[Any, ...], option: str, kind
         ) from None
 
 
-def _finish(request: Run) -> None:
-    raise typer.Exit(0 if run(request) else 1)
+def _benchmark(
+    options: type[Common], only: Sequence[str] = (), without: Sequence[str] = ()
+) -> Callable[[Callable[..., Sequence[Benchmark]]], Callable[..., None]]:
+    """Make a command of a function from what the user gave (field -> value) to the benchmarks to run.
+
+    The command has an option for each field of ``options``, with the field's default.
+
+    Args:
+        options: of the benchmark.
+        only: fields, where not all are wanted.
+        without: options of `Run` to leave out.
+    """
+    hints = get_type_hints(options)
+    names = only or [field.name for field in fields(options)]
+    own = {name: option for name, option in _OPTIONS.items() if name in names}
+    run_options = {name: option for name, option in _RUN.items() if name not in without}
+
+    def default(name: str) -> Any:
+        if name in own:
+            value = getattr(options, name)
+            return None if isinstance(value, tuple) else value
+        return _RUN_DEFAULTS.get(name)
+
+    def read(name: str, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        kind = get_args(hints[name])[0]
+        return tuple(value) if kind is str else _numbers(value, f"--{name.replace('_', '-')}", kind)
+
+    def decorate(function: Callable[..., Sequence[Benchmark]]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            given = {name: read(name, values[name]) for name in own if values[name] not in (None, [])}
+            benchmarks = function(given)
+            request = Run(
+                [quick(b) for b in benchmarks] if values["quick"] else benchmarks,
+                values["output"],
+                values.get("jobs", 1),
+                tuple(values["plugin"] or ()),
+                values["force"],
+                values["dry_run"],
+                function.__name__,
+            )
+            raise typer.Exit(0 if run(request) else 1)
+
+        everything = {**own, **run_options}
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = everything
+        command.__signature__ = Signature(  # type: ignore[attr-defined]
+            [
+                Parameter(name, Parameter.KEYWORD_ONLY, default=default(name), annotation=annotation)
+                for name, annotation in everything.items()
+            ]
+        )
+        return app.command()(command)
+
+    return decorate
 
 
-@app.command()
-def bench(
-    estimator: Estimators = None,
-    problem: Problems = None,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    replicates: Replicates = Variance.replicates,
-    jobs: Jobs = 1,
-    output: Output = None,
-    plugin: Plugins = None,
-    config: Config = None,
-    force: Force = False,
-    quick_: Quick = False,
-    dry_run: DryRun = False,
-) -> None:
+_Given = dict[str, Any]
+
+
+@_benchmark(Variance, only=("estimator", "problem", "replicates", "batch_size", "seed", "device", "dtype"))
+def bench(given: _Given) -> Sequence[Benchmark]:
     """Run variance, convergence and throughput in one run folder, with tables and figures."""
-    common: dict[str, Any] = {
-        "estimator": tuple(estimator or ()),
-        "problem": tuple(problem or ("vae",)),
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-    }
-    benchmarks: list[Benchmark] = [
-        # The sweep over latent dimensions is the default problem's.
-        Variance(**common, replicates=replicates, latent_dim=() if problem else Variance.latent_dim),
-        Convergence(**common),
-        Throughput(**common),
-    ]
-    _finish(
-        Run(
-            [quick(b) for b in benchmarks] if quick_ else benchmarks,
-            output,
-            jobs,
-            tuple(plugin or ()),
-            force,
-            dry_run,
-            "bench",
-        )
-    )
+    shared = {name: value for name, value in given.items() if name != "replicates"}
+    shared["batch_size"] = shared.get("batch_size", ())[:1]
+    here = {} if "problem" not in given else {"step": Variance.step}
+    return [Variance(**_of_own_problem({**here, **given})), Convergence(**shared), Throughput(**shared)]
 
 
-@app.command()
-def variance(
-    estimator: Estimators = None,
-    problem: Problems = None,
-    num_samples: Samples = None,
-    replicates: Replicates = Variance.replicates,
-    precision: Precision = None,
-    route: Annotated[
-        str, typer.Option("--route", metavar="NAME", help="factorized or full.")
-    ] = Variance.route,
-    step: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--step", metavar="N[,N]", help="Training steps of the checkpoints measured at; 0 is the start."
-        ),
-    ] = None,
-    latent_dim: Annotated[
-        list[str] | None,
-        typer.Option("--latent-dim", metavar="N[,N]", help="Other latent dimensions to measure, e.g. 2,32."),
-    ] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    jobs: Jobs = 1,
-    output: Output = None,
-    plugin: Plugins = None,
-    config: Config = None,
-    force: Force = False,
-    quick_: Quick = False,
-    dry_run: DryRun = False,
-) -> None:
+@_benchmark(Variance)
+def variance(given: _Given) -> Sequence[Benchmark]:
     """Measure gradient variance, signal-to-noise, bias and cost."""
-    if route not in ("factorized", "full"):
-        raise UsageError(f"--route {route!r} is not one of factorized, full")
-    if precision is not None and not 0 < precision < 1:
-        raise UsageError(f"--precision must be between 0 and 1, not {precision}")
-    # The default sweep over dimensions belongs to the default problem.
-    options = Variance(
-        estimator=tuple(estimator or ()),
-        problem=tuple(problem or ("vae",)),
-        num_samples=_tuple(num_samples, Variance.num_samples, "--num-samples", int),
-        replicates=replicates,
-        precision=precision,
-        route=route,
-        step=_tuple(step, Variance.step if problem is None else (0,), "--step", int),
-        latent_dim=_tuple(latent_dim, Variance.latent_dim if problem is None else (), "--latent-dim", int),
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
-    _finish(
-        Run(
-            [quick(options) if quick_ else options],
-            output,
-            jobs,
-            tuple(plugin or ()),
-            force,
-            dry_run,
-            "variance",
-        )
-    )
+    return [Variance(**_of_own_problem(given))]
 
 
-@app.command()
-def convergence(
-    estimator: Estimators = None,
-    problem: Problems = None,
-    num_samples: Samples = None,
-    steps: Annotated[
-        int, typer.Option("--steps", help="Training steps.", parser=_integer, metavar="INTEGER")
-    ] = Convergence.steps,
-    seeds: Annotated[
-        int, typer.Option("--seeds", help="Repetitions.", parser=_integer, metavar="INTEGER")
-    ] = Convergence.seeds,
-    optimizer: Annotated[
-        str, typer.Option("--optimizer", metavar="NAME", help="adam or sgd.")
-    ] = Convergence.optimizer,
-    learning_rate: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--learning-rate",
-            metavar="X[,X]",
-            help="Rates to tune over, e.g. 0.001,0.003; one is used as it is.",
-        ),
-    ] = None,
-    tuning_steps: Annotated[
-        int,
-        typer.Option("--tuning-steps", help="Steps of each tuning run.", parser=_integer, metavar="INTEGER"),
-    ] = Convergence.tuning_steps,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    jobs: Jobs = 1,
-    output: Output = None,
-    plugin: Plugins = None,
-    config: Config = None,
-    force: Force = False,
-    quick_: Quick = False,
-    dry_run: DryRun = False,
-) -> None:
+@_benchmark(Convergence)
+def convergence(given: _Given) -> Sequence[Benchmark]:
     """Train with each estimator: the objective against steps and seconds."""
-    options = Convergence(
-        estimator=tuple(estimator or ()),
-        problem=tuple(problem or ("vae",)),
-        num_samples=_tuple(num_samples, Convergence.num_samples, "--num-samples", int),
-        steps=steps,
-        seeds=seeds,
-        optimizer=optimizer,
-        learning_rate=_tuple(learning_rate, Convergence.learning_rate, "--learning-rate", float),
-        tuning_steps=tuning_steps,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
-    _finish(
-        Run(
-            [quick(options) if quick_ else options],
-            output,
-            jobs,
-            tuple(plugin or ()),
-            force,
-            dry_run,
-            "convergence",
-        )
-    )
+    return [Convergence(**given)]
 
 
-@app.command()
-def throughput(
-    estimator: Estimators = None,
-    problem: Problems = None,
-    num_samples: Samples = None,
-    seconds: Annotated[
-        float,
-        typer.Option("--seconds", help="Time spent on each measurement.", parser=_float, metavar="FLOAT"),
-    ] = Throughput.seconds,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option("--mode", metavar="NAME", help="eager, compiled or cuda-graph; repeatable."),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option("--compare", metavar="FILE", help="An earlier run's throughput.json to compare with."),
-    ] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    output: Output = None,
-    plugin: Plugins = None,
-    config: Config = None,
-    force: Force = False,
-    quick_: Quick = False,
-    dry_run: DryRun = False,
-) -> None:
+@_benchmark(Throughput, without=("jobs",))
+def throughput(given: _Given) -> Sequence[Benchmark]:
     """Time training steps and gradients, through pytest-benchmark."""
-    options = Throughput(
-        estimator=tuple(estimator or ()),
-        problem=tuple(problem or ("vae",)),
-        num_samples=_tuple(num_samples, Throughput.num_samples, "--num-samples", int),
-        seconds=seconds,
-        mode=tuple(mode or Throughput.mode),
-        compare=compare,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
-    _finish(
-        Run(
-            [quick(options) if quick_ else options],
-            output,
-            1,
-            tuple(plugin or ()),
-            force,
-            dry_run,
-            "throughput",
-        )
-    )
+    return [Throughput(**given)]
+
+
+def _of_own_problem(given: _Given) -> _Given:
+    """What was given, over the default sweeps; those of the default problem are its own."""
+    if "trajectory" in given:
+        return {"step": (), "latent_dim": (), **given}
+    return {"step": (0,), "latent_dim": (), "batch_size": (), **given} if "problem" in given else given
 
 
 @app.command("list")
-def list_(
-    plugin: Plugins = None,
-) -> None:
+def list_(plugin: _Plugins = None) -> None:
     """List estimators and problems."""
     from ..estimators.plugins import load_plugin
     from ..estimators.registry import catalogue

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..estimators.errors import UsageError
 from ..estimators.registry import create
-from .checkpoints import problem_at
+from .checkpoints import given_heldout_gap, given_problem_at, heldout_gap, problem_at
 from .convergence import train, tune_learning_rate
 from .cost import seconds_per_gradient
 from .evaluation import prepare, seeded
-from .grid import Case
+from .grid import Case, label_of_text
+from .paired import measure_ratio
 from .placement import check_dtype, default_batch_size, first_batch, place
 from .problems.protocol import Problem
 from .references import Reference, measure_bias, reference_gradient
@@ -53,6 +56,7 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
         replicates=case.settings["replicates"],
         precision=case.settings.get("precision"),
         route=case.settings["route"],
+        chunk=case.settings.get("chunk"),
         seed=case.seed,
     )
     common = {**result.case, "n": result.replicates}
@@ -78,6 +82,15 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
             reason=result.warning,
         )
     )
+    if case.settings.get("relative_to") not in (None, case.estimator):
+        rows.append(_ratio(case, problem, x, common))
+    distance = _distance(case, folder)
+    if distance is not None:
+        at_point = {**result.case, "unit": "nat"}
+        rows += [
+            row(**at_point, metric=metric, value=value)
+            for metric, value in zip(("heldout_objective", "heldout_gap"), distance, strict=True)
+        ]
     if estimator.objective == "elbo":
         reference = _reference(case, folder)
         bias = None if reference is None else measure_bias(problem, x, result, reference)
@@ -88,25 +101,65 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
     return [{**r, "step": step} for r in rows]
 
 
+def _ratio(case: Case, problem: Problem, x: torch.Tensor, common: dict[str, Any]) -> dict[str, Any]:
+    """The variance over that of the estimator asked for; a skipped row where that one cannot be used here."""
+    other = case.settings["relative_to"]
+    described = {**common, "metric": "variance_ratio", "parameter": label_of_text(other)}
+    try:
+        ratio = measure_ratio(
+            problem,
+            create(case.estimator),
+            create(other),
+            x,
+            num_samples=case.num_samples,
+            replicates=max(common["n"], case.settings["replicates"]),
+            route=case.settings["route"],
+            seed=case.seed,
+        )
+    except UsageError as error:
+        return row(**described, status="skipped", reason=str(error))
+    few = "" if ratio.needed is None else f"not enough replicates (at least {ratio.needed})"
+    return row(**described, value=ratio.value, ci_low=ratio.ci_low, ci_high=ratio.ci_high, reason=few)
+
+
 def _problem_and_data(case: Case, folder: Path | None) -> tuple[Problem, torch.Tensor]:
-    problem = problem_at(case.problem, case.settings["step"], case.seed, folder and folder / "checkpoints")
+    given, step = case.settings.get("trajectory"), case.settings["step"]
+    if given is None:
+        problem = problem_at(case.problem, step, case.seed, _checkpoints(folder), _steps(case))
+    else:
+        problem = given_problem_at(case.problem, step, Path(given))
     problem = place(problem, device=case.device, dtype=check_dtype(case.dtype))
     return problem, first_batch(problem, case.batch_size or default_batch_size(problem), case.seed)
 
 
+def _distance(case: Case, folder: Path | None) -> tuple[float, float] | None:
+    """How good the checkpoint is: its held-out objective, and the gap to the best of the trajectory."""
+    given, step = case.settings.get("trajectory"), case.settings["step"]
+    if given is None:
+        return heldout_gap(case.problem, step, case.seed, _checkpoints(folder), _steps(case))
+    return given_heldout_gap(case.problem, step, case.seed, Path(given))
+
+
+def _steps(case: Case) -> tuple[int, ...]:
+    """All steps at which this run measures the problem."""
+    return tuple(case.settings.get("steps", ()))
+
+
+def _checkpoints(folder: Path | None) -> Path | None:
+    return folder and folder / "checkpoints"
+
+
 def _reference(case: Case, folder: Path | None) -> Reference | None:
-    return _cached_reference(
-        case.problem, case.settings["step"], case.batch_size, case.seed, case.device, case.dtype, folder
-    )
+    """One reference for all estimators measured at a point."""
+    where = {key: value for key, value in case.settings.items() if key in ("step", "steps", "trajectory")}
+    point = replace(case, estimator="exact", num_samples=1, settings=where)
+    return _cached_reference(json.dumps(asdict(point), sort_keys=True), folder)
 
 
 @lru_cache(maxsize=64)
-def _cached_reference(
-    problem: str, step: int, batch_size: int | None, seed: int, device: str, dtype: str, folder: Path | None
-) -> Reference | None:
-    """One reference for all estimators measured at a point."""
-    case = Case("variance", problem, "exact", 1, batch_size, seed, device, dtype, {"step": step})
-    return reference_gradient(*_problem_and_data(case, folder), seed=seed)
+def _cached_reference(point: str, folder: Path | None) -> Reference | None:
+    case = Case(**json.loads(point))
+    return reference_gradient(*_problem_and_data(case, folder), seed=case.seed)
 
 
 def _convergence(case: Case, folder: Path | None) -> list[dict[str, Any]]:

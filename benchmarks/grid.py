@@ -53,7 +53,9 @@ class Case:
         """What a progress line shows."""
         step = self.settings.get("step")
         where = "" if step is None else f" at step {step}"
-        return f"{label_of_text(self.estimator)}, S={self.num_samples}, {label_of_text(self.problem)}{where}"
+        batch = "" if self.batch_size is None else f", B={self.batch_size}"
+        sizes = f"S={self.num_samples}{batch}"
+        return f"{label_of_text(self.estimator)}, {sizes}, {label_of_text(self.problem)}{where}"
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row that this case says something about, where nothing was measured."""

@@ -10,7 +10,7 @@ from .statistics import MAX_SKEWNESS, Moments
 MAX_REPLICATES = 100_000_000
 _PILOT = 512
 _SAFETY = 1.1
-_FINAL_SKEWNESS = MAX_SKEWNESS
+_FINAL_SKEWNESS = MAX_SKEWNESS / 2
 
 
 class Route(Protocol):

@@ -23,7 +23,7 @@ COLUMNS: dict[str, tuple[type, Any, str]] = {
     "device": (str, "cpu", "device"),
     "dtype": (str, "float32", "floating-point type"),
     "mode": (str, "eager", "eager, compiled or cuda-graph"),
-    "parameter": (str, "", "name of the encoder parameter; empty for the whole of phi"),
+    "parameter": (str, "", "the part: an encoder parameter, layer, datum, ...; empty for the whole of phi"),
     "metric": (str, "", "what was measured"),
     "value": (float, None, "the measured value"),
     "stderr": (float, None, "its standard error"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 #: Above this skewness of the estimate an interval is not to be trusted (see `needed_replicates`).
 MAX_SKEWNESS = 0.2
@@ -94,15 +94,18 @@ def summarize_data(
     )
     s2, total = np.maximum(s2, 0.0), float(v.sum())
     least = 2 * float(tau.sum()) / (n * max(n - 1, 1)) * _floor_share(total, float(tau.sum()))
-    squared = max(float(_squared_error(v, s2, tau, n).sum()), least)
+    squared = max(float(squared_error(v, s2, tau, n).sum()), least)
     if not squared > 0:
         return Moments(total, 0.0, 0.0, n)
     skewness = _third_cumulant(m3, n) / n**2 / squared**1.5 if n > 2 else 0.0
     return Moments(total, math.sqrt(squared), skewness, n, _degrees_of_freedom(s2, m4, n))
 
 
-def _squared_error(v: Array, s2: Array, tau: Array, n: int) -> Array:
-    """Unbiased for Var(V̂); for n < 4, where that cannot be had, what it is at most for Gaussian h."""
+def squared_error(v: Array, s2: Array, tau: Array, n: int) -> Array:
+    """Var(V̂) of each datum, estimated without bias; arguments as those of `summarize_data`.
+
+    For n < 4, where that cannot be had, the most that it is for Gaussian h.
+    """
     if n < 4:
         return 2 * v**2 / (n + 1)
     m = n - 1
@@ -178,7 +181,7 @@ def hall_interval(
 def student_quantile(confidence: float, dof: float) -> float:
     """Two-sided quantile of Student's t; infinite ``dof`` gives the normal one."""
     level = 0.5 + confidence / 2
-    return float(stats.norm.ppf(level) if math.isinf(dof) else stats.t.ppf(level, dof))
+    return float(special.ndtri(level) if math.isinf(dof) else special.stdtrit(dof, level))
 
 
 def _inverse_transform(z: float, g: float) -> float:

@@ -63,6 +63,7 @@ class VarianceResult:
         eta_mean: E h, (B, P); None on the full route.
         eta_covariance: Cov(h_i), (B, P, P); None on the full route.
         sums: what `measure_variance` takes as ``merge``; None on the full route.
+        deterministic: whether the estimator says that it draws nothing; two replicates are then enough.
         case: the settings, as columns of `rows`.
     """
 
@@ -86,12 +87,18 @@ class VarianceResult:
     eta_mean: Tensor | None
     eta_covariance: Tensor | None
     sums: Sums | None
+    deterministic: bool
     case: dict[str, Any]
 
     @property
     def warning(self) -> str:
         """Why the interval is not to be trusted, or nothing."""
-        return _warning(self.moments[""])
+        return self._warning(self.moments[""])
+
+    def _warning(self, moments: Moments) -> str:
+        if self.deterministic or not moments.needed:
+            return ""
+        return f"not enough replicates (at least {moments.needed})"
 
     def rows(self) -> list[dict[str, Any]]:
         """Long rows, as in `elbograd.benchmarks.schema`, the total first; see results/README.md."""
@@ -107,7 +114,7 @@ class VarianceResult:
                 stderr=moments.stderr,
                 ci_low=low,
                 ci_high=high,
-                reason=_warning(moments),
+                reason=self._warning(moments),
             )
 
         rows = [of("variance", m, name) for name, m in reversed(self.moments.items())]
@@ -132,10 +139,6 @@ class VarianceResult:
             rows.append(row(**common, metric="kurtosis", value=self.kurtosis))
         rows.append(row(**common, metric="evaluations", value=float(self.evaluations)))
         return rows
-
-
-def _warning(moments: Moments) -> str:
-    return f"not enough replicates (at least {moments.needed})" if moments.needed else ""
 
 
 def measure_variance(
@@ -324,6 +327,7 @@ def _result(
         eta_covariance=route.eta_covariance() if isinstance(route, FactorizedRoute) else None,
         sums=route.sums if isinstance(route, FactorizedRoute) else None,
         kurtosis=route.kurtosis(),
+        deterministic=estimator.deterministic,
         case={
             "benchmark": "variance",
             "problem": getattr(problem, "label", type(problem).__name__),

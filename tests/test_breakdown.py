@@ -161,6 +161,8 @@ def test_an_exact_gradient_points_the_right_way():
     assert v.signal.cosine.value == pytest.approx(1.0)
     assert v.total == pytest.approx(0, abs=1e-9)
     assert not any(np.isnan(r["value"]) for r in v.rows())
+    assert v.warning == ""
+    assert not any("replicates" in r["reason"] for r in v.rows())
 
 
 def test_without_details_the_total_is_the_same():

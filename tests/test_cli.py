@@ -395,3 +395,52 @@ def test_a_full_disk_is_one_line(elbograd, monkeypatch):
     code, _, err = elbograd("variance", *QUICK, "-e", "exact", "-o", "run")
     assert code == 1
     assert err.strip().splitlines()[-1] == "elbograd: error: rows.jsonl: No space left on device"
+
+
+def test_ratios_to_another_estimator(elbograd):
+    arguments = ["variance", "-p", "quadratic", "-s", "2", "-r", "2000", "--relative-to", "score-function"]
+    names = ["score-function", "leave-one-out", "reparameterization"]
+    code, out, _ = elbograd(*arguments, *(part for name in names for part in ("-e", name)), "-o", "run")
+    assert code == 0
+    assert "ratio" in out
+    rows = load_results("run")
+    ratios = rows[rows["metric"] == "variance_ratio"].set_index("estimator")
+    assert set(ratios.index) == {"leave-one-out", "reparameterization"}
+    assert set(ratios["parameter"]) == {"score-function"}
+    totals = rows[(rows["metric"] == "variance") & (rows["parameter"] == "")].set_index("estimator")["value"]
+    for name, line in ratios.iterrows():
+        # Both are estimates, of 2000 replicates each; the interval is far wider than their difference.
+        assert line["ci_low"] < totals[name] / totals["score-function"] < line["ci_high"]
+    code, _, err = elbograd(*arguments[:-1], "reinforce", "-e", "score-function")
+    assert code == 2
+    assert "unknown estimator 'reinforce'" in err
+    code, _, err = elbograd(*arguments[:-1], "score-function[kl=[analytic,sampled]]", "-e", "score-function")
+    assert code == 2
+    assert "expected one estimator, not 2" in err
+
+
+def test_a_ratio_to_what_cannot_be_used_here_is_skipped_with_the_reason(elbograd):
+    code, _, _ = elbograd(
+        "variance", "-p", "quadratic", "-s", "1", "-r", "50", "-e", "score-function",
+        "--relative-to", "leave-one-out", "-o", "run",
+    )  # fmt: skip
+    assert code == 0
+    line = load_results("run").query("metric == 'variance_ratio'").squeeze()
+    assert line["status"] == "skipped"
+    assert "needs num_samples of at least 2" in line["reason"]
+
+
+def test_batch_sizes_are_a_list(elbograd):
+    code, out, _ = elbograd(
+        "variance", "-p", "linear-gaussian", "-e", "exact", "-s", "1", "--batch-size", "8,4", "--dry-run"
+    )
+    assert code == 0
+    assert out.splitlines() == [f"variance: exact, S=1, B={b}, linear-gaussian at step 0" for b in (8, 4)]
+    code, out, _ = elbograd(
+        "bench", "-p", "linear-gaussian", "-e", "reparameterization", "--batch-size", "8,4", "--dry-run"
+    )
+    assert code == 0
+    assert [line.rpartition(", linear")[0] for line in out.splitlines() if "S=2" in line] == [
+        f"{benchmark}: reparameterization, S=2, B=8" for benchmark in ("convergence", "throughput")
+    ]
+    assert any("S=4, B=4" in line for line in out.splitlines())

@@ -20,7 +20,7 @@ from elbograd.benchmarks.plots.sheet import WIDTH
 from elbograd.benchmarks.plots.style import Style, literal, style_of, styles_of
 from elbograd.benchmarks.plots.text import interval, number, short_names
 from elbograd.benchmarks.plots.variance_vs_cost import pareto_front
-from elbograd.benchmarks.plots.wide import at_default_samples
+from elbograd.benchmarks.plots.wide import at_base, at_default_samples
 from elbograd.benchmarks.schema import COLUMNS, row
 from elbograd.estimators import catalogue
 from matplotlib.axes import Axes
@@ -52,7 +52,11 @@ MODEL = {
     "optimal-baseline": (21.0, 0.80, 4.60, 1),
     "exact": (1e-30, 1.0, 55.0, 1),
 }
-PARAMETERS = {"0.weight": 0.62, "0.bias": 0.06, "2.weight": 0.27, "2.bias": 0.05}
+LAYERS = {"0": 0.68, "2": 0.32}
+ETA = {"mean": 3.0, "log_scale": 9.0}
+DATA = 8
+MINIBATCH = 2.0
+GAPS = {0: 22.0, 100: 4.5, 2000: 0.04}
 ODD = [
     "score-function[kl=sampled]",
     "/very/long/" + "path/" * 30 + "idea_$x_1$<b>.py:Mine[a=1]",
@@ -77,7 +81,7 @@ def variance_rows(
         total, trained, milliseconds, needs = model(name)
         for s in samples:
             for step in steps:
-                case = {
+                case: dict[str, Any] = {
                     "benchmark": "variance",
                     "problem": problem,
                     "estimator": name,
@@ -98,8 +102,7 @@ def variance_rows(
                 )
                 interval = {"ci_low": v * (1 - half), "ci_high": v * (1 + 1.4 * half)}
                 rows.append(row(**case, metric="variance", value=v, unit="nats²", reason=warning, **interval))
-                for parameter, share in PARAMETERS.items():
-                    rows.append(row(**case, metric="variance", parameter=parameter, value=share * v))
+                rows += breakdown_rows(case, v, warning, half)
                 seconds = milliseconds * 1e-3 * (0.7 + 0.3 * s)
                 spread = {"ci_low": 0.96 * seconds, "ci_high": 1.05 * seconds}
                 rows.append(row(**case, metric="seconds", value=seconds, unit="s", **spread))
@@ -107,6 +110,25 @@ def variance_rows(
                 rows.append(row(**case, metric="bias", value=bound * 0.4))
                 rows.append(row(**case, metric="bias_bound", value=bound))
                 rows.append(row(**case, metric="snr", value=2.1 / v**0.5))
+    return rows
+
+
+def breakdown_rows(case: dict[str, Any], total: float, warning: str, half: float) -> list[dict[str, Any]]:
+    """What comes beside a total."""
+
+    def of(metric: str, value: float, parameter: str = "") -> dict[str, Any]:
+        ends = {"ci_low": value * (1 - half), "ci_high": value * (1 + 1.4 * half)}
+        return row(**case, metric=metric, parameter=parameter, value=value, reason=warning, **ends)
+
+    data = np.arange(1, DATA + 1) ** 2 / np.sum(np.arange(1, DATA + 1) ** 2)
+    rows = [of("variance_by_layer", share * total, name) for name, share in LAYERS.items()]
+    rows += [of("variance_by_datum", share * total, str(i)) for i, share in enumerate(data)]
+    rows += [of("eta_variance", part * total, name) for name, part in ETA.items()]
+    rows.append(of("minibatch_variance", MINIBATCH))
+    cosine = 1 / (1 + total) ** 0.5
+    rows.append(row(**case, metric="cosine", value=cosine, ci_low=cosine - 0.01, ci_high=cosine + 0.01))
+    rows.append(row(**case, metric="kurtosis", value=4.2))
+    rows.append(row(**case, metric="heldout_gap", value=GAPS.get(case["step"]), unit="nat"))
     return rows
 
 
@@ -172,9 +194,27 @@ DIMS = [
     for d in (2, 8, 32)
     for row_ in variance_rows(problem=f"vae[latent_dim={d}]", latent_dim=d, samples=(2,), steps=(0,))
 ]
+BATCHES = [r for b in (64, 16, 256) for r in variance_rows(batch_size=b, samples=(4,), steps=(2000,))]
+TRAINING = variance_rows(samples=(4,), steps=(0, 100, 2000))
 STRANGE = variance_rows(BUILTINS + ODD, steps=(0,)) + convergence_rows(BUILTINS[:2] + ODD, seeds=1)
 SMALL = variance_rows(["reparameterization"], steps=(0,)) + convergence_rows(["reparameterization"], seeds=1)
-SETS = {"full": FULL, "dims": DIMS, "strange": STRANGE, "small": SMALL}
+SMALL_FIGURES = (
+    "variance",
+    "variance-vs-cost",
+    "variance-by-layer",
+    "variance-by-datum",
+    "noise-sources",
+    "bias",
+    "convergence",
+)
+SETS = {
+    "full": FULL,
+    "dims": DIMS,
+    "batches": BATCHES,
+    "training": TRAINING,
+    "strange": STRANGE,
+    "small": SMALL,
+}
 
 
 def draw(name: str, rows: list[dict[str, Any]] | pd.DataFrame) -> Figure | None:
@@ -200,9 +240,13 @@ def markers(axes: Axes, label: str) -> list[Line2D]:
 
 def test_each_figure_is_drawn_where_there_are_rows_for_it(drawn: dict[tuple[str, str], Figure]) -> None:
     of = {kind: {name for k, name in drawn if k == kind} for kind in SETS}
-    assert of["full"] == set(FIGURES) - {"variance-vs-latent-dim"}
-    assert of["dims"] == set(FIGURES) - {"variance-vs-samples", "convergence", "throughput"}
-    assert of["small"] == {"variance", "variance-vs-cost", "variance-by-parameter", "bias", "convergence"}
+    sweeps = {name for name in FIGURES if "-vs-" in name or "-along-" in name} - {"variance-vs-cost"}
+    others = {"convergence", "throughput"}
+    assert of["full"] == set(FIGURES) - sweeps | {"variance-vs-samples", "variance-along-training"}
+    assert of["dims"] == set(FIGURES) - sweeps - others | {"variance-vs-latent-dim"}
+    assert of["batches"] == set(FIGURES) - sweeps - others | {"variance-vs-batch-size"}
+    assert of["training"] == set(FIGURES) - sweeps - others | {"variance-along-training"}
+    assert of["small"] == {*SMALL_FIGURES}
 
 
 @pytest.mark.parametrize("name", ["variance", "variance-vs-samples", "variance-vs-cost", "bias"])
@@ -270,26 +314,108 @@ def test_an_infinite_end_is_drawn_to_the_edge() -> None:
     assert np.isfinite(figure.axes[0].get_xlim()).all()
 
 
-def test_shares_of_a_panel_add_up_and_layers_come_in_order(drawn: dict[tuple[str, str], Figure]) -> None:
-    axes = drawn["full", "variance-by-parameter"].axes[0]
-    shares = np.asarray(axes.collections[0].get_array()).reshape(7, 4)
-    assert shares.sum(axis=1) == pytest.approx(1)
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "0.weight",
-        "0.bias",
-        "2.weight",
-        "2.bias",
-    ]
+def test_layers_come_in_order_with_shares_that_add_up(drawn: dict[tuple[str, str], Figure]) -> None:
+    layers, eta = drawn["full", "variance-by-layer"].axes[:2]
+    assert [label.get_text() for label in layers.get_yticklabels()] == ["layer 0", "layer 2"]
+    assert [label.get_text() for label in eta.get_yticklabels()] == ["mean", "log_scale"]
+    assert [text.get_text() for text in layers.texts] == ["68%"] * 7 + ["32%"] * 7
+    assert [text.get_text() for text in eta.texts] == ["25%"] * 7 + ["75%"] * 7
+    top, bottom = markers(layers, "leave-one-out")
+    assert top.get_xdata()[0] / bottom.get_xdata()[0] == pytest.approx(0.68 / 0.32)
+    assert top.get_ydata()[0] > bottom.get_ydata()[0]
 
 
-def test_small_shares_of_many_parameters_are_added_up() -> None:
-    case = {"benchmark": "variance", "problem": "vae", "estimator": "a", "metric": "variance", "step": 0}
-    rows = [row(**case, parameter=f"{layer}.weight", value=1.0 + layer) for layer in range(20)]
-    figure = draw("variance-by-parameter", rows)
+def test_of_many_layers_the_largest_are_drawn() -> None:
+    case = {"benchmark": "variance", "problem": "vae", "estimator": "a", "step": 0}
+    rows = [row(**case, metric="variance", value=210.0)]
+    rows += [row(**case, metric="variance_by_layer", parameter=str(i), value=1.0 + i) for i in range(20)]
+    figure = draw("variance-by-layer", rows)
     assert figure is not None
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == [*(f"{layer}.weight" for layer in range(7, 20)), "7 others"]
-    assert np.asarray(figure.axes[0].collections[0].get_array()).sum() == pytest.approx(1)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        f"layer {i}" for i in range(14, 20)
+    ]
+    assert any("14 layers" in text.get_text() for text in figure.texts)
+    assert figure.axes[0].texts[-1].get_text() == "9.5%"  # of all layers, drawn or not: 20 / 210
+
+
+def test_the_curve_over_data_is_sorted_and_averages_to_one(drawn: dict[tuple[str, str], Figure]) -> None:
+    for axes in drawn["full", "variance-by-datum"].axes:
+        (line,) = markers(axes, "leave-one-out")
+        assert list(line.get_xdata()) == list(range(1, DATA + 1))
+        assert (np.diff(line.get_ydata()) < 0).all()
+        assert np.mean(line.get_ydata()) == pytest.approx(1)
+
+
+def test_noise_sources_say_at_how_many_samples_they_are_equal(drawn: dict[tuple[str, str], Figure]) -> None:
+    axes = drawn["full", "noise-sources"].axes[0]
+    assert markers(axes, "leave-one-out minibatch")[0].get_xdata()[0] == MINIBATCH
+    said = {text.get_position()[1]: text.get_text() for text in axes.texts}
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    # S = 2 and V = 68/2, so that V·S/2 = 34 samples have a variance of 2.
+    assert said[names.index("leave-one-out")] == "S = 34"
+    assert said[names.index("reparameterization")] == "S < 1"
+
+
+def test_training_has_the_initialization_left_of_the_logarithm_and_the_gap_below(
+    drawn: dict[tuple[str, str], Figure],
+) -> None:
+    variance, cosine = drawn["training", "variance-along-training"].axes
+    assert [label.get_text() for label in variance.get_xticklabels()] == ["0\n22", "100\n4.5", "2000\n0.040"]
+    places = variance.xaxis.get_majorticklocs()
+    assert places[1:] == pytest.approx(np.log10([100, 2000]))
+    assert places[0] < places[1]
+    (line,) = [line for line in variance.lines if line.get_label() == "minibatch"]
+    assert list(line.get_ydata()) == [MINIBATCH] * 3
+    (line,) = markers(cosine, "reparameterization")
+    assert line.get_ydata()[0] == pytest.approx(1 / (1 + model("reparameterization")[0] / 4) ** 0.5)
+    assert {label for label in BUILTINS if markers(cosine, label)} == set(BUILTINS) - {"exact"}
+
+
+def test_a_swept_size_has_a_figure_of_its_own_and_no_panel_in_the_others() -> None:
+    base = variance_rows(samples=(1, 4))
+    swept = variance_rows(batch_size=16, samples=(4,), steps=(2000,))
+    swept += variance_rows(problem="vae[latent_dim=2]", latent_dim=2, samples=(4,))
+    between = variance_rows(samples=(4,), steps=(100,))
+    for name in ("variance", "variance-vs-cost", "bias", "variance-by-datum", "noise-sources"):
+        alone, together = draw(name, base), draw(name, base + swept + between)
+        assert alone is not None
+        assert together is not None
+        assert [axes.get_title(loc="left") for axes in together.axes] == [
+            axes.get_title(loc="left") for axes in alone.axes
+        ]
+    training = draw("variance-along-training", base + swept + between)
+    assert training is not None
+    assert len(training.axes) == 2  # of D = 8 and B = 64, though D = 2 has both ends, too
+    sizes = draw("variance-vs-latent-dim", base + swept + between)
+    assert sizes is not None
+    assert [axes.get_title(loc="left") for axes in sizes.axes] == ["initialization", "after 2000 steps"]
+    sizes = draw("variance-vs-batch-size", base + swept + between)
+    assert sizes is not None
+    assert [label.get_text() for label in sizes.axes[0].get_xticklabels()] == ["16", "64"]
+    assert any("after 2000 steps" in text.get_text() for text in sizes.texts)
+
+
+def test_an_estimator_is_said_not_to_be_drawn_only_where_it_was_measured() -> None:
+    base = variance_rows(["reparameterization", "leave-one-out"], samples=(4,))
+    swept = variance_rows(
+        ["reparameterization", "exact"], problem="vae[latent_dim=2]", latent_dim=2, samples=(4,)
+    )
+    for rows, said in ((base + swept, False), (swept, True)):
+        figure = draw("variance", rows)
+        assert figure is not None
+        assert any("exact" in text.get_text() for text in figure.texts) == said
+
+
+def test_sizes_that_are_equally_common_are_all_the_base() -> None:
+    points = pd.DataFrame(DIMS)
+    points = points[(points["metric"] == "variance") & (points["parameter"] == "")]
+    assert set(at_base(points)["latent_dim"]) == {2, 8, 32}
+
+
+def test_the_latent_dimension_is_written_in_one_way(drawn: dict[tuple[str, str], Figure]) -> None:
+    titles = [axes.get_title(loc="left") for axes in drawn["dims", "variance"].axes]
+    assert titles == ["D = 2", "D = 8", "D = 32"]
+    assert not any("latent_dim" in text.get_text() for text in drawn["dims", "variance"].findobj(Text))
 
 
 def test_a_mean_curve_ends_where_its_first_seed_diverges(drawn: dict[tuple[str, str], Figure]) -> None:
@@ -460,9 +586,7 @@ def test_files_are_written_and_the_same_every_time(tmp_path: Path) -> None:
     first = draw_all(frame, tmp_path / "a" / "figures")
     second = draw_all(frame, tmp_path / "b")
     assert [path.name for path in first] == [
-        f"{name}.{extension}"
-        for name in ("variance", "variance-vs-cost", "variance-by-parameter", "bias", "convergence")
-        for extension in ("png", "svg")
+        f"{name}.{extension}" for name in SMALL_FIGURES for extension in ("png", "svg")
     ]
     for one, other in zip(first, second, strict=True):
         assert one.stat().st_size > 1000
@@ -488,7 +612,7 @@ from elbograd.benchmarks import plots
 assert "matplotlib" not in sys.modules
 from pathlib import Path
 paths = plots.draw_all(pd.read_json({str(tmp_path / "rows.json")!r}), Path({str(tmp_path)!r}), formats=["png"])
-assert len(paths) == 5
+assert len(paths) == {len(SMALL_FIGURES)}
 from importlib import import_module
 for name in plots.FIGURES:
     import_module("elbograd.benchmarks.plots." + name.replace("-", "_"))

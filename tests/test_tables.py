@@ -30,7 +30,19 @@ def variance_rows(estimator: str, variance: float, reason: str = "", **settings:
     return [
         row(**common, metric="variance", value=variance, reason=reason, **ends),
         row(**common, metric="variance", parameter="0.weight", value=0.7 * variance),
-        row(**common, metric="snr", value=0.42),
+        row(**common, metric="snr", value=0.42, ci_low=0.41, ci_high=0.44),
+        row(**common, metric="cosine", value=0.7, ci_low=0.68, ci_high=0.72),
+        row(**common, metric="kurtosis", value=4.25),
+        row(**common, metric="minibatch_variance", value=1.5, ci_low=1.3, ci_high=1.8),
+        row(**common, metric="heldout_gap", value=0.56, unit="nat"),
+        *(
+            row(**common, metric="eta_variance", parameter=name, value=share * variance)
+            for name, share in (("mean", 1.0), ("log_scale", 3.0))
+        ),
+        *(
+            row(**common, metric="variance_by_layer", parameter=name, value=share * variance)
+            for name, share in (("0", 0.3), ("2", 0.7))
+        ),
         row(**common, metric="bias_bound", value=0.0042),
         row(**common, metric="seconds", value=0.0009, ci_low=0.00088, ci_high=0.00093, unit="s"),
         row(**common, metric="evaluations", value=2.0),
@@ -100,6 +112,11 @@ def test_one_line_a_case_with_all_that_was_measured_of_it() -> None:
         "variance_low": 0.96 * 0.31,
         "variance_high": 1.05 * 0.31,
         "snr": 0.42,
+        "snr_low": 0.41,
+        "cosine": 0.7,
+        "kurtosis": 4.25,
+        "minibatch_variance_high": 1.8,
+        "heldout_gap": 0.56,
         "bias_bound": 0.0042,
         "milliseconds": 0.9,
         "milliseconds_high": 0.93,
@@ -175,6 +192,7 @@ def test_files_hold_a_table_a_benchmark_and_unrounded_numbers(tmp_path: Path) ->
     assert [p.name for p in paths] == [
         "tables.md",
         "variance.csv",
+        "breakdown.csv",
         "convergence.csv",
         "throughput.csv",
         "summary.csv",
@@ -182,6 +200,7 @@ def test_files_hold_a_table_a_benchmark_and_unrounded_numbers(tmp_path: Path) ->
     page = paths[0].read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## Gradient variance",
+        "## Signal and noise",
         "## Training",
         "## Throughput",
     ]
@@ -235,7 +254,80 @@ def test_a_long_note_or_name_does_not_widen_a_table() -> None:
     assert max(len(line) for line in printed(pd.DataFrame(rows)).splitlines()) <= 80
 
 
+def test_the_breakdown_has_a_column_for_each_part(tmp_path: Path) -> None:
+    ratio = row(
+        **case("variance", "reparameterization", step=0),
+        metric="variance_ratio",
+        parameter="score-function",
+        value=0.31 / 37.2,
+        ci_low=0.0082,
+        ci_high=0.0085,
+    )
+    rows = pd.concat([ROWS, pd.DataFrame([ratio])])
+    paths = {path.name: path for path in write_tables(rows, tmp_path)}
+    table = pd.read_csv(paths["breakdown.csv"]).set_index("estimator")
+    assert table.index.tolist() == ["exact", "reparameterization", ODD, "score-function"]  # by variance
+    line = table.loc["score-function"]
+    assert line["eta_variance[mean]"] == pytest.approx(37.2)
+    assert line["eta_variance[log_scale]"] == pytest.approx(3 * 37.2)
+    assert line["variance_by_layer[2]"] == pytest.approx(0.7 * 37.2)
+    assert line[["cosine", "cosine_low", "cosine_high"]].tolist() == [0.7, 0.68, 0.72]
+    (ratio,) = pd.read_csv(paths["ratios.csv"]).to_dict("records")
+    assert (ratio["estimator"], ratio["relative_to"]) == ("reparameterization", "score-function")
+    assert ratio["variance_ratio"] == pytest.approx(0.31 / 37.2)
+    page = paths["tables.md"].read_text(encoding="utf-8").partition("## Signal and noise")[2]
+    assert "| `reparameterization` | 0.00833 [0.00820, 0.00850] | score-function |" in page
+    lines = [line for line in page.partition("## Ratios")[0].splitlines() if line.startswith("| `")]
+    assert len(lines) == 3  # exact has no noise
+    assert (
+        lines[0]
+        == "| `reparameterization` | 0.420 [0.410, 0.440] | 0.700 [0.680, 0.720] | 4.25 | 1.50 [1.30, 1.80] "
+        "| mean 25%, log_scale 75% | 2 70% | 0.560 |"
+    )
+    text = printed(rows).partition("Signal and noise")[2]
+    assert "0.00833 [0.00820, 0.00850]  score-function" in text
+    heading, line = (next(x for x in text.splitlines() if x.startswith(s)) for s in ("estimator", "score"))
+    assert heading.split()[1:] == ["SNR", "cosine", "kurtosis", "minibatch", "of", "η"]
+    assert line.split()[1:] == ["0.420", "0.700", "4.25", "1.50", "mean", "25%"]
+
+
+def test_a_run_without_a_breakdown_has_no_table_of_it(tmp_path: Path) -> None:
+    rows = pd.DataFrame(variance_rows("a", 2.0)[:2])
+    assert [path.name for path in write_tables(rows, tmp_path)] == [
+        "tables.md",
+        "variance.csv",
+        "summary.csv",
+    ]
+    assert len(terminal_tables(rows)) == 1
+
+
 # terminal
+
+
+def test_sweeps_are_on_the_page_and_not_on_the_terminal(tmp_path: Path) -> None:
+    base = [
+        {**r, "step": step} for s in (1, 4) for step in (0, 9) for r in variance_rows("a", 2.0, num_samples=s)
+    ]
+    swept = variance_rows("a", 3.0, num_samples=4, problem="vae[latent_dim=32]", latent_dim=32)
+    swept += variance_rows("a", 4.0, num_samples=4, batch_size=16)
+    between = [r | {"step": 5} for r in variance_rows("a", 5.0, num_samples=4)]
+    rows = pd.DataFrame([*base, *swept, *between])
+    titles = [str(table.title).splitlines()[0] for table in terminal_tables(rows)]
+    assert titles == [
+        f"{what} · vae · {where}"
+        for what in ("Gradient variance", "Signal and noise")
+        for where in ("initialization", "after 9 steps")
+    ]
+    page = write_tables(rows, tmp_path)[0].read_text(encoding="utf-8")
+    assert page.count("| `vae[latent_dim=32]` |") == 2
+    assert page.count("after 5 steps") == 2
+
+
+def test_the_latent_dimension_is_written_in_one_way() -> None:
+    rows = pd.DataFrame(variance_rows("a", 3.0, problem="vae[latent_dim=32]", latent_dim=32))
+    title = str(terminal_tables(rows)[0].title)
+    assert title.splitlines()[0] == "Gradient variance · vae · initialization"
+    assert "D = 32" in title
 
 
 def test_tables_fit_into_a_terminal() -> None:
@@ -248,7 +340,7 @@ def test_tables_fit_into_a_terminal() -> None:
 
 def test_a_case_that_never_ran_has_a_note_and_no_line_and_its_problem_s_sizes() -> None:
     rows = pd.DataFrame([*variance_rows("a", 2.0), {**skipped("b"), "batch_size": None, "latent_dim": None}])
-    (table,) = terminal_tables(rows)
+    table, _ = terminal_tables(rows)
     assert table.row_count == 1
     assert str(table.caption) == "b: skipped: needs at least 3 samples"
     assert summary(rows)["batch_size"].tolist() == [64, 64]
@@ -269,7 +361,7 @@ def test_a_table_for_each_problem_and_step() -> None:
     rows = [*variance_rows("a", 1.0), *variance_rows("a", 2.0, problem="quadratic", latent_dim=1)]
     rows += [r | {"step": 500} for r in variance_rows("a", 3.0)]
     titles = [str(table.title).splitlines() for table in terminal_tables(pd.DataFrame(rows))]
-    assert [first for first, _ in titles] == [
+    assert [first for first, _ in titles][:3] == [
         "Gradient variance · quadratic · initialization",
         "Gradient variance · vae · initialization",
         "Gradient variance · vae · after 500 steps",

@@ -12,7 +12,7 @@ from .panels import columns_for, split
 from .sheet import sheet
 from .style import FAINT, Style, literal, styles_of, themed
 from .text import percent, short_names
-from .wide import PANELS, at_default_samples, measured, without_negligible
+from .wide import PANELS, at_default, measured
 
 BOUND = "bias_bound"
 
@@ -20,10 +20,9 @@ BOUND = "bias_bound"
 @themed
 def draw(rows: pd.DataFrame) -> Figure | None:
     """Relative bias of the gradient: estimate and 99% upper bound, in percent, the tightest bound on top."""
-    points, zero = without_negligible(measured(rows, "variance", [BOUND, "bias"]), BOUND)
+    points, zero = at_default(measured(rows, "variance", [BOUND, "bias"]), BOUND)
     if points.empty:
         return None
-    points = at_default_samples(points)
     styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 32)
     subtitle, panels = split(points, [*PANELS[:-1], "num_samples", "step"])
     most = points.groupby("problem")["estimator"].nunique().max()

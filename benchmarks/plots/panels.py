@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from .text import constants, describe
+from .wide import family
 
 
 class Panel(NamedTuple):
@@ -23,13 +24,21 @@ def split(points: pd.DataFrame, by: Sequence[str]) -> tuple[str, list[Panel]]:
     Returns:
         the settings that all share, in words, and the panels, titled by those that differ.
     """
-    shared = constants(points, by)
+    named = points.assign(problem=_names(points))
+    shared = constants(named, by)
     panels = []
-    for values, group in points.groupby(list(by), dropna=False, sort=False):
-        settings = dict(zip(by, values, strict=True))
+    for _, group in points.groupby(list(by), dropna=False, sort=False):
+        settings = named.loc[group.index[0], list(by)].to_dict()
         differing = {c: v for c, v in settings.items() if c not in shared}
         panels.append(Panel(describe(differing), group.reset_index(drop=True)))
     return describe(shared), panels
+
+
+def _names(points: pd.DataFrame) -> pd.Series:
+    """The problems, without the latent dimension where that is a setting of its own."""
+    if "latent_dim" not in points:
+        return points["problem"]
+    return points["problem"].map(family).where(points["latent_dim"].notna(), points["problem"])
 
 
 def columns_for(panels: Sequence[Panel], steps: int) -> int:

@@ -14,8 +14,6 @@ from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of
 from .variance import METRIC, unit
 
-_GUIDE = {-1: "slope −1: variance ∝ 1/S"}
-
 
 def draw_against(
     rows: pd.DataFrame,
@@ -25,7 +23,7 @@ def draw_against(
     by: list[str],
     title: str,
     label: str,
-    slope: int | None = None,
+    inverse: str = "",
 ) -> Figure | None:
     """Log–log lines of the variance against ``setting``, one an estimator.
 
@@ -37,7 +35,7 @@ def draw_against(
         by: columns that panels differ in; a panel with a single setting is dropped.
         title: of the figure.
         label: of the horizontal axis.
-        slope: of a faint guide line, if any.
+        inverse: symbol of the setting, for faint guide lines of variance ∝ 1/setting; "" for none.
     """
     several = points.groupby(by, dropna=False)[setting].transform("nunique") > 1
     points = points[several]
@@ -49,9 +47,7 @@ def draw_against(
     last = panels[0].points.sort_values(METRIC, ascending=False)
     last = last[last[setting] == last[setting].max()]
     ranked = {n: styles[n] for n in dict.fromkeys([*last["estimator"], *points["estimator"]])}
-    guide = (
-        [(Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2))), _GUIDE[slope])] if slope else []
-    )
+    guide = Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
     figure, grid = sheet(
         len(panels),
         columns_for(panels, points["step"].nunique()),
@@ -63,14 +59,14 @@ def draw_against(
             warnings_note(points, METRIC),
             negligible_note(zero, "variance"),
         ],
-        legend_of(ranked, guide),
+        legend_of(ranked, [(guide, f"slope −1: variance ∝ 1/{inverse}")] if inverse else []),
     )
     for panel, axes in zip(panels, grid, strict=True):
         of_problem = points[points["problem"] == panel.points["problem"].iloc[0]]
         log_axis(axes, "y", *log_limits(of_problem, METRIC))
         _panel(axes, panel.points, setting, ranked)
-        if slope is not None:
-            _guide(axes, panel.points[METRIC], slope)
+        if inverse:
+            _guide(axes)
         axes.set_title(literal(panel.title))
         axes.set_xlabel(label)
         axes.set_ylabel(f"variance, tr Cov(ĝ){unit(rows, METRIC)}")
@@ -84,7 +80,7 @@ def _panel(axes: Axes, points: pd.DataFrame, setting: str, styles: dict[str, Sty
         if one.empty:
             continue
         left, right = axes.get_xlim()
-        x = one[setting] * (right / left) ** (0.01 * (index - (len(styles) - 1) / 2))
+        x = one[setting] * (right / left) ** (0.007 * (index - (len(styles) - 1) / 2))
         axes.plot(
             x, one[METRIC], color=style.color, linestyle=style.linestyle, label=f"{name} line", zorder=2
         )
@@ -92,15 +88,15 @@ def _panel(axes: Axes, points: pd.DataFrame, setting: str, styles: dict[str, Sty
         markers(axes, x, one[METRIC], style, name, one[f"{METRIC}_reason"] != "")
 
 
-def _guide(axes: Axes, values: pd.Series, slope: int) -> None:
-    """Faint parallel lines of the given slope, a factor of ten apart."""
+def _guide(axes: Axes) -> None:
+    """Faint parallel lines of slope −1, a factor of ten apart."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x = np.array([left, right])
-    start = np.log10(low) - abs(slope) * np.log10(right / left)
-    for exponent in np.arange(np.floor(start), np.ceil(np.log10(high) + np.log10(right / left)) + 1):
+    decades = np.log10(right / left)
+    for exponent in np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high) + decades) + 1):
         axes.plot(
             x,
-            10**exponent * (x / left) ** slope,
+            10**exponent * left / x,
             color=FAINT,
             linewidth=0.7,
             linestyle=(0, (2, 2)),

@@ -41,11 +41,12 @@ def legend_of(
     styles: Mapping[str, Style],
     extra: Iterable[tuple[Artist, str]] = (),
     names: Mapping[str, str] | None = None,
+    lines: bool = True,
 ) -> Legend:
-    """A legend of estimators, their lines and markers, then what else is to be explained."""
+    """A legend of estimators, their markers and (where drawn) lines, then what else is to be explained."""
     names = short_names(styles, 40) if names is None else names
     handles: list[Artist] = [
-        Line2D([], [], color=style.color, marker=style.marker, linestyle=style.linestyle)
+        Line2D([], [], color=style.color, marker=style.marker, linestyle=style.linestyle if lines else "none")
         for style in styles.values()
     ]
     others = list(extra)

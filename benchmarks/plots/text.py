@@ -101,18 +101,13 @@ def say(column: str, value: Any) -> str:
 
 def describe(settings: dict[str, Any]) -> str:
     """Several settings in words, joined by middle dots."""
-    said = [say(c, settings[c]) for c in sorted(settings, key=_order) if not _implied(c, settings)]
+    said = [say(c, settings[c]) for c in sorted(settings, key=_order)]
     return " · ".join(word for word in said if word)
 
 
 def _order(column: str) -> int:
     order = ("problem", "latent_dim", "batch_size", "num_samples", "step")
     return order.index(column) if column in order else len(order)
-
-
-def _implied(column: str, settings: dict[str, Any]) -> bool:
-    """Whether the problem's specification says it already."""
-    return column == "latent_dim" and "latent_dim=" in str(settings.get("problem", ""))
 
 
 def constants(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

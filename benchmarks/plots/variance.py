@@ -11,7 +11,7 @@ from .panels import columns_for, split
 from .sheet import sheet
 from .style import Style, literal, styles_of, themed
 from .text import listed, short_names
-from .wide import PANELS, at_default_samples, measured, unmeasured, without_negligible
+from .wide import PANELS, at_default, measured, unmeasured
 
 METRIC = "variance"
 
@@ -29,10 +29,9 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     Panels of one problem share their axis and the order of the first. S is the smallest that the most
     estimators share.
     """
-    points, zero = without_negligible(measured(rows, "variance", [METRIC]), METRIC)
+    points, zero = at_default(measured(rows, "variance", [METRIC]), METRIC)
     if points.empty:
         return None
-    points = at_default_samples(points)
     styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 32)
     subtitle, panels = split(points, [*PANELS[:-1], "num_samples", "step"])
     most = points.groupby("problem")["estimator"].nunique().max()

@@ -17,7 +17,7 @@ from .sheet import Legend, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
 from .text import short_names
 from .variance import METRIC, unit
-from .wide import PANELS, at_default_samples, measured, without_negligible
+from .wide import PANELS, at_default, measured
 
 _MILLI = ["seconds", "seconds_low", "seconds_high"]
 _ISO = {"color": FAINT, "linewidth": 0.7, "linestyle": (0, (1, 2.5))}
@@ -30,11 +30,10 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     The step line is the Pareto front: no estimator is at once faster and less noisy than one on it. Along a
     dotted line the work-normalized variance, variance × time, is the same.
     """
-    points, zero = without_negligible(measured(rows, "variance", [METRIC, "seconds"]), METRIC)
-    points = points[points["seconds"] > 0]
+    points = measured(rows, "variance", [METRIC, "seconds"])
+    points, zero = at_default(points[points["seconds"] > 0], METRIC)
     if points.empty:
         return None
-    points = at_default_samples(points)
     points[_MILLI] *= 1000
     subtitle, panels = split(points, [*PANELS[:-1], "num_samples", "step"])
     styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 28)

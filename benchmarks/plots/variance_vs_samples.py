@@ -23,5 +23,5 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         PANELS,
         "Variance of the gradient against the number of samples",
         "samples an estimate, S",
-        slope=-1,
+        inverse="S",
     )

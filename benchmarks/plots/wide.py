@@ -122,6 +122,56 @@ def at_default_samples(points: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(kept) if kept else points
 
 
+def at_base(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that settings were swept about: `at_base_sizes`, at each problem's first and last step."""
+    steps = points.groupby(points["problem"].map(family), sort=False)["step"]
+    ends = (points["step"] == steps.transform("min")) | (points["step"] == steps.transform("max"))
+    return at_base_sizes(points[ends | points["step"].isna()])
+
+
+def at_base_sizes(points: pd.DataFrame) -> pd.DataFrame:
+    """The points at the sizes (D, B) that most cases of the problem share; several where equally common."""
+    if points.empty:
+        return points
+    points = points.assign(family=points["problem"].map(family))
+    sizes = ["family", "latent_dim", "batch_size"]
+    cases = points.drop_duplicates([key for key in KEYS if key in points])
+    count = cases.groupby(sizes, dropna=False, sort=False).size().rename("cases").reset_index()
+    count = count[count["cases"] == count.groupby("family")["cases"].transform("max")]
+    kept = points.reset_index().merge(count, on=sizes).set_index("index").sort_index()
+    return kept.drop(columns=["family", "cases"]).rename_axis(None)
+
+
+def at_default(points: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """The base of the sweeps at one S of each problem, and who is left out there for a value of about 0."""
+    shown, zero = without_negligible(points, metric)
+    shown = at_default_samples(at_base(shown)).reset_index(drop=True)
+    return shown, measured_beside(shown, points, zero)
+
+
+def measured_beside(shown: pd.DataFrame, points: pd.DataFrame, names: list[str]) -> list[str]:
+    """The estimators among ``names`` that have points at the settings shown."""
+    settings = [*PANELS, "num_samples"]
+    here = points.merge(shown[settings].drop_duplicates(), on=settings)
+    return [name for name in names if name in set(here["estimator"])]
+
+
+def parts(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A line for each part that a metric of the variance benchmark is reported for, such as a layer.
+
+    Columns are the keys, ``parameter``, the metric and ``{metric}_low``, ``_high``, ``_n``, ``_reason``, and
+    ``total``, the case's variance.
+    """
+    frame = normalized(rows)
+    frame = frame[(frame["benchmark"] == "variance") & (frame["status"] == "done") & frame["value"].notna()]
+    found = pivot(
+        frame[(frame["metric"] == metric) & (frame["parameter"] != "")], [metric], [*KEYS, "parameter"]
+    )
+    total = frame[(frame["metric"] == "variance") & (frame["parameter"] == "")]
+    total = total.drop_duplicates(KEYS, keep="last").rename(columns={"value": "total"})
+    return found.merge(total[[*KEYS, "total"]], on=KEYS, how="left")
+
+
 def family(problem: str) -> str:
     """The problem specification less its latent_dim: what stays the same when only D changes.
 

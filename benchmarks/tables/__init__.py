@@ -40,7 +40,10 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def terminal_tables(rows: pd.DataFrame) -> list[Table]:
-    """The same tables to print, each for one problem and training step, compact enough for 80 columns."""
+    """The same tables to print, each for one problem and training step, compact enough for 80 columns.
+
+    Of sweeps only the settings that they were made about, at the first and the last step.
+    """
     return [
         table
         for benchmark in BENCHMARKS

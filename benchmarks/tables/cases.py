@@ -8,20 +8,26 @@ import pandas as pd
 
 from ..plots.seeds import mean_interval
 from ..plots.text import clean
-from ..plots.wide import KEYS, PANELS, ordered, pivot, select
+from ..plots.wide import KEYS, PANELS, ordered, parts, pivot, select
 
 _TIMELESS = [key for key in KEYS if key != "step"]
 # metric -> whether it comes with an interval
 _VARIANCE = {
     "variance": True,
-    "gradient_norm": False,
-    "snr": False,
+    "gradient_norm": True,
+    "snr": True,
+    "cosine": True,
+    "kurtosis": False,
+    "minibatch_variance": True,
+    "heldout_gap": False,
     "bias": False,
     "bias_bound": False,
     "seconds": True,
     "evaluations": False,
     "work_normalized_variance": True,
 }
+_BREAKDOWN = ("snr", "cosine", "kurtosis", "minibatch_variance", "heldout_gap")
+_PARTS = ("eta_variance", "variance_by_layer")
 _THROUGHPUT = {"steps_per_second": True, "gradients_per_second": True, "peak_memory": False}
 _OVER_SEEDS = ("heldout_objective", "train_objective", "heldout_log_likelihood", "seconds")
 _ENDS = ("", "_low", "_high")
@@ -37,6 +43,31 @@ def variance_cases(rows: pd.DataFrame) -> pd.DataFrame:
     product = wide["variance"] * wide["seconds"]
     wide["work_normalized_variance"] = wide["work_normalized_variance"].fillna(product)
     return _best_first(wide.merge(_notes(frame, KEYS), on=KEYS, how="left"), "variance")
+
+
+def breakdown_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the variance consists of and how it compares with the signal, one line a case.
+
+    The least noisy comes first. A metric m reported by part has a column ``m[part]`` for each, such as
+    ``eta_variance[mean]``.
+    """
+    metrics = {"variance": False} | {name: _VARIANCE[name] for name in _BREAKDOWN}
+    table = _chosen(pivot(select(rows, "variance"), list(metrics)), metrics, n="replicates")
+    table = table[table[list(_BREAKDOWN)].notna().any(axis=1)]
+    for metric in _PARTS:
+        found = parts(rows, metric)
+        for part, of_part in found.groupby("parameter", sort=False):
+            one = of_part[[*KEYS, metric]].rename(columns={metric: f"{metric}[{part}]"})
+            table = table.merge(one, on=KEYS, how="left")
+    return _best_first(table.assign(note=""), "variance")
+
+
+def ratio_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of a case's variance to that of the estimator ``relative_to``, the smallest first."""
+    found = parts(rows, "variance_ratio").rename(columns={"parameter": "relative_to"})
+    metrics = {"variance_ratio": True}
+    table = _chosen(found, metrics, n="replicates").assign(relative_to=found["relative_to"])
+    return _best_first(table.assign(note=found["variance_ratio_reason"]), "variance_ratio")
 
 
 def convergence_cases(rows: pd.DataFrame) -> pd.DataFrame:

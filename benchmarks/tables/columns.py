@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..plots.text import interval, number, percent
 from ..plots.wide import NEGLIGIBLE
-from .cases import convergence_cases, throughput_cases, variance_cases
+from .cases import breakdown_cases, convergence_cases, ratio_cases, throughput_cases, variance_cases
 
 Cell = Callable[[Mapping[str, Any]], str]
 
@@ -65,6 +65,28 @@ def _interval(metric: str) -> Cell:
     return lambda case: interval(case[metric], case[f"{metric}_low"], case[f"{metric}_high"])
 
 
+def _shares(case: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """part -> its share of what all parts of a metric add up to, in their order."""
+    start = f"{metric}["
+    found = {k[len(start) : -1]: case[k] for k in case if k.startswith(start) and not pd.isna(case[k])}
+    total = sum(found.values())
+    return {part: value / total for part, value in found.items()} if total > 0 else {}
+
+
+def _parts_of_eta(case: Mapping[str, Any]) -> str:
+    return ", ".join(f"{part} {percent(share)}" for part, share in _shares(case, "eta_variance").items())
+
+
+def _first_part_of_eta(case: Mapping[str, Any]) -> str:
+    return _parts_of_eta(case).partition(", ")[0]
+
+
+def _largest_layer(case: Mapping[str, Any]) -> str:
+    shares = _shares(case, "variance_by_layer")
+    largest = max(shares, key=lambda layer: shares[layer], default="")
+    return f"{largest} {percent(shares[largest])}" if shares else ""
+
+
 def _seeds(case: Mapping[str, Any]) -> str:
     """How many seeds, and how many of them did not diverge."""
     if not case["seeds"]:
@@ -82,6 +104,12 @@ def _without_rounding_errors(cases: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _without_deterministic(cases: pd.DataFrame) -> pd.DataFrame:
+    """A deterministic estimator has no noise to break down."""
+    largest = cases.groupby("problem")["variance"].transform("max")
+    return cases[cases["variance"] > NEGLIGIBLE * largest]
+
+
 BENCHMARKS = (
     Benchmark(
         "variance",
@@ -89,16 +117,50 @@ BENCHMARKS = (
         variance_cases,
         (
             Column("variance", _interval("variance")),
-            Column("SNR", _number("snr"), terminal=False),
             Column("bias ≤", lambda case: percent(case["bias_bound"])),
             Column("ms", _number("seconds", scale=1000)),
             Column("evaluations", count("evaluations"), terminal=False),
             Column("var × ms", _number("work_normalized_variance", scale=1000)),
         ),
-        "Variance: tr Cov(ĝ) of the batch-mean gradient, with its 95% interval. SNR: signal-to-noise ratio, "
-        "debiased. Bias: upper bound at 99% confidence, relative to the norm of the gradient. Time and "
-        "evaluations of log p(x|z) per datum: of one training-step gradient.",
+        "Variance: tr Cov(ĝ) of the batch-mean gradient, with its 95% interval. Bias: upper bound at 99% "
+        "confidence, relative to the norm of the gradient. Time and evaluations of log p(x|z) per datum: of "
+        "one training-step gradient.",
         _without_rounding_errors,
+    ),
+    Benchmark(
+        "breakdown",
+        "Signal and noise",
+        breakdown_cases,
+        (
+            Column("SNR", _interval("snr"), terminal=False),
+            Column("SNR", _number("snr"), page=False),
+            Column("cosine", _interval("cosine"), terminal=False),
+            Column("cosine", _number("cosine"), page=False),
+            Column("kurtosis", _number("kurtosis")),
+            Column("minibatch variance", _interval("minibatch_variance"), terminal=False),
+            Column("minibatch", _number("minibatch_variance"), page=False),
+            Column("parts of η", _parts_of_eta, terminal=False, number=False),
+            Column("of η", _first_part_of_eta, page=False),
+            Column("largest layer", _largest_layer, terminal=False, number=False),
+            Column("gap (nats)", _number("heldout_gap"), terminal=False),
+        ),
+        "SNR: signal-to-noise ratio ‖E ĝ‖ / √variance, debiased. Cosine: mean, of one estimate and the true "
+        "gradient. Kurtosis: of the contributions to the variance, 3 for a Gaussian. Minibatch variance: of "
+        "the true batch-mean gradient over the choice of the batch. Parts of η and largest layer: shares of "
+        "the variance in η-space and of the total. Gap: of the held-out objective to the best of the "
+        "trajectory.",
+        _without_deterministic,
+    ),
+    Benchmark(
+        "ratios",
+        "Ratios of variances",
+        ratio_cases,
+        (
+            Column("ratio", _interval("variance_ratio")),
+            Column("to", word("relative_to"), number=False),
+        ),
+        "Variance over that of the estimator named, with its 95% interval, by common random numbers where "
+        "the two can share draws.",
     ),
     Benchmark(
         "convergence",

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..plots.panels import split
 from ..plots.text import constants, describe, shorten
-from ..plots.wide import PANELS
+from ..plots.wide import PANELS, at_base, family
 from .columns import Benchmark, Column, count, word
 
 _INSIDE = {
@@ -21,8 +21,10 @@ _INSIDE = {
 
 
 def printable(benchmark: Benchmark, cases: pd.DataFrame) -> list[Table]:
-    """A table for each problem and training step, with the notes below it."""
-    _, panels = split(benchmark.readable(cases), [setting for setting in PANELS if setting in cases])
+    """A table for each problem and training step, with the notes below it; of sweeps, their base alone."""
+    cases = benchmark.readable(cases)
+    cases = at_base(cases) if "step" in cases else cases
+    _, panels = split(cases, [setting for setting in PANELS if setting in cases])
     return [_table(benchmark, panel.points) for panel in panels]
 
 
@@ -36,6 +38,8 @@ def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
     cases = cases[measured] if any(measured) else cases  # of a case that never ran, the note is all there is
     shared = constants(cases, [*(s for s in PANELS if s in cases), *_INSIDE])
     inside = [column for setting, column in _INSIDE.items() if setting not in shared]
+    if "latent_dim" in shared and "problem" in shared:
+        shared["problem"] = family(shared["problem"])
     lines = cases.to_dict("records")
     title = _title(benchmark, shared)
     table = Table(

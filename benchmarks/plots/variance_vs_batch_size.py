@@ -1,0 +1,27 @@
+"""How the variance falls with the number of data in a batch."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .scaling import draw_against
+from .style import themed
+from .variance import METRIC
+from .wide import PANELS, at_default_samples, measured, without_negligible
+
+
+@themed
+def draw(rows: pd.DataFrame) -> Figure | None:
+    """Variance against B at one S, log–log, for the problems of which more than one B was measured."""
+    points, zero = without_negligible(measured(rows, "variance", [METRIC]), METRIC)
+    return draw_against(
+        rows,
+        at_default_samples(points),
+        zero,
+        "batch_size",
+        [column for column in PANELS if column != "batch_size"] + ["num_samples"],
+        "Variance of the gradient against the batch size",
+        "data a batch, B",
+        inverse="B",
+    )
