@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance
-from elbograd.benchmarks.spectrum import largest_eigenvalue
 from elbograd.benchmarks.placement import first_batch
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.references import measure_bias, reference_gradient
+from elbograd.benchmarks.spectrum import largest_eigenvalue
 from elbograd.estimators import create
 from elbograd.estimators.reparameterization import Reparameterization
 
