@@ -8,7 +8,7 @@ from typing import Protocol
 from .statistics import MAX_SKEWNESS, Moments
 
 MAX_REPLICATES = 100_000_000
-_PILOT = 512
+_PILOT = 256
 _SAFETY = 1.1
 _FINAL_SKEWNESS = MAX_SKEWNESS / 2
 
