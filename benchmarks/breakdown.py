@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +11,7 @@ from .factorized import FactorizedRoute
 from .groups import eta_parts, layers_of
 from .jacobians import push_forward
 from .moments import Shares, bessel, central_moments, square_trace, times
-from .statistics import Moments
+from .statistics import Moments, mean_moments
 
 
 def by_parameter(route: FactorizedRoute) -> dict[str, Moments]:
@@ -79,11 +78,4 @@ def minibatch_variance(route: FactorizedRoute) -> Moments | None:
     # Less the noise in distance_i: (1 − 2/B) t_i + (1/B²) Σ t, with t_i = tr(K_i C_i)/n.
     distance = distance - (1 - 2 / batch) * noise - noise.sum() / batch**2
     u = distance * bessel(batch) / batch
-    spread, third, _ = central_moments(u)
-    if not u.mean() > 0:
-        return None
-    error = math.sqrt(float(spread) / batch)
-    if not error > 0:
-        return Moments(float(u.mean()), 0.0, 0.0, batch)
-    skewness = float(third) / batch**2 / error**3
-    return Moments(float(u.mean()), error, skewness, batch, dof=batch - 1)
+    return mean_moments(u.cpu().numpy()) if u.mean() > 0 else None
