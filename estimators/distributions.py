@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from . import gaussians
 from .errors import UsageError
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
@@ -38,20 +38,19 @@ def draw(q: Distribution, num_samples: int) -> Tensor:
     which synchronizes a GPU.
     """
     with torch.no_grad():
-        shape = torch.Size((num_samples,))
-        return q.rsample(shape) if q.has_rsample else q.sample(shape)
+        return rsample(q, num_samples) if q.has_rsample else q.sample(torch.Size((num_samples,)))
+
+
+def rsample(q: Distribution, num_samples: int) -> Tensor:
+    """Draw z (S, *batch, *event), differentiable in q's parameters."""
+    if gaussians.is_diagonal_gaussian(q):
+        return gaussians.rsample(q, num_samples)
+    return q.rsample(torch.Size((num_samples,)))
 
 
 def log_prob(q: Distribution, z: Tensor) -> Tensor:
     """log q(z), (S, *batch), for z (S, *batch, *event)."""
-    if not _diagonal_gaussian(q):
-        return q.log_prob(z)
-    # Half the operations of torch's own, which a small training step feels.
-    loc, scale = q.base_dist.loc, q.base_dist.scale  # type: ignore[attr-defined]
-    standardized = (z - loc) / scale
-    halves = torch.addcmul(scale.log(), standardized, standardized, value=0.5)
-    event = tuple(range(-len(q.event_shape), 0))
-    return -halves.sum(event) - 0.5 * math.log(2 * math.pi) * q.event_shape.numel()
+    return gaussians.log_prob(q, z) if gaussians.is_diagonal_gaussian(q) else q.log_prob(z)
 
 
 def describe(q: Distribution) -> str:
@@ -128,17 +127,11 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
             f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
             f"Independent(prior, 1) makes the last batch dimension part of the event"
         )
-    if _diagonal_gaussian(q) and _diagonal_gaussian(prior):
-        # The pair of all VAEs, without the copies of an expanded prior.
-        kl = td.kl_divergence(q.base_dist, prior.base_dist)  # type: ignore[attr-defined]
-        return kl.sum(tuple(range(-len(q.event_shape), 0)))
+    if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
+        return gaussians.kl(q, prior)
     if prior.batch_shape != q.batch_shape:
         prior = prior.expand(q.batch_shape)
     try:
         return td.kl_divergence(q, prior)
     except NotImplementedError:
         return None
-
-
-def _diagonal_gaussian(q: Distribution) -> bool:
-    return type(q) is td.Independent and type(q.base_dist) is td.Normal and len(q.event_shape) > 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import describe
+from .distributions import describe, rsample
 from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
 
@@ -48,6 +47,6 @@ class Reparameterization(Estimator):
         return super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = q.rsample(torch.Size((num_samples,)))
+        z = rsample(q, num_samples)
         elbo = integrand(q, target, z, self.kl).mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)

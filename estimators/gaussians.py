@@ -1,0 +1,51 @@
+"""The diagonal Gaussian of most VAEs in fewer operations than torch's own, which a small training step feels.
+
+Values and draws are torch's: the same numbers under the same seed, up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import Distribution
+
+
+def is_diagonal_gaussian(q: Distribution) -> bool:
+    """Whether q is an `Independent` `Normal`, and neither of a class derived from these."""
+    return type(q) is td.Independent and type(q.base_dist) is td.Normal and len(q.event_shape) > 0
+
+
+def rsample(q: Distribution, num_samples: int) -> Tensor:
+    """Draw z = μ + σ ε, (S, *batch, *event)."""
+    loc, scale = _parameters(q)
+    return torch.addcmul(
+        loc, scale, torch.randn((num_samples, *loc.shape), dtype=loc.dtype, device=loc.device)
+    )
+
+
+def log_prob(q: Distribution, z: Tensor) -> Tensor:
+    """log q(z), (S, *batch), for z (S, *batch, *event)."""
+    loc, scale = _parameters(q)
+    standardized = (z - loc) / scale
+    halves = torch.addcmul(scale.log(), standardized, standardized, value=0.5)
+    return -halves.sum(_event(q)) - 0.5 * math.log(2 * math.pi) * q.event_shape.numel()
+
+
+def kl(q: Distribution, prior: Distribution) -> Tensor:
+    """KL(q || prior), (*batch); the prior's batch shape broadcasts against q's."""
+    (loc, scale), (prior_loc, prior_scale) = _parameters(q), _parameters(prior)
+    ratio, distance = scale / prior_scale, (loc - prior_loc) / prior_scale
+    squares = torch.addcmul(distance * distance, ratio, ratio)
+    return torch.sub(squares, ratio.log(), alpha=2).sum(_event(q)).sub(q.event_shape.numel()).mul(0.5)
+
+
+def _parameters(q: Distribution) -> tuple[Tensor, Tensor]:
+    base = q.base_dist  # type: ignore[attr-defined]
+    return base.loc, base.scale
+
+
+def _event(q: Distribution) -> tuple[int, ...]:
+    return tuple(range(-len(q.event_shape), 0))
