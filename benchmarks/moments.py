@@ -202,8 +202,10 @@ class Shares(NamedTuple):
 
     def summarize(self, n: int) -> Moments:
         """The variance that the data make together, from n replicates, with what its interval needs."""
-        return summarize_data(*torch.stack(self).cpu().numpy(), n)
+        value, spread, third, fourth, tau = torch.stack(self).cpu().numpy()
+        return summarize_data(value, spread, third, fourth, tau, n)
 
     def summarize_each(self, n: int) -> list[Moments]:
         """The same for each datum alone."""
-        return [summarize_data(*one, n) for one in torch.stack(self, -1).cpu().numpy()]
+        each = torch.stack(self, -1).tolist()
+        return [summarize_data(v, s, m3, m4, tau, n) for v, s, m3, m4, tau in each]
