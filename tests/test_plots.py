@@ -371,6 +371,21 @@ def test_training_has_the_initialization_left_of_the_logarithm_and_the_gap_below
     assert {label for label in BUILTINS if markers(cosine, label)} == set(BUILTINS) - {"exact"}
 
 
+def test_a_sweep_is_drawn_at_its_own_samples_though_all_estimators_have_fewer_as_well() -> None:
+    names = ["reparameterization", "score-function"]
+    rows = variance_rows(names, samples=(1, 4)) + variance_rows(names, samples=(4,), steps=(100,))
+    rows += variance_rows(names, batch_size=16, samples=(4,), steps=(2000,))
+    rows += variance_rows(names, problem="vae[latent_dim=2]", latent_dim=2, samples=(4,), steps=(2000,))
+    for figure in ("variance-vs-batch-size", "variance-vs-latent-dim", "variance-along-training"):
+        drawn = draw(figure, rows)
+        assert drawn is not None, figure
+        assert drawn.axes
+    training = draw("variance-along-training", rows)
+    assert training is not None
+    line = next(k for k in training.axes[0].get_lines() if k.get_label() == "reparameterization line")
+    assert len(line.get_xdata()) == 3
+
+
 def test_a_swept_size_has_a_figure_of_its_own_and_no_panel_in_the_others() -> None:
     base = variance_rows(samples=(1, 4))
     swept = variance_rows(batch_size=16, samples=(4,), steps=(2000,))

@@ -17,7 +17,7 @@ from .sheet import legend_of, sheet
 from .style import INK, Dashes, Style, literal, styles_of, themed
 from .text import number
 from .variance import METRIC, unit
-from .wide import PANELS, at_base_sizes, at_default_samples, measured, measured_beside, without_negligible
+from .wide import PANELS, at_base_sizes, at_swept_samples, measured, measured_beside, without_negligible
 
 COSINE, MINIBATCH, GAP = "cosine", "minibatch_variance", "heldout_gap"
 _BY = [*(column for column in PANELS if column != "step"), "num_samples"]
@@ -33,7 +33,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     """
     every = measured(rows, "variance", [METRIC, COSINE, MINIBATCH, GAP])
     points, zero = without_negligible(every, METRIC)
-    points = at_default_samples(at_base_sizes(points))
+    points = at_swept_samples(at_base_sizes(points), "step")
     if points.empty:
         return None
     points = points[points.groupby(_BY, dropna=False)["step"].transform("nunique") > 1].reset_index(drop=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from .scaling import draw_against
 from .style import themed
 from .variance import METRIC
-from .wide import PANELS, at_default_samples, measured, without_negligible
+from .wide import PANELS, at_swept_samples, measured, without_negligible
 
 
 @themed
@@ -17,7 +17,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     points, zero = without_negligible(measured(rows, "variance", [METRIC]), METRIC)
     return draw_against(
         rows,
-        at_default_samples(points),
+        at_swept_samples(points, "batch_size"),
         zero,
         "batch_size",
         [column for column in PANELS if column != "batch_size"] + ["num_samples"],

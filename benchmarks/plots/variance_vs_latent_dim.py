@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from .scaling import draw_against
 from .style import themed
 from .variance import METRIC
-from .wide import PANELS, at_default_samples, family, measured, without_negligible
+from .wide import PANELS, at_swept_samples, family, measured, without_negligible
 
 
 @themed
@@ -18,7 +18,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     points = points.assign(problem=points["problem"].map(family))
     return draw_against(
         rows,
-        at_default_samples(points),
+        at_swept_samples(points, "latent_dim"),
         zero,
         "latent_dim",
         [column for column in PANELS if column != "latent_dim"] + ["num_samples"],

@@ -122,6 +122,16 @@ def at_default_samples(points: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(kept) if kept else points
 
 
+def at_swept_samples(points: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """Of each problem the points at one S: that at which ``setting`` was swept, else `at_default_samples`."""
+    kept = []
+    for _, of_problem in points.groupby("problem", sort=False):
+        values = of_problem.groupby("num_samples", dropna=False)[setting].nunique()
+        most = values[values == values.max()].index
+        kept.append(at_default_samples(of_problem[of_problem["num_samples"].isin(most)]))
+    return pd.concat(kept) if kept else points
+
+
 def at_base(points: pd.DataFrame) -> pd.DataFrame:
     """The points that settings were swept about: `at_base_sizes`, at each problem's first and last step."""
     steps = points.groupby(points["problem"].map(family), sort=False)["step"]
