@@ -1,4 +1,4 @@
-"""Measuring ELBO-gradient estimators: variance, bias, convergence and throughput.
+"""Measuring ELBO-gradient estimators: variance, bias, correctness, convergence and throughput.
 
 Importing this package does not import torch; the first use of a name does.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .store import load_results
 
 if TYPE_CHECKING:
+    from .certification.certify import certify
+    from .certification.result import Certificate
     from .convergence import TrainResult, train
     from .paired import measure_ratio
     from .ratios import Ratio
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from .variance import VarianceResult, measure_variance
 
 _LAZY = {
+    "Certificate": "certification.result",
+    "certify": "certification.certify",
     "TrainResult": "convergence",
     "train": "convergence",
     "Ratio": "ratios",
@@ -29,10 +33,12 @@ _LAZY = {
 }
 
 __all__ = [
+    "Certificate",
     "Ratio",
     "ThroughputResult",
     "TrainResult",
     "VarianceResult",
+    "certify",
     "load_results",
     "measure_ratio",
     "measure_throughput",

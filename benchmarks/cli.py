@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ..estimators.errors import UsageError
-from .options import Benchmark, Common, Convergence, Throughput, Variance, quick
+from .options import Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
 from .suite import Run, run
 
 app = typer.Typer(
@@ -163,6 +163,11 @@ _OPTIONS = {
     "compare": _text(
         str | None, "--compare", metavar="FILE", help="An earlier run's throughput.json to compare with."
     ),
+    "confidence": _real(float, "--confidence", help="Of the bias bound."),
+    "tolerance": _real(float, "--tolerance", help="Relative bias that the bound must reach, e.g. 0.01."),
+    "budget": _real(
+        float | None, "--budget", help="Seconds an estimator, in place of a fixed amount of work."
+    ),
     "batch_size": _repeatable(
         "--batch-size",
         metavar="N[,N]",
@@ -297,6 +302,12 @@ def convergence(given: _Given) -> Sequence[Benchmark]:
 def throughput(given: _Given) -> Sequence[Benchmark]:
     """Time training steps and gradients, through pytest-benchmark."""
     return [Throughput(**given)]
+
+
+@_benchmark(Certify, only=("estimator", "problem", "confidence", "tolerance", "budget", "seed", "device"))
+def certify(given: _Given) -> Sequence[Benchmark]:
+    """Test estimators' claims against exact answers, and bound their bias."""
+    return [Certify(**given)]
 
 
 def _of_own_problem(given: _Given) -> _Given:

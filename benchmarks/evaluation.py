@@ -46,7 +46,7 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     if warmup is None:
         warmup = _WARMUP_STEPS if has_moving_state(estimator) else 0
     with frozen(problem.decoder):
-        _warm_up(problem, estimator, eta, target, num_samples, warmup)
+        warm_up(problem, estimator, eta, target, num_samples, warmup)
     estimator.eval()
 
 
@@ -64,9 +64,10 @@ def has_moving_state(estimator: Estimator) -> bool:
     return type(estimator).update is not Estimator.update or any(True for _ in estimator.parameters())
 
 
-def _warm_up(
+def warm_up(
     problem: Problem, estimator: Estimator, eta: Tensor, target: Target, num_samples: int, steps: int
 ) -> None:
+    """Move the estimator's state for some steps at fixed eta (B, P), which is what it then knows."""
     estimator.train()
     own = [p for p in estimator.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(own, lr=_WARMUP_LEARNING_RATE) if own else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 
 from ..estimators.errors import UsageError
 from ..estimators.registry import create
+from .certification.cell import Settings
+from .certification.certify import builder, certify_contract, certify_problem
 from .checkpoints import given_heldout_gap, given_problem_at, heldout_gap, problem_at
 from .convergence import train, tune_learning_rate
 from .cost import seconds_per_gradient
@@ -21,6 +24,7 @@ from .grid import Case, label_of_text
 from .paired import measure_ratio
 from .placement import check_dtype, default_batch_size, first_batch, place
 from .problems.protocol import Problem
+from .problems.registry import REGISTRY, load_problem
 from .references import Reference, measure_bias, reference_gradient
 from .schema import row
 from .statistics import product_interval
@@ -33,14 +37,14 @@ def execute(case: Case, folder: Path | None = None) -> list[dict[str, Any]]:
     """Measure a case.
 
     Args:
-        case: of the variance or the convergence benchmark.
+        case: of any benchmark but throughput.
         folder: of the run, for checkpoints.
 
     Raises:
         UsageError: the case asks for what is not supported.
         EstimatorError: the estimator broke the protocol.
     """
-    measure = {"variance": _variance, "convergence": _convergence}[case.benchmark]
+    measure = {"variance": _variance, "convergence": _convergence, "certify": _certify}[case.benchmark]
     return case.complete(measure(case, folder))
 
 
@@ -193,10 +197,25 @@ def _convergence(case: Case, folder: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _certify(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+    given = case.settings
+    settings = Settings(
+        confidence=given["confidence"],
+        tolerance=given["tolerance"],
+        confirm_level=given["confirm_level"],
+        seed=case.seed,
+        seconds=math.inf if given["seconds"] is None else given["seconds"],
+    )
+    build = builder(case.estimator)
+    if not case.problem:
+        return certify_contract(build, settings).rows()
+    problem = place(load_problem(case.problem), device=case.device)
+    return certify_problem(build, problem, label_of_text(case.problem), settings).rows()
+
+
 def _fresh(problem: str, seed: int) -> Problem:
     """The problem, with initial weights of its own for each seed where it has a seed to set."""
     from ..estimators.specification import parse
-    from .problems.registry import REGISTRY, load_problem
 
     given = parse(problem).parameters
     if "seed" not in given and REGISTRY.accepts(problem, "seed"):

@@ -21,10 +21,10 @@ class Case:
     """One thing to measure.
 
     Attributes:
-        benchmark: "variance", "convergence" or "throughput".
-        problem: its specification.
+        benchmark: "variance", "convergence", "throughput" or "certify".
+        problem: its specification; "" for the conformance suite, which has problems of its own.
         estimator: its specification.
-        num_samples: S.
+        num_samples: S; certification tries several from it on.
         batch_size: B; None for the problem's default.
         seed: base seed.
         device: where.
@@ -51,6 +51,9 @@ class Case:
     @property
     def title(self) -> str:
         """What a progress line shows."""
+        if self.benchmark == "certify":
+            what = label_of_text(self.problem) if self.problem else "conformance suite"
+            return f"{label_of_text(self.estimator)}, {what}"
         step = self.settings.get("step")
         where = "" if step is None else f" at step {step}"
         batch = "" if self.batch_size is None else f", B={self.batch_size}"
@@ -62,7 +65,7 @@ class Case:
         known = {
             "case": self.id,
             "benchmark": self.benchmark,
-            "problem": label_of_text(self.problem),
+            "problem": self.problem and label_of_text(self.problem),
             "estimator": label_of_text(self.estimator),
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
@@ -75,7 +78,8 @@ class Case:
 
     def complete(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Measured rows with what identifies the case filled in."""
-        labels = {"problem": label_of_text(self.problem), "estimator": label_of_text(self.estimator)}
+        problem = self.problem and label_of_text(self.problem)
+        labels = {"problem": problem, "estimator": label_of_text(self.estimator)}
         return [{**r, **labels, "case": self.id, "parameters": self._settings_with(r)} for r in rows]
 
     def _settings_with(self, measured: dict[str, Any]) -> str:

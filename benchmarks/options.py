@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..estimators.errors import UsageError
-from ..estimators.registry import BUILTIN_NAMES
+from ..estimators.registry import BUILTIN_NAMES, DEFAULT_NAMES
+from .certification.levels import check_range, confirm_level
+from .certification.problems import ORACLE_PROBLEMS
 from .grid import Case, specifications, with_latent_dim
 
 #: Seeds of repetitions are added to the base seed, and must all fit into 64 bits.
@@ -36,7 +38,7 @@ class Common:
         """One case for every estimator."""
         return [
             Case(benchmark, problem, e, num_samples, batch_size, self.seed, self.device, self.dtype, settings)
-            for e in specifications(self.estimator or BUILTIN_NAMES, "estimator")
+            for e in specifications(self.estimator or DEFAULT_NAMES, "estimator")
         ]
 
     @property
@@ -222,7 +224,41 @@ class Throughput(Common):
         ]
 
 
-Benchmark = Variance | Convergence | Throughput
+@dataclass(frozen=True)
+class Certify(Common):
+    """Options of certification.
+
+    Attributes:
+        confidence: of the bias bound.
+        tolerance: relative bias that the bound must reach.
+        budget: seconds an estimator; None for a fixed amount of work.
+    """
+
+    problem: tuple[str, ...] = ORACLE_PROBLEMS
+    confidence: float = 0.99
+    tolerance: float = 0.02
+    budget: float | None = None
+
+    def grid(self) -> list[Case]:
+        """For every estimator the conformance suite (without a problem), and every problem."""
+        self.check()
+        check_range(self.confidence, self.tolerance, self.budget)
+        problems = specifications(self.problem, "problem")
+        estimators = specifications(self.estimator or BUILTIN_NAMES, "estimator")
+        settings = {
+            "confidence": self.confidence,
+            "tolerance": self.tolerance,
+            "seconds": None if self.budget is None else self.budget / len(problems),
+            "confirm_level": confirm_level(len(problems), len(estimators)),
+        }
+        return [
+            Case("certify", problem, estimator, 1, None, self.seed, self.device, "float64", settings)
+            for estimator in estimators
+            for problem in ("", *problems)
+        ]
+
+
+Benchmark = Variance | Convergence | Throughput | Certify
 
 
 def at_least(option: str, least: int, *values: int | None) -> None:
@@ -250,4 +286,6 @@ def quick(options: Benchmark) -> Benchmark:
             tuning_steps=20,
             learning_rate=options.learning_rate[:1],
         )
+    if isinstance(options, Certify):
+        return replace(options, problem=options.problem[:1], tolerance=max(options.tolerance, 0.05))
     return replace(options, seconds=min(options.seconds, 0.05))

@@ -41,13 +41,14 @@ def make_plan(cases: Sequence[Case], chosen: Sequence[str]) -> Plan:
         check_dtype(dtype)
     estimators = {name: create(name) for name in {case.estimator for case in cases}}
     posteriors = {
-        key: _posterior_and_target(*key) for key in {(case.problem, case.batch_size) for case in cases}
+        key: _posterior_and_target(*key)
+        for key in {(case.problem, case.batch_size) for case in cases if case.problem}
     }
     possible, skipped = [], []
     for case in cases:
-        reason = _why_not(
-            estimators[case.estimator], *posteriors[case.problem, case.batch_size], case.num_samples
-        )
+        estimator = estimators[case.estimator]
+        given = posteriors.get((case.problem, case.batch_size))
+        reason = None if given is None else _why_not(estimator, *given, _num_samples(case, estimator))
         if reason is None:
             possible.append(case)
         else:
@@ -62,7 +63,7 @@ def _check_chosen(
     chosen: Sequence[str], possible: Sequence[Case], skipped: Sequence[tuple[Case, str]]
 ) -> None:
     for estimator in chosen:
-        if not any(case.estimator == estimator for case in possible):
+        if not any(case.estimator == estimator and case.problem for case in possible):
             refused = next(item for item in skipped if item[0].estimator == estimator)
             raise UsageError(_describe(*refused))
 
@@ -83,6 +84,12 @@ def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distrib
         what = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(f"problem {label_of_text(problem)} does not work: {what}") from error
     return q, target
+
+
+def _num_samples(case: Case, estimator: Estimator) -> int:
+    if case.benchmark != "certify" or not isinstance(estimator.min_samples, int):
+        return case.num_samples
+    return max(case.num_samples, estimator.min_samples)
 
 
 def _why_not(estimator: Estimator, q: Distribution, target: Target, num_samples: int) -> str | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..estimators.plugins import load_plugin, one_line
+from .certification.result import outcome
 from .grid import Case
 from .plan import Plan
 from .progress import CaseProgress
 from .store import RunFolder
 
-_HEADLINE = {"variance": "variance", "convergence": "heldout_objective"}
+_HEADLINE = {"variance": "variance", "convergence": "heldout_objective", "certify": "check"}
 
 
 def run_plan(plan: Plan, folder: RunFolder, *, jobs: int = 1, plugins: Sequence[str] = ()) -> bool:
@@ -90,6 +91,8 @@ def _outcome(case: Case, rows: Sequence[dict[str, Any]]) -> str:
     failed = next((r for r in rows if r["status"] == "failed"), None)
     if failed is not None:
         return f"failed: {failed['reason']}"
+    if case.benchmark == "certify":
+        return outcome(rows)
     metric = _HEADLINE[case.benchmark]
     headline = [r for r in rows if r["metric"] == metric and r["parameter"] == ""]
     final = [r for r in headline if r["step"] == headline[-1]["step"]]  # one a seed

@@ -11,7 +11,7 @@ COLUMNS: dict[str, tuple[type, Any, str]] = {
     "schema_version": (int, SCHEMA_VERSION, "version of this table"),
     "run": (str, "", "name of the run folder"),
     "case": (str, "", "stable identifier of the case within any run"),
-    "benchmark": (str, "", "variance, convergence or throughput"),
+    "benchmark": (str, "", "variance, convergence, throughput, certify or reproduce"),
     "problem": (str, "", "problem specification"),
     "estimator": (str, "", "estimator specification"),
     "parameters": (str, "{}", "the case's other settings, as JSON"),

@@ -104,9 +104,9 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
         console.print(table)
     failed = rows[rows["status"] == "failed"].drop_duplicates("case")
     for _, row in failed.iterrows():
-        console.print(
-            f"failed: {row['estimator']} on {row['problem']}: {row['reason']}", markup=False, highlight=False
-        )
+        where = " on ".join(filter(None, [row["estimator"], row["problem"]]))
+        check = f"{row['parameter']}: " if row["metric"] == "check" else ""
+        console.print(f"failed: {where}: {check}{row['reason']}", markup=False, highlight=False)
     pictures = sum(f.suffix == ".png" for f in figures)
     print(f"{pictures} figures in {folder / 'figures'}, all tables in {folder / 'tables' / 'tables.md'}")
 

@@ -74,6 +74,8 @@ class Estimator(nn.Module):
             within one objective only.
         min_samples: the smallest S.
         requires_iid_draws: wrong under antithetic or quasi-random draws.
+        draws: how the samples of one estimate are drawn: "iid", "antithetic" (in pairs that mirror each
+            other about q's centre) or "sobol" (randomized quasi-Monte Carlo).
         derivatives: order of the derivatives of log_likelihood in z that are used (0, 1, 2).
         relaxes_target: evaluates log_likelihood off q's support.
         deterministic: draws nothing, so every call gives the same answer.
@@ -84,6 +86,7 @@ class Estimator(nn.Module):
     objective: str = "elbo"
     min_samples: int = 1
     requires_iid_draws: bool = False
+    draws: str = "iid"
     derivatives: int = 0
     relaxes_target: bool = False
     deterministic: bool = False

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributions as td
 from torch.distributions import constraints
 
 from .base import Estimate, Estimator, Target
 from .toy_problems import FAMILIES, ToyProblem, alien_cases
 from .trial import (
     TOLERANCE,
+    NotApplicable,
     Outcome,
     Trial,
     evaluate,
@@ -42,6 +44,8 @@ def claims(estimator: Estimator) -> None:
     for name in ("objective", "label"):
         value = getattr(estimator, name)
         expect(isinstance(value, str) and value != "", f"{name} is {value!r}, not a name")
+    kinds = ("iid", "antithetic", "sobol")
+    expect(estimator.draws in kinds, f"draws is {estimator.draws!r}, not one of {', '.join(kinds)}")
     smallest, order = estimator.min_samples, estimator.derivatives
     expect(type(smallest) is int and smallest >= 1, f"min_samples is {smallest!r}, not a positive int")
     expect(type(order) is int and order in (0, 1, 2), f"derivatives is {order!r}, not 0, 1 or 2")
@@ -267,6 +271,30 @@ def support(trial: Trial) -> None:
         all(bool(inside.check(z).all()) for z in seen),
         "log_likelihood is evaluated off q's support; declare relaxes_target = True if that is meant",
     )
+
+
+def antithetic(trial: Trial) -> None:
+    """With ``draws = "antithetic"``, what is even about q's mean adds nothing to the gradient in it.
+
+    Where f(m + e) = f(m − e), the two samples of a pair cancel in the location's gradient exactly, for the
+    score function and for pathwise gradients alike. Pairs that are none are unbiased and show only here.
+    """
+    problem = trial.family.problem((_REPLICATES,))
+    q = problem.q
+    if not isinstance(q, td.Independent) or not isinstance(q.base_dist, td.Normal):
+        raise NotApplicable("mirrored pairs are checked under a Gaussian")
+    centre = q.mean.detach()
+    target = Target(lambda z: -(z - centre).sum(-1).square() - (z - centre).square().sum(-1).cos())
+    estimator = trial.fresh()
+    even = [s for s in range(2, 2 + 2 * len(trial.sizes)) if s % 2 == 0 and s >= estimator.min_samples]
+    for num_samples in even:
+        require_support(estimator, problem, target, num_samples)
+        gradient = evaluate(estimator, problem, num_samples, target).eta_grad
+        location, others = gradient.split(q.mean.shape[-1], -1)
+        expect(
+            float(location.abs().max()) <= TOLERANCE * max(float(others.abs().max()), 1.0),
+            f"declares draws = antithetic, but its pairs do not mirror each other (S = {num_samples})",
+        )
 
 
 def no_prior(trial: Trial) -> None:

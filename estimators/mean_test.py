@@ -13,8 +13,6 @@ SCREEN_LEVEL = 1e-3
 CONFIRM_LEVEL = 1e-2
 MAX_SKEW = 0.1
 _HUGE = 1e6  # beyond it t is cut, so that t³ stays finite
-#: Bound on the false-alarm rate of one screening look: a confirmation is needed on fresh draws.
-ALARM_RATE = SCREEN_LEVEL * CONFIRM_LEVEL
 
 
 class Undecided(Exception):
@@ -34,22 +32,35 @@ class Deviation:
 def studentize(draws: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """Hall's transform H of Student's t of each column of draws (n, K), and g = skewness/√n, both (K,).
 
+    Args:
+        draws: (n, K), iid along n (or martingale differences).
+        floor: added in quadrature to the standard error, for columns that hardly vary.
+    """
+    mean = draws.mean(0)
+    centred = draws - mean
+    return hall_transform(mean, centred.square().mean(0), centred.pow(3).mean(0), len(draws), floor)
+
+
+def hall_transform(
+    mean: Tensor, variance: Tensor, third: Tensor, n: int, floor: float | Tensor = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Hall's H of Student's t of n draws' mean, and g = skewness/√n.
+
     H = t + g t²/3 + g² t³/27 + g/6 is monotone in t and close to normal far into the tail while |g| is
     small; t itself raises 35 times too many alarms at skewness 11 and n = 10⁴.
 
     Args:
-        draws: (n, K), iid along n (or martingale differences).
+        mean: of the draws, which should be 0.
+        variance: their second central moment.
+        third: their third central moment.
+        n: number of draws.
         floor: added in quadrature to the standard error, for columns that hardly vary.
 
     References:
         Hall, On the Removal of Skewness by Transformation, 1992.
     """
-    n = len(draws)
-    mean = draws.mean(0)
-    centred = draws - mean
-    variance = centred.square().mean(0)
-    tiny = torch.finfo(draws.dtype).tiny
-    g = centred.pow(3).mean(0) / variance.clamp_min(tiny) ** 1.5 / n**0.5
+    tiny = torch.finfo(mean.dtype).tiny
+    g = third / variance.clamp_min(tiny) ** 1.5 / n**0.5
     stderr = (variance / (n - 1) + floor**2).sqrt()
     t = (mean / stderr.clamp_min(tiny)).clamp(-_HUGE, _HUGE)
     # A column whose spread is rounding error has no skewness worth correcting for.
@@ -58,13 +69,18 @@ def studentize(draws: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def find_deviation(
-    draw: Callable[[int], Tensor], looks: Sequence[int], screens: int = 1, floor: float = 0.0
+    draw: Callable[[int], Tensor],
+    looks: Sequence[int],
+    screens: int = 1,
+    floor: float = 0.0,
+    confirm_level: float = CONFIRM_LEVEL,
 ) -> Deviation | None:
     """The column of zero-mean draws whose mean is not zero after all, or None.
 
     A look raises an alarm where the largest |H| of the K columns passes a two-sided 1e-3. An alarm counts
-    only when the next look, on fresh draws, confirms the same column and sign at a one-sided 1e-2: a look
-    rejects a true zero with probability 1e-5. Columns with |g| > 0.1 get no verdict at that look. After
+    only when the next look, on fresh draws, confirms the same column and sign at a one-sided
+    ``confirm_level``: a look rejects a true zero with probability 1e-3 of that. Columns with |g| > 0.1 get
+    no verdict at that look. After
     ``screens`` looks the search goes on only while an alarm waits or a column has no verdict.
 
     Args:
@@ -72,6 +88,7 @@ def find_deviation(
         looks: increasing numbers of draws; the last can only confirm.
         screens: looks that are always taken.
         floor: smallest standard error that is believed.
+        confirm_level: of the confirmation.
 
     Raises:
         AssertionError: a draw is not finite.
@@ -88,7 +105,7 @@ def find_deviation(
         transformed, g = studentize(draws, floor)
         if suspect is not None and abs(g[suspect[0]]) <= MAX_SKEW:
             column, sign = suspect
-            if sign * transformed[column] > NormalDist().inv_cdf(1 - CONFIRM_LEVEL):
+            if sign * transformed[column] > NormalDist().inv_cdf(1 - confirm_level):
                 return Deviation(
                     column, float(draws[:, column].mean()), float(draws[:, column].std() / n**0.5), n
                 )

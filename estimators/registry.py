@@ -23,16 +23,35 @@ _BUILTINS = {
     "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
     "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
     "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.",
+    "measure-valued": "Write ∂_η q as c (q⁺ − q⁻), a difference of two densities, and average f under both.",
+    "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
+    "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
+    "iwae": "Differentiate log of the mean of K importance weights, K = S: the bound of the IWAE.",
     "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
 }
 
 
+# Classes whose names are not the words of the estimator's, capitalized.
+_CLASSES = {"vargrad": "VarGrad", "iwae": "IWAE"}
+
 BUILTIN_NAMES = tuple(_BUILTINS)
+#: What is compared when nobody says what: estimators of the ELBO's gradient that one would train a VAE with.
+DEFAULT_NAMES = (
+    "reparameterization",
+    "score-function",
+    "constant-baseline",
+    "moving-average-baseline",
+    "leave-one-out",
+    "learned-baseline",
+    "optimal-baseline",
+    "exact",
+)
 
 
 def _location(name: str) -> str:
     module = name.replace("-", "_")
-    return f"{__package__}.{module}:{''.join(word.capitalize() for word in name.split('-'))}"
+    words = "".join(word.capitalize() for word in name.split("-"))
+    return f"{__package__}.{module}:{_CLASSES.get(name, words)}"
 
 
 def _estimators_in(module: ModuleType) -> list[str]:

@@ -1,6 +1,6 @@
 """Properties of an estimator's distribution: its mean, and what its entries share.
 
-Each is tested by `find_deviation` at a false-alarm rate of 1e-5 a screening look.
+Each is tested by `find_deviation`, by default at a false-alarm rate of 1e-5 a screening look.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .mean_test import Deviation, Undecided, find_deviation
 from .toy_problems import ElboGradients
-from .trial import SEED, Trial, evaluate, isolated, require_support, train_step
+from .trial import Trial, evaluate, isolated, require_support, train_step
 
 _LOOKS = (4096, 16384, 65536, 262144)
 _CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls
@@ -22,6 +22,9 @@ _MANY_EVALUATIONS = 16  # an estimate that evaluates the target more often is dr
 _CHUNK = 4096
 _CHUNK_IN_TRAINING = 256
 _ROUNDING = 1e-9
+_SPREAD_REPLICATES = 1024
+_MORE_SAMPLES = 16
+_LEAST_GAIN = 0.75
 
 #: Looks a family that can raise an alarm, at most: three each of unbiased, value and theta, two each of
 #: unbiased_without_prior, unbiased_in_training, independent and replicates.
@@ -30,18 +33,20 @@ SCREENING_LOOKS = 17
 
 def unbiased(trial: Trial) -> None:
     """E[gradient of surrogate] is the ELBO's gradient, every coordinate of every datum, after warm-up."""
-    _require_mean(lambda n: _draws(trial, n).eta_grad, _exact(trial).eta_grad, "gradient in η", _looks(trial))
+    exact = _exact(trial).eta_grad
+    _require_mean(trial, lambda n: _draws(trial, n).eta_grad, exact, "gradient in η", _looks(trial))
 
 
 def value(trial: Trial) -> None:
     """E[value] is the ELBO of every datum."""
-    _require_mean(lambda n: _draws(trial, n).value, _exact(trial).value, "value", _looks(trial))
+    exact = _exact(trial).value
+    _require_mean(trial, lambda n: _draws(trial, n).value, exact, "value", _looks(trial))
 
 
 def theta(trial: Trial) -> None:
     """E[gradient of value] in θ is the ELBO's; θ includes the prior's parameters."""
     exact = _exact(trial).theta_grad
-    _require_mean(lambda n: _draws(trial, n).theta_grad, exact, "value's gradient in θ", _looks(trial))
+    _require_mean(trial, lambda n: _draws(trial, n).theta_grad, exact, "value's gradient in θ", _looks(trial))
 
 
 def unbiased_without_prior(trial: Trial) -> None:
@@ -57,7 +62,7 @@ def unbiased_without_prior(trial: Trial) -> None:
         return torch.cat([estimate(lead) for lead in _leads(trial, n)])
 
     exact = _exact(trial, prior=False).eta_grad
-    _require_mean(draw, exact, "gradient in η without a prior", _looks(trial)[1:])
+    _require_mean(trial, draw, exact, "gradient in η without a prior", _looks(trial)[1:])
 
 
 def unbiased_in_training(trial: Trial) -> None:
@@ -76,7 +81,7 @@ def unbiased_in_training(trial: Trial) -> None:
         return torch.cat(steps)
 
     exact = _exact(trial).eta_grad
-    _require_mean(draw, exact, "gradient in η during training", _looks(trial)[1:])
+    _require_mean(trial, draw, exact, "gradient in η during training", _looks(trial)[1:])
 
 
 def independent(trial: Trial) -> None:
@@ -97,7 +102,7 @@ def independent(trial: Trial) -> None:
         along_data = u[:, :, 0].sum(1) * u[:, :, 1].sum(1)
         return along_replicates if estimator.couples_batch else torch.cat((along_replicates, along_data), -1)
 
-    found = _search(draw, _CALL_LOOKS, _ROUNDING)
+    found = _search(trial, draw, _CALL_LOOKS, _ROUNDING)
     if found is None:
         return
     if found.column < problem.eta.shape[-1]:
@@ -118,9 +123,32 @@ def replicates(trial: Trial) -> None:
         u, v = _squash(torch.cat((apart, together)), over=1).chunk(2)
         return torch.cat((u - v, u.square() - v.square()), -1).flatten(1)
 
-    if _search(draw, _CALL_LOOKS, _ROUNDING):
+    if _search(trial, draw, _CALL_LOOKS, _ROUNDING):
         raise AssertionError(
             "one call with batch (R, B) and R calls with batch (B,) differ in mean or spread"
+        )
+
+
+def samples(trial: Trial) -> None:
+    """Sixteen times the samples spread the estimate less: they are different samples.
+
+    Iid ones bring the mean absolute deviation down to a quarter; three quarters are allowed, which no
+    correct estimator comes near.
+    """
+    if trial.deterministic:
+        return
+    problem = trial.family.problem((_SPREAD_REPLICATES,))
+    few = trial.sizes[0]
+    many = _MORE_SAMPLES * few
+    require_support(trial.warm, problem, problem.target, many)
+    spreads = []
+    for num_samples in (few, many):
+        h = evaluate(trial.warm, problem, num_samples).eta_grad.flatten(1)
+        spreads.append((h - h.median(0).values).abs().mean(0))
+    floor = _ROUNDING * float(spreads[0].max())
+    if float((spreads[1] / (spreads[0] + floor)).mean()) > _LEAST_GAIN and float(spreads[0].max()) > floor:
+        raise AssertionError(
+            f"{many} samples an estimate spread it no less than {few}: are they different samples?"
         )
 
 
@@ -141,7 +169,7 @@ def _leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
 def _draws(trial: Trial, n: int) -> ElboGradients:
     """n replicates of an estimate after warm-up; the properties of its mean share them."""
     if n not in trial.draws:
-        with isolated(SEED + n):
+        with isolated(trial.seed + n):
             chunks = [_estimate(trial, lead) for lead in _leads(trial, n)]
         trial.draws[n] = ElboGradients(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
     return trial.draws[n]
@@ -172,7 +200,9 @@ def _squash(h: Tensor, over: int) -> Tensor:
     return (u - u.mean(0)).reshape(h.shape)
 
 
-def _require_mean(draw: Callable[[int], Tensor], exact: Tensor, what: str, looks: Sequence[int]) -> None:
+def _require_mean(
+    trial: Trial, draw: Callable[[int], Tensor], exact: Tensor, what: str, looks: Sequence[int]
+) -> None:
     """The mean of draws (n, B, ...) is ``exact`` (B, ...), in each entry and along ``exact`` as a whole."""
 
     def deviations(n: int) -> Tensor:
@@ -185,13 +215,13 @@ def _require_mean(draw: Callable[[int], Tensor], exact: Tensor, what: str, looks
         along = difference @ (exact / exact.norm()).flatten()
         return torch.cat((difference, along.unsqueeze(1)), 1).expand(n, -1)
 
-    found = _search(deviations, looks, _ROUNDING * float(exact.square().mean().sqrt()), len(looks) - 2)
+    found = _search(trial, deviations, looks, _ROUNDING * float(exact.square().mean().sqrt()), len(looks) - 2)
     if found:
         raise AssertionError(f"biased: {what}, {_where(found.column, exact)}: {_numbers(found, exact)}")
 
 
 def _search(
-    draw: Callable[[int], Tensor], looks: Sequence[int], floor: float, screens: int = 1
+    trial: Trial, draw: Callable[[int], Tensor], looks: Sequence[int], floor: float, screens: int = 1
 ) -> Deviation | None:
     """`find_deviation`; a test without a verdict is skipped, which is not passed.
 
@@ -199,7 +229,7 @@ def _search(
         SkipTest: no verdict.
     """
     try:
-        return find_deviation(draw, looks, screens, floor)
+        return find_deviation(draw, looks, screens, floor, trial.confirm_level)
     except Undecided as undecided:
         raise SkipTest(str(undecided)) from undecided
 

@@ -31,10 +31,11 @@ from . import contract_checks as contract
 from . import sampling_checks as sampling
 from . import state_checks as state
 from .base import Estimator
+from .mean_test import CONFIRM_LEVEL
 from .plugins import one_line
 from .registry import create
 from .toy_problems import FAMILIES
-from .trial import Trial, isolated, supported_sizes
+from .trial import SEED, Trial, isolated, supported_sizes
 
 Factory = str | Callable[[], Estimator]
 _Property = Callable[[Trial], None]
@@ -75,6 +76,8 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "uncoupled": (contract.uncoupled, _always),
     "derivatives": (contract.derivatives, lambda estimator: estimator.derivatives == 0),
     "support": (contract.support, lambda estimator: not estimator.relaxes_target),
+    "antithetic": (contract.antithetic, lambda estimator: estimator.draws == "antithetic"),
+    "samples": (sampling.samples, _always),
     "independent": (sampling.independent, _always),
     "replicates": (sampling.replicates, _always),
     "value": (sampling.value, _estimates_elbo),
@@ -92,10 +95,13 @@ class Check:
     Attributes:
         name: e.g. "unbiased[gaussian]".
         run: raises when the property does not hold.
+        seed: of its random state.
     """
 
     name: str
     run: Callable[[], object]
+
+    seed: int = SEED
 
     def __call__(self) -> None:
         """Run with a random state of its own; the caller's is left as it is.
@@ -104,7 +110,7 @@ class Check:
             AssertionError: the property does not hold, or the estimator raised; one line says which.
             unittest.SkipTest: no verdict was possible, which pytest reports as skipped.
         """
-        with isolated():
+        with isolated(self.seed):
             try:
                 self.run()
             except SkipTest:
@@ -118,7 +124,7 @@ class Check:
         return self.name
 
 
-def estimator_checks(factory: Factory) -> list[Check]:
+def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = CONFIRM_LEVEL) -> list[Check]:
     """Every check that applies to an estimator, to be run one by one (see the module's docstring).
 
     Never raises: what is wrong with ``factory`` shows when the checks run.
@@ -126,6 +132,9 @@ def estimator_checks(factory: Factory) -> list[Check]:
     Args:
         factory: a specification such as "score-function[kl=sampled]", an Estimator class, or a callable
             without arguments that returns a fresh Estimator.
+        seed: of the draws.
+        confirm_level: of statistical checks: each of their looks, of which there are at most 17 a family,
+            raises a false alarm with probability 1e-3 of this at most.
     """
     build = _builder(factory)
     checks = [Check("create", partial(_creates_afresh, build))]
@@ -139,12 +148,12 @@ def estimator_checks(factory: Factory) -> list[Check]:
         Check("claims", partial(contract.claims, estimator)),
         Check("refusals", partial(contract.refusals, estimator)),
     ]
-    trials, reasons = _trials(build, estimator)
+    trials, reasons = _trials(build, estimator, seed, confirm_level)
     checks.append(Check("supports", partial(_supports_one, trials, reasons)))
     for trial in trials:
         for name, (holds, applies) in PROPERTIES.items():
             if applies(estimator):
-                checks.append(Check(f"{name}[{trial.family.name}]", partial(holds, trial)))
+                checks.append(Check(f"{name}[{trial.family.name}]", partial(holds, trial), seed))
     return checks
 
 
@@ -188,7 +197,9 @@ def _creates_afresh(build: Callable[[], Estimator]) -> None:
     assert first is not second, "the factory returned the same estimator twice; it must build a fresh one"
 
 
-def _trials(build: Callable[[], Estimator], estimator: Estimator) -> tuple[list[Trial], list[str]]:
+def _trials(
+    build: Callable[[], Estimator], estimator: Estimator, seed: int, confirm_level: float
+) -> tuple[list[Trial], list[str]]:
     """A trial for each family that the estimator supports, and the reasons for the others."""
     trials, reasons = [], []
     for family in FAMILIES:
@@ -200,7 +211,7 @@ def _trials(build: Callable[[], Estimator], estimator: Estimator) -> tuple[list[
         if isinstance(sizes, str):
             reasons.append(f"{family.name}: {sizes}")
         else:
-            trials.append(Trial(build, family, sizes))
+            trials.append(Trial(build, family, sizes, seed, confirm_level))
     return trials, reasons
 
 

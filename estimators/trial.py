@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .base import Estimate, Estimator, Target
+from .mean_test import CONFIRM_LEVEL
 from .toy_problems import ElboGradients, Family, ToyProblem
 
 SEED = 20240
@@ -20,6 +21,10 @@ _WARM_UP_STEPS = 20
 _LEARNING_RATE = 1e-3
 _SIZES_TRIED = 8
 TOLERANCE = 1e-9  # float64 rounding through sums taken in another order
+
+
+class NotApplicable(SkipTest):
+    """A check has nothing to say about this estimator; any other `SkipTest` is a verdict not reached."""
 
 
 class Outcome(NamedTuple):
@@ -38,12 +43,16 @@ class Trial:
         build: returns a fresh estimator.
         family: the posterior family.
         sizes: numbers of samples S that the estimator supports here, smallest first.
+        seed: of every draw.
+        confirm_level: at which an alarm of a statistical check must be confirmed (see `find_deviation`).
         draws: what the properties of the mean have drawn so far, by number of draws.
     """
 
     build: Callable[[], Estimator]
     family: Family
     sizes: tuple[int, ...]
+    seed: int = SEED
+    confirm_level: float = CONFIRM_LEVEL
     draws: dict[int, ElboGradients] = field(default_factory=dict)
 
     def fresh(self, problem: ToyProblem | None = None) -> Estimator:
@@ -56,7 +65,7 @@ class Trial:
     @cached_property
     def warm(self) -> Estimator:
         """An estimator in eval mode after some training steps, so that its state is not the initial one."""
-        with isolated(SEED + 1):
+        with isolated(self.seed + 1):
             problem = self.family.problem()
             estimator = self.fresh(problem).train()
             for _ in range(_WARM_UP_STEPS):
@@ -67,7 +76,7 @@ class Trial:
     @cached_property
     def deterministic(self) -> bool:
         """Whether successive estimates are equal: each then stands for any number of draws."""
-        with isolated(SEED + 2):
+        with isolated(self.seed + 2):
             problem = self.family.problem((32,))
             calls = [evaluate(self.warm, problem, self.num_samples) for _ in range(2)]
         return all(torch.equal(call.eta_grad, calls[0].eta_grad) for call in calls)
@@ -85,7 +94,7 @@ class Trial:
 
             return call
 
-        with isolated(SEED + 3):
+        with isolated(self.seed + 3):
             evaluate(self.warm, problem, self.num_samples, with_likelihood(problem.target, counted))
         return sum(counts)
 
@@ -132,11 +141,11 @@ def require_support(estimator: Estimator, problem: ToyProblem, target: Target, n
     """Skip the check where the estimator does not support the target.
 
     Raises:
-        SkipTest: with the estimator's reason.
+        NotApplicable: with the estimator's reason.
     """
     reason = estimator.supports(problem.q, target, num_samples)
     if reason is not None:
-        raise SkipTest(reason)
+        raise NotApplicable(reason)
 
 
 def gradients(output: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -503,3 +503,230 @@ class MinSamplesInWords(Correct):
 class ConstructorRaises(Correct):
     def __init__(self) -> None:
         raise RuntimeError("no such luck")
+
+
+# --- Mistakes of whole methods ---
+
+
+class AttachedSample(Gaussian):
+    """A score function at samples that are not cut off: log q(z(φ); φ) has another derivative."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return q.mean + q.stddev * self.noise(q.mean, num_samples)
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        f = (target.log_likelihood(z) + self.log_ratio(target, z, log_q)).detach()
+        value = target.log_likelihood(z.detach()) + self.log_ratio(target, z.detach(), log_q)
+        return Estimate((f * log_q).mean(0), value.mean(0))
+
+
+class ScoreAveragedOverLatents(Gaussian):
+    """log q averaged over the latent dimensions in place of summed."""
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f, log_q) / 2
+
+
+class LogSigmaInKl(PathwiseOnce):
+    """KL = −½ Σ (1 + log σ − μ² − σ²): log σ where log σ² belongs."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        value = target.log_likelihood(z).mean(0)
+        if target.prior is not None:
+            m, s = target.prior.mean, target.prior.stddev
+            ratio = q.variance / s.square()
+            value = value + 0.5 * (1 + 0.5 * ratio.log() - ((q.mean - m) / s).square() - ratio).sum(-1)
+        return Estimate(value, value)
+
+
+class KlAveragedOverLatents(PathwiseOnce):
+    """The KL averaged over the latent dimensions, the likelihood summed over its own."""
+
+    kl_weight = 0.5
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        f = target.log_likelihood(z)
+        if target.prior is not None:
+            f = f + self.kl_weight * (target.prior.log_prob(z) - q.log_prob(z))
+        return _once(f.mean(0))
+
+
+class StraightThrough(Correct):
+    """Pretends that a Bernoulli sample is its probability in the backward pass, and claims no bias."""
+
+    derivatives = 1
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        bernoulli = isinstance(q, Independent) and isinstance(q.base_dist, Bernoulli)
+        return super().supports(q, target, num_samples) if bernoulli else "needs a Bernoulli"
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        with torch.no_grad():
+            z = q.sample(torch.Size((num_samples,)))
+        z = z + q.mean - q.mean.detach()
+        f = target.log_likelihood(z)
+        if target.prior is not None:
+            f = f + target.prior.log_prob(z.detach()) - q.log_prob(z.detach())
+        return _once(f.mean(0))
+
+
+class ImplicitDerivativeMissing(PathwiseOnce):
+    """Treats any reparameterizable sample as if it were location-scale: z = mean + stddev · noise."""
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return None if q.has_rsample else "needs rsample"
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        with torch.no_grad():
+            z = q.sample(torch.Size((num_samples,)))
+            noise = (z - q.mean) / q.stddev
+        return q.mean + q.stddev * noise
+
+
+class ControlVariateWithMean(Gaussian):
+    """A control variate c (z − μ)² whose expectation, c σ², is forgotten."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        f = target.log_likelihood(z) + self.log_ratio(target, z, log_q)
+        control = 0.3 * (z - q.mean.detach()).square().sum(-1)
+        return Estimate(((f.detach() - control) * log_q).mean(0), f.mean(0))
+
+
+class MeasureValuedWrongConstant(Gaussian):
+    """The measure-valued derivative of a Gaussian with σ √(2π) forgotten to be in the denominator of ∂μ."""
+
+    constant = 1.0
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        loc, scale = q.mean, q.stddev
+        z = self.draw(q, num_samples)
+        weibull = (2 * torch.empty_like(z).exponential_()).sqrt()
+        double = torch.randn_like(z).sign() * torch.randn(3, *z.shape, dtype=z.dtype).norm(dim=0)
+
+        def f(points: Tensor) -> Tensor:
+            with torch.no_grad():
+                return target.log_likelihood(points) + self.log_ratio(target, points, q.log_prob(points))
+
+        surrogate = torch.zeros_like(loc[..., 0])
+        for j in range(loc.shape[-1]):
+
+            def at(noise: Tensor, j: int = j) -> Tensor:
+                moved = z.clone()
+                moved[..., j] = (loc[..., j] + scale[..., j] * noise[..., j]).detach()
+                return f(moved)
+
+            in_loc = (at(weibull) - at(-weibull)).mean(0) * self.constant / (2 * torch.pi) ** 0.5
+            in_scale = (at(double) - f(z)).mean(0) / scale[..., j].detach()
+            surrogate = surrogate + loc[..., j] * in_loc + scale[..., j] * in_scale
+        value = target.log_likelihood(z) + self.log_ratio(target, z, q.log_prob(z))
+        return Estimate(surrogate, value.mean(0))
+
+
+class GreedySample(Correct):
+    """The most likely value in place of a sample."""
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        discrete = isinstance(q, Independent) and q.base_dist.has_enumerate_support
+        return super().supports(q, target, num_samples) if discrete else "needs a discrete posterior"
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        return q.mode.expand(num_samples, *q.mode.shape)
+
+
+class OneDrawForAllSamples(Correct):
+    """S copies of one sample: unbiased, and no better than S = 1."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        z = super().draw(q, 1)
+        return z.expand(num_samples, *z.shape[1:])
+
+
+class FalseAntitheticPairs(PathwiseOnce):
+    """Pairs of which the second is drawn anew: unbiased, but the variance is not what pairs give."""
+
+    draws = "antithetic"
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        half = super().noise(like, (num_samples + 1) // 2)
+        return torch.cat((half, -super().noise(like, num_samples // 2)))
+
+
+class AntitheticPairs(PathwiseOnce):
+    """The same with pairs that mirror each other, correct."""
+
+    draws = "antithetic"
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        half = super().noise(like, (num_samples + 1) // 2)
+        return torch.cat((half, -half))[:num_samples]
+
+
+class AntitheticLeaveOneOut(Gaussian):
+    """Leave-one-out baselines with antithetic pairs: the other sample of a pair is not independent."""
+
+    min_samples = 2
+    draws = "antithetic"
+
+    def noise(self, like: Tensor, num_samples: int) -> Tensor:
+        half = super().noise(like, (num_samples + 1) // 2)
+        return torch.cat((half, -half))[:num_samples]
+
+    def baseline(self, cost: Tensor) -> Tensor | float:
+        return (cost.sum(0) - cost) / (len(cost) - 1)
+
+
+class MultiSample(Correct):
+    """The importance-weighted bound with score-function gradients, correct."""
+
+    objective = "iwae"
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return super().supports(q, target, num_samples) if target.prior is not None else "needs a prior"
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_w.logsumexp(0) - float(np.log(len(log_w)))
+
+    def direct(self, log_w: Tensor) -> Tensor:
+        """The part of the gradient that is not the score's: Σ ŵ ∇ log w, ŵ held fixed."""
+        return (log_w.softmax(0).detach() * log_w).sum(0)
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        log_w = target.log_likelihood(z) + target.prior.log_prob(z) - log_q  # type: ignore[union-attr]
+        bound = self.bound(log_w)
+        attached = log_w.detach() - log_q + log_q.detach()  # in φ alone
+        surrogate = bound.detach() * log_q.sum(0) + self.direct(attached)
+        in_theta = log_w + log_q - log_q.detach()
+        return Estimate(surrogate, self.bound(in_theta))
+
+
+class MeanOfLogs(MultiSample):
+    """The mean of the log-weights for the log of their mean: the ELBO under another name."""
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_w.mean(0)
+
+
+class WeightsNotDetached(MultiSample):
+    """The normalized importance weights are differentiated too."""
+
+    def direct(self, log_w: Tensor) -> Tensor:
+        return (log_w.softmax(0) * log_w).sum(0)
+
+
+class DirectTermForgotten(MultiSample):
+    """The score term alone: log w depends on φ by itself as well, and not with mean zero for S > 1."""
+
+    def direct(self, log_w: Tensor) -> Tensor:
+        return 0 * log_w.sum(0)
+
+
+def _once(value: Tensor) -> Estimate:
+    return Estimate(value, value)

@@ -21,6 +21,15 @@ _BUILTINS = {
         "linear_gaussian:LinearGaussianVAE",
         "VAE with a linear decoder and Gaussian noise; all is known in closed form",
     ),
+    "conjugate": (
+        "conjugate:ConjugateGaussian",
+        "linear-Gaussian VAE whose encoder starts at the true posterior, or at a distance from it",
+    ),
+    "gamma-poisson": ("gamma_poisson:GammaPoisson", "counts with Gamma latents, which torch reparameterizes"),
+    "small-vae": (
+        "small_vae:SmallVAE",
+        "VAE of a few numbers whose ELBO is exact: posterior gaussian, full-gaussian, bernoulli or categorical",
+    ),
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),

@@ -9,6 +9,7 @@ from .cases import summary
 from .columns import BENCHMARKS
 from .markdown import section
 from .terminal import printable
+from .verdicts import verdict_cases, verdict_section, verdict_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +29,16 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
         the files written; none where there are no rows.
     """
     tables = {benchmark: table for benchmark in BENCHMARKS if len(table := benchmark.cases(rows))}
-    if not tables:
+    verdicts = verdict_section(rows)
+    if not tables and not verdicts:
         return []
-    texts = {"tables.md": "\n".join(section(benchmark, table) for benchmark, table in tables.items())}
+    sections = [verdicts] * bool(verdicts) + [section(*table) for table in tables.items()]
+    texts = {"tables.md": "\n".join(sections)}
     texts |= {f"{benchmark.name}.csv": table.to_csv(index=False) for benchmark, table in tables.items()}
-    texts["summary.csv"] = summary(rows).to_csv(index=False)
+    if tables:
+        texts["summary.csv"] = summary(rows).to_csv(index=False)
+    if verdicts:
+        texts["certify.csv"] = verdict_cases(rows).to_csv(index=False)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -44,9 +50,11 @@ def terminal_tables(rows: pd.DataFrame) -> list[Table]:
 
     Of sweeps only the settings that they were made about, at the first and the last step.
     """
-    return [
+    verdicts = verdict_table(rows)
+    tables = [
         table
         for benchmark in BENCHMARKS
         if len(cases := benchmark.cases(rows))
         for table in printable(benchmark, cases)
     ]
+    return tables if verdicts is None else [verdicts, *tables]

@@ -1,0 +1,151 @@
+"""What is tested of the draws: columns that should have mean zero, and how to speak of one that has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..statistics import bias_bound, bias_floor
+from .moments import ColumnSums
+from .oracle import Draws, Oracle
+from .result import BiasBound
+from .sequential import MeanTest, Rejection
+
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
+_SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
+
+
+class Block:
+    """Columns of one claim, tested look by look.
+
+    Args:
+        name: of the check.
+        columns: of a chunk's draws.
+        exact: the answer of every column, for messages; (K,).
+        floor: smallest standard error that is believed of each column, (K,).
+        joint: columns tested jointly as well.
+        where: column -> the words that say which it is.
+        confirm_level: see `MeanTest`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        columns: Callable[[Draws], Tensor],
+        exact: Tensor,
+        floor: Tensor,
+        joint: int,
+        where: Callable[[int], str],
+        confirm_level: float,
+    ) -> None:
+        self.name, self.columns, self.exact, self.where = name, columns, exact, where
+        self.test = MeanTest(floor, joint, confirm_level)
+        self.pooled = ColumnSums(joint)
+
+    def reason(self, found: Rejection) -> str:
+        """What is wrong, in one line."""
+        truth = float(self.exact[found.column])
+        return (
+            f"{self.where(found.column)} is {truth + found.deviation:.4g} ± {found.stderr:.2g}, exactly "
+            f"{truth:.4g} ({found.draws} draws)"
+        )
+
+
+def gradient_block(oracle: Oracle, confirm_level: float) -> Block:
+    """Every coordinate of the gradient in η, and its projection on the exact one."""
+    exact = oracle.eta_grad.flatten()
+    unit = (exact / exact.norm().clamp_min(1e-300)).unsqueeze(1)
+    floor = torch.full((len(exact) + 1,), _rounding(oracle) * _rms(exact), dtype=torch.float64)
+    floor[-1] *= len(exact) ** 0.5
+
+    def columns(draws: Draws) -> Tensor:
+        flat = draws.gradient.flatten(1)
+        return torch.cat((flat, flat @ unit), 1)
+
+    def where(column: int) -> str:
+        if column == len(exact):
+            return "gradient along the exact one"
+        return f"gradient {_entry(column, oracle.eta_grad.shape[1])}"
+
+    return Block(
+        "gradient", columns, torch.cat((exact, exact @ unit)), floor, len(exact), where, confirm_level
+    )
+
+
+def value_block(oracle: Oracle, confirm_level: float) -> Block:
+    """The value of every datum."""
+    floor = torch.full_like(oracle.value, _rounding(oracle) * max(_rms(oracle.value), 1.0))
+    return Block(
+        "value",
+        lambda draws: draws.value,
+        oracle.value,
+        floor,
+        len(floor),
+        lambda column: f"value {_entry(column, 1)}",
+        confirm_level,
+    )
+
+
+def theta_block(oracle: Oracle, confirm_level: float) -> Block:
+    """Every coordinate of value's gradient in θ."""
+    floor = torch.full_like(oracle.theta_grad, _rounding(oracle) * max(_rms(oracle.theta_grad), 1e-30))
+    return Block(
+        "theta",
+        lambda draws: draws.theta,
+        oracle.theta_grad,
+        floor,
+        0,
+        lambda column: f"value's gradient in θ, coordinate {column},",
+        confirm_level,
+    )
+
+
+def variance_block(oracle: Oracle, variance: Tensor, confirm_level: float) -> Block:
+    """The variance of every coordinate, as a multiple of the exact one."""
+    scale = variance + (_rounding(oracle) * _rms(oracle.eta_grad)) ** 2
+    ones = torch.ones(variance.numel(), dtype=torch.float64)
+
+    def columns(draws: Draws) -> Tensor:
+        return ((draws.gradient.square() - variance) / scale).flatten(1)
+
+    def where(column: int) -> str:
+        return f"variance of the gradient {_entry(column, variance.shape[1])}, over the exact one,"
+
+    return Block("variance", columns, ones, 1e-6 * ones, 0, where, confirm_level)
+
+
+def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: float) -> BiasBound:
+    """The bias with its interval, from all draws so far.
+
+    Args:
+        oracle: where.
+        sums: of a `gradient_block`.
+        confidence: one-sided, of each end.
+        typical_norm: RMS over points of the exact gradient's norm; where that vanishes, a quarter of this is what a
+            bias is relative to.
+    """
+    size = oracle.eta_grad.numel()
+    mean, covariance = sums.central[0][:size], sums.covariance / sums.n
+    squared, trace = float(mean.square().sum()), float(covariance.trace())
+    largest = max(float(torch.linalg.eigvalsh(covariance)[-1]), 0.0)
+    squares = float(covariance.square().sum())
+    scale = max(oracle.norm, _SMALL_GRADIENT * typical_norm, 1e-300)
+    high = bias_bound(squared, trace, largest, confidence, squares)
+    low = bias_floor(squared, trace, largest, confidence, squares)
+    estimate = max(squared - trace, 0.0) ** 0.5
+    return BiasBound(estimate / scale, low / scale, high / scale, high)
+
+
+def _entry(column: int, width: int) -> str:
+    datum, coordinate = divmod(column, width)
+    return f"of datum {datum}, coordinate {coordinate}," if width > 1 else f"of datum {datum}"
+
+
+def _rounding(oracle: Oracle) -> float:
+    return _ROUNDING.get(oracle.eta.dtype, 1e-2)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt()) if values.numel() else 0.0

@@ -1,0 +1,195 @@
+"""Certifying one estimator on one oracle problem: sampling until the answer is clear or the budget ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ...estimators.base import Estimator, Target
+from ...estimators.plugins import one_line
+from ..evaluation import frozen, has_moving_state, reseed, warm_up
+from .blocks import Block, bias_of, gradient_block, theta_block, value_block, variance_block
+from .levels import LOOKS
+from .oracle import Draws, Oracle
+from .result import BiasBound, Check
+
+_FIRST_LOOK = 4096
+_GROWTH = 4
+#: Groups of a look: θ's gradient is averaged over each, and a group is drawn at once.
+_GROUPS = 256
+_WARMUP_STEPS = 200
+_LEAST_WORK = 4096 * 64  # evaluations that are spent whatever the budget
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How certain, how precise, and for how long.
+
+    Attributes:
+        confidence: of the bias bound.
+        tolerance: relative bias at which it is tight.
+        confirm_level: of a confirmation, see `sequential`.
+        seed: of all draws.
+        max_evaluations: of log p(x|z), roughly, after which no further look is begun.
+        seconds: that a problem may take, after which none is begun either.
+    """
+
+    confidence: float = 0.99
+    tolerance: float = 0.02
+    confirm_level: float = 1e-3
+    seed: int = 0
+    max_evaluations: float = 2e7
+    seconds: float = float("inf")
+
+
+def certify_cell(
+    build: Callable[[], Estimator],
+    oracle: Oracle,
+    num_samples: int,
+    label: str,
+    typical_norm: float,
+    settings: Settings,
+    deadline: float = float("inf"),
+) -> list[Check]:
+    """The checks of one estimator at one S, at one point of a problem.
+
+    Args:
+        build: returns a fresh estimator.
+        oracle: the problem there.
+        num_samples: S.
+        label: the problem's name, for the checks.
+        typical_norm: see `bias_of`.
+        settings: see there.
+        deadline: `time.monotonic()` after which no further look is begun.
+    """
+    here = partial(Check, problem=label, point=oracle.point, num_samples=num_samples)
+    try:
+        cell = _Cell(build, oracle, num_samples, typical_norm, settings, deadline)
+        bias, draws = cell.run()
+    except Exception as error:  # a plugin may raise anything
+        return [here("gradient", False, f"raises {type(error).__name__}: {one_line(error)}")]
+    return [
+        *(_judge(block, here, draws, bias) for block in cell.blocks),
+        *([] if cell.estimator.unbiased else [here("bias", True, draws=draws, bias=bias)]),
+    ]
+
+
+class _Cell:
+    """The draws of a cell, look after look."""
+
+    def __init__(
+        self,
+        build: Callable[[], Estimator],
+        oracle: Oracle,
+        num_samples: int,
+        typical_norm: float,
+        settings: Settings,
+        deadline: float,
+    ) -> None:
+        self.oracle, self.num_samples, self.settings = oracle, num_samples, settings
+        self.typical_norm, self.deadline = typical_norm, deadline
+        self.target = oracle.target
+        reseed(settings.seed, oracle.eta.device)
+        self.estimator = _warmed(build, oracle, self.target, num_samples)
+        self.blocks = _blocks(self.estimator, oracle, num_samples, settings.confirm_level)
+        # For a biased estimator the gradient is measured, and nothing is claimed of it.
+        measured = gradient_block(oracle, settings.confirm_level)
+        self.bounded = self.blocks[0] if self.estimator.unbiased else measured
+
+    def run(self) -> tuple[BiasBound, int]:
+        """The bias at the end, and the estimates drawn."""
+        n, total, screen = _FIRST_LOOK, 0, True
+        for look in range(LOOKS + 1):
+            self._look(n, look, screen)
+            total += n
+            bias = self._bias()
+            if any(block.test.rejection for block in self.blocks):
+                break
+            waiting = any(block.test.waiting for block in self.blocks)
+            clear = all(block.test.settled for block in self.blocks) and self._tight(bias)
+            if not waiting and (clear or not screen):
+                break
+            if look < LOOKS - 1 and self._affordable(_GROWTH * n):
+                n *= _GROWTH
+            elif waiting:
+                screen = False  # one look more of the same size, for the alarm that waits
+            else:
+                break
+        return bias, total
+
+    def _look(self, n: int, look: int, screen: bool) -> None:
+        blocks = self.blocks if self.bounded in self.blocks else [*self.blocks, self.bounded]
+        sums = [block.test.sums() for block in blocks]
+        reseed(self.settings.seed + 7919 * (look + 1), self.oracle.eta.device)
+        for draws, times in self._draws(n):
+            for block, one in zip(blocks, sums, strict=True):
+                one.add(block.columns(draws), times)
+        for block, one in zip(blocks, sums, strict=True):
+            block.pooled = block.pooled.pooled(one)
+            if block in self.blocks:
+                block.test.take(one, screen)
+
+    def _draws(self, n: int) -> Iterator[tuple[Draws, int]]:
+        """n estimates, a group at a time, each with how often it counts."""
+        arguments = (self.estimator, self.target, self.num_samples)
+        if self.estimator.deterministic:
+            first, second = (self.oracle.draw(*arguments, 1) for _ in range(2))
+            same = torch.equal(first.gradient, second.gradient)
+            assert same, "declares deterministic = True, but two calls differ"
+            yield first, n
+            return
+        for _ in range(_GROUPS):
+            yield self.oracle.draw(*arguments, n // _GROUPS), 1
+
+    def _bias(self) -> BiasBound:
+        # The bound that is reported is chosen among those of all looks.
+        confidence = 1 - (1 - self.settings.confidence) / LOOKS
+        return bias_of(self.oracle, self.bounded.pooled, confidence, self.typical_norm)
+
+    def _tight(self, bias: BiasBound) -> bool:
+        tolerance = self.settings.tolerance
+        if self.estimator.unbiased:
+            return bias.high <= tolerance
+        return bias.high - bias.low <= max(tolerance, 0.1 * bias.estimate)
+
+    def _affordable(self, n: int) -> bool:
+        work = n * len(self.oracle.eta) * self.num_samples
+        in_time = time.monotonic() < self.deadline
+        return work <= _LEAST_WORK or (in_time and work <= self.settings.max_evaluations)
+
+
+def _warmed(build: Callable[[], Estimator], oracle: Oracle, target: Target, num_samples: int) -> Estimator:
+    """An estimator whose state has seen the point, in eval mode."""
+    estimator = build()
+    estimator.init(oracle.problem.posterior(oracle.eta), target)
+    estimator.to(device=oracle.eta.device, dtype=oracle.eta.dtype)
+    steps = _WARMUP_STEPS if has_moving_state(estimator) else 0
+    with frozen(oracle.problem.decoder):
+        warm_up(oracle.problem, estimator, oracle.eta, oracle.target, num_samples, steps)
+    return estimator.eval()
+
+
+def _blocks(estimator: Estimator, oracle: Oracle, num_samples: int, level: float) -> list[Block]:
+    blocks = [gradient_block(oracle, level)] if estimator.unbiased else []
+    blocks.append(value_block(oracle, level))
+    if oracle.theta_grad.numel():
+        blocks.append(theta_block(oracle, level))
+    variance = oracle.variance(estimator, num_samples)
+    if variance is not None:
+        blocks.append(variance_block(oracle, variance, level))
+    return blocks
+
+
+def _judge(block: Block, here: Callable[..., Check], draws: int, bias: BiasBound) -> Check:
+    own = bias if block.name == "gradient" else None
+    rejection = block.test.rejection
+    if rejection is not None:
+        return here(block.name, False, block.reason(rejection), draws=rejection.draws, bias=own)
+    if not block.test.settled:
+        reason = f"the estimates are too skewed for a verdict at {draws} draws"
+        return here(block.name, None, reason, draws=draws, bias=own)
+    return here(block.name, True, draws=draws, bias=own)

@@ -1,0 +1,35 @@
+"""How the false alarms of a whole run are shared out. Imports no torch.
+
+A screening look rejects a correct estimator with probability 1e-3 × the level of its confirmation (see
+`sequential`). A run makes a known number of looks at most; the confirmation's level is chosen so that all of
+them together raise a false alarm with probability `ALARM_RATE`.
+"""
+
+from __future__ import annotations
+
+from ...estimators.errors import UsageError
+
+#: Probability that a whole run over correct estimators raises any alarm, at most.
+ALARM_RATE = 1e-3
+#: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
+LOOKS = 6
+_SCREEN_LEVEL = 1e-3
+_BLOCKS = 4  # that each look is asked about: gradient, value, theta, variance
+_CELLS = 8  # of a problem: points at the smallest S, and three more
+_CONFORMANCE_LOOKS = 17 * 3  # of the conformance suite, on three families
+
+
+def check_range(confidence: float, tolerance: float, budget: float | None) -> None:
+    """Raise UsageError for a value out of range."""
+    if not 0.5 < confidence < 1:
+        raise UsageError(f"confidence must be between 0.5 and 1, not {confidence}")
+    if not 0 < tolerance < 1:
+        raise UsageError(f"tolerance must be between 0 and 1, not {tolerance}")
+    if budget is not None and not budget > 0:
+        raise UsageError(f"budget must be a positive number of seconds, not {budget}")
+
+
+def confirm_level(problems: int, estimators: int) -> float:
+    """The level of a confirmation at which a whole run keeps `ALARM_RATE`."""
+    looks = estimators * (_CONFORMANCE_LOOKS + problems * _CELLS * _BLOCKS * LOOKS)
+    return ALARM_RATE / _SCREEN_LEVEL / looks

@@ -1,0 +1,129 @@
+"""One point of an oracle problem with its exact answers, and draws held against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator, Target
+from ..closed_variances import exact_variance
+from ..evaluation import check_estimate
+from ..exact_objectives import exact_gradients
+from ..placement import place, to_encoder
+from ..problems.protocol import Problem
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Deviations of m estimates from the exact answers.
+
+    Attributes:
+        gradient: (m, B, P), in η-space.
+        value: (m, B).
+        theta: (1, T), of the mean over the m estimates and the B data.
+    """
+
+    gradient: Tensor
+    value: Tensor
+    theta: Tensor
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """B data of a problem at one point in η-space, with the exact answers for one objective.
+
+    Attributes:
+        problem: in the dtype to test in.
+        point: its name.
+        x: (B, ...).
+        eta: (B, P).
+        objective: that is differentiated.
+        num_samples: S that the answers are for, where the objective depends on it.
+        value: (B,), float64, as all exact answers.
+        eta_grad: (B, P).
+        theta_grad: (T,), of the mean over the data, in the decoder's parameters.
+    """
+
+    problem: Problem
+    point: str
+    x: Tensor
+    eta: Tensor
+    objective: str
+    num_samples: int
+    value: Tensor
+    eta_grad: Tensor
+    theta_grad: Tensor
+
+    @property
+    def norm(self) -> float:
+        """‖exact gradient‖ over all data."""
+        return float(self.eta_grad.norm())
+
+    @property
+    def target(self) -> Target:
+        """The target, attached to θ."""
+        return self.problem.target(self.x)
+
+    def variance(self, estimator: Estimator, num_samples: int) -> Tensor | None:
+        """Exact variance of every coordinate of an estimate, (B, P), where it is known."""
+        exact = place(self.problem, dtype=torch.float64)
+        target = exact.target(to_encoder(exact, self.x))
+        return exact_variance(estimator, exact.posterior, self.eta.double(), target, num_samples)
+
+    def draw(self, estimator: Estimator, target: Target, num_samples: int, replicates: int) -> Draws:
+        """Independent estimates, less the exact answers.
+
+        Raises:
+            EstimatorError: the estimate breaks the protocol.
+        """
+        leaf = self.eta.expand(replicates, *self.eta.shape).clone().requires_grad_()
+        estimate = estimator(self.problem.posterior(leaf), target, num_samples)
+        check_estimate(estimate, leaf.shape[:-1])
+        theta = _theta(self.problem)
+        if estimate.surrogate is estimate.value:
+            h, *parts = _gradients(estimate.value, [leaf, *theta])
+        else:
+            (h,) = _gradients(estimate.surrogate, [leaf])
+            parts = _gradients(estimate.value, theta)
+        flat = _flat(parts, h) / (replicates * len(self.eta))
+        return Draws(
+            h.double() - self.eta_grad,
+            estimate.value.detach().double() - self.value,
+            (flat.double() - self.theta_grad).unsqueeze(0),
+        )
+
+
+def solve(
+    problem: Problem, point: str, x: Tensor, eta: Tensor, objective: str, num_samples: int
+) -> Oracle | str:
+    """The exact answers at a point, by a copy of the problem in float64, or why there are none."""
+    exact = place(problem, dtype=torch.float64)
+    answer = exact_gradients(
+        exact.posterior,
+        eta.double(),
+        exact.target,
+        to_encoder(exact, x),
+        _theta(exact),
+        objective,
+        num_samples,
+    )
+    if isinstance(answer, str):
+        return answer
+    value, eta_grad, theta_grad = answer
+    return Oracle(problem, point, x, eta, objective, num_samples, value, eta_grad, theta_grad)
+
+
+def _theta(problem: Problem) -> list[Tensor]:
+    return [p for p in problem.decoder.parameters() if p.requires_grad]
+
+
+def _flat(parts: list[Tensor], like: Tensor) -> Tensor:
+    return torch.cat([like.flatten()[:0], *(part.flatten() for part in parts)])
+
+
+def _gradients(output: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    if not leaves or not output.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(output.sum(), leaves, retain_graph=True, materialize_grads=True))

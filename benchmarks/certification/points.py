@@ -1,0 +1,74 @@
+"""Where in η-space an estimator is tested: what hides a mistake at one point shows at another.
+
+The slip σ² for σ is exactly unbiased for reparameterization at σ = 1/√2, and for the score function at
+σ = 1; a wrong KL is invisible where its gradient is zero; what is right at small gradients may overflow
+at large ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Target
+from ...estimators.registry import create
+from ..evaluation import seeded
+from ..problems.protocol import Problem
+
+_ASCENT_STEPS = {"middle": 8, "near-optimal": 60}
+_ASCENT_RATE = 0.1
+_ASCENT_SAMPLES = 64
+_SCALES = {"scales": (0.3, 2.0), "extreme scales": (0.1, 4.0)}
+_STRETCH = 2.5
+
+
+def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
+    """Name -> eta (B, P): where the encoder is, on the way to the optimum, near it, and far off.
+
+    With a prior η ascends the objective from where the encoder puts it. With `eta_parts` that name a scale,
+    scales alternate between 0.3 and 2 (0.1 and 4) over data and coordinates; without, η is stretched.
+
+    Args:
+        problem: eta_parts may have "log_scale" or "scale".
+        x: (B, ...).
+        seed: of the ascent.
+    """
+    with torch.no_grad():
+        eta = problem.encoder(x)
+    points = {"initial": eta}
+    target = problem.target(x)
+    if target.prior is not None:
+        with seeded(seed, eta.device):
+            points |= _ascent(problem, target, eta)
+    parts = getattr(problem, "eta_parts", {})
+    name = next((n for n in ("log_scale", "scale") if n in parts), None)
+    if name is None:
+        return points | {"stretched": _STRETCH * eta}
+    for point, pair in _SCALES.items():
+        values = [math.log(v) for v in pair] if name == "log_scale" else list(pair)
+        points[point] = _alternating(eta, parts[name], values)
+    return points
+
+
+def _alternating(eta: Tensor, part: slice, values: list[float]) -> Tensor:
+    moved = eta.clone()
+    block = moved[:, part]
+    place = torch.arange(len(block)).unsqueeze(1) + torch.arange(block.shape[1])
+    moved[:, part] = torch.tensor(values, dtype=eta.dtype)[place % 2].to(eta)
+    return moved
+
+
+def _ascent(problem: Problem, target: Target, start: Tensor) -> dict[str, Tensor]:
+    """η after some steps of Adam; any η is a fair place to test, so a noisy gradient will do."""
+    estimator = create("leave-one-out", kl="sampled")
+    eta = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([eta], lr=_ASCENT_RATE, maximize=True)
+    found: dict[str, Tensor] = {}
+    for step in range(1, max(_ASCENT_STEPS.values()) + 1):
+        surrogate = estimator(problem.posterior(eta), target, _ASCENT_SAMPLES).surrogate
+        (eta.grad,) = torch.autograd.grad(surrogate.sum(), eta)
+        optimizer.step()
+        found |= {name: eta.detach().clone() for name, at in _ASCENT_STEPS.items() if at == step}
+    return found

@@ -1,0 +1,18 @@
+"""The oracle problems that `certify` runs when it is not told which. Imports no torch."""
+
+from __future__ import annotations
+
+#: Each has an exact value and gradient by algebra, quadrature or enumeration.
+ORACLE_PROBLEMS = (
+    "quadratic[loc=0.7,scale=0.6,k=1.5]",
+    "exponential[loc=0.4,scale=1.3,k=0.8]",
+    "cosine[loc=0.9,scale=0.8,k=1.2]",
+    "linear-gaussian[latent_dim=1,data_dim=2]",
+    "linear-gaussian[latent_dim=3,data_dim=4]",
+    "conjugate[latent_dim=2]",
+    "small-vae",
+    "small-vae[posterior=full-gaussian]",
+    "small-vae[posterior=bernoulli]",
+    "small-vae[posterior=categorical]",
+    "gamma-poisson",
+)

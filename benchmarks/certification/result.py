@@ -1,0 +1,209 @@
+"""What a certification found: checks, bounds, and the verdict that they add up to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..schema import row
+
+
+@dataclass(frozen=True)
+class BiasBound:
+    """How far the mean gradient can be from the exact one, relative to the exact one's norm.
+
+    Attributes:
+        estimate: ‖bias‖, debiased: 0 where noise explains all that was measured.
+        low: lower end of its interval.
+        high: upper end: the bound.
+        absolute: the bound, not divided.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    absolute: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one claim.
+
+    Attributes:
+        name: "gradient", "value", "theta", "variance", or of the conformance suite, e.g. "finite[gaussian]".
+        holds: None where no verdict was reached.
+        reason: what is wrong, or why there is no verdict.
+        problem: label of the oracle problem; "" for the conformance suite.
+        point: where in η-space.
+        num_samples: S; None for the conformance suite.
+        draws: estimates drawn.
+        bias: of the gradient, with its bound.
+    """
+
+    name: str
+    holds: bool | None
+    reason: str = ""
+    problem: str = ""
+    point: str = ""
+    num_samples: int | None = None
+    draws: int = 0
+    bias: BiasBound | None = None
+
+    def __str__(self) -> str:
+        if not self.problem:
+            return self.name
+        return f"{self.name} on {self.problem} at {self.point}, S = {self.num_samples}"
+
+    def rows(self, **case: Any) -> list[dict[str, Any]]:
+        """Long rows: the check (1 holds, 0 fails, no value: not shown), and the bias at each point."""
+        common = {**case, "n": self.draws or None}
+        if self.num_samples is not None:
+            common["num_samples"] = self.num_samples
+        value = None if self.holds is None else float(self.holds)
+        status = "failed" if self.holds is False else "done"
+        common |= {"parameter": self.name, "parameters": json.dumps({"point": self.point})}
+        rows = [row(**common, metric="check", value=value, status=status, reason=self.reason)]
+        if self.bias is not None:
+            ends = {"ci_low": self.bias.low, "ci_high": self.bias.high}
+            rows.append(row(**common, metric="relative_bias", value=self.bias.estimate, **ends))
+        return rows
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict on one estimator's claims.
+
+    Attributes:
+        estimator: its label.
+        objective: what it differentiates.
+        unbiased: whether it claims to be.
+        checks: all that applied, those without a verdict included.
+        confidence: of the bias bound.
+        tolerance: what the bound had to reach.
+        alarm_rate: probability that any check of the whole run fails for a correct estimator.
+        skipped: problems that say nothing about it, with the reason.
+    """
+
+    estimator: str
+    objective: str
+    unbiased: bool
+    checks: tuple[Check, ...]
+    confidence: float
+    tolerance: float
+    alarm_rate: float
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool | None:
+        """Every claim holds; False: one does not; None: not shown."""
+        if self.failures:
+            return False
+        shown = self.ran == len(self.checks) and (not self.unbiased or self._bound_reached)
+        return True if shown and self.checks else None
+
+    @property
+    def bias_bound(self) -> float | None:
+        """Upper bound of the relative bias of the gradient at the worst of all points; None: not measured."""
+        return None if self.bias is None else self.bias.high
+
+    @property
+    def bias(self) -> BiasBound | None:
+        """The largest relative bias measured, with its interval; None: not measured."""
+        return max((c.bias for c in self.checks if c.bias), key=lambda b: b.high, default=None)
+
+    @property
+    def ran(self) -> int:
+        """Checks that reached a verdict."""
+        return sum(check.holds is not None for check in self.checks)
+
+    @property
+    def failures(self) -> list[str]:
+        """What did not hold, a line each."""
+        return [f"{check}: {check.reason}" for check in self.checks if check.holds is False]
+
+    @property
+    def open_questions(self) -> list[str]:
+        """What was not shown, a line each."""
+        lines = [f"{check}: {check.reason}" for check in self.checks if check.holds is None]
+        if self.unbiased and self.bias is None:
+            lines.append("no oracle problem that it supports has an exact gradient of its objective")
+        return lines
+
+    @property
+    def draws(self) -> int:
+        """Estimates drawn on oracle problems."""
+        return sum(check.draws for check in self.checks if check.name in ("gradient", "bias"))
+
+    @property
+    def verdict(self) -> str:
+        """In one line: holds, fails or not shown; the bias bound; how many checks ran."""
+        word = {True: "holds", False: "fails", None: "not shown"}[self.holds]
+        return f"{word}: {self.bias_text}{self.ran} of {len(self.checks)} checks ran"
+
+    @property
+    def bias_text(self) -> str:
+        """What is known of the bias, ending in a comma."""
+        worst = self.bias
+        if worst is None:
+            return ""
+        at = f"at {100 * self.confidence:g}% confidence, "
+        if self.unbiased:
+            return f"relative bias ≤ {percent(worst.high)} {at}"
+        return f"relative bias {percent(worst.estimate)} ({percent(worst.low)} to {percent(worst.high)}) {at}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All checks and bounds as long rows, what was skipped, and what is claimed."""
+        common = {"benchmark": "certify", "estimator": self.estimator}
+        rows = [r for check in self.checks for r in check.rows(**common, problem=check.problem)]
+        for problem, reason in self.skipped.items():
+            rows.append(row(**common, problem=problem, metric="check", status="skipped", reason=reason))
+        claims = json.dumps({"objective": self.objective})
+        rows.append(row(**common, metric="unbiased", value=float(self.unbiased), parameters=claims))
+        return rows
+
+    def __str__(self) -> str:
+        return f"{self.estimator}: {self.verdict}"
+
+    @property
+    def _bound_reached(self) -> bool:
+        bound = self.bias_bound
+        return bound is not None and bound <= self.tolerance
+
+
+def percent(share: float) -> str:
+    """A share in percent, with two significant digits.
+
+    >>> percent(0.00314), percent(0.5), percent(2e-9)
+    ('0.31%', '50%', '2e-07%')
+    """
+    value = 100 * share
+    return f"{value:.2g}%" if value < 100 else f"{value:.0f}%"
+
+
+def merge(certificates: Sequence[Certificate]) -> Certificate:
+    """One certificate of several of the same estimator: on other problems, or of other checks."""
+    first = certificates[0]
+    return Certificate(
+        first.estimator,
+        first.objective,
+        first.unbiased,
+        tuple(check for c in certificates for check in c.checks),
+        first.confidence,
+        first.tolerance,
+        first.alarm_rate,
+        {name: reason for c in certificates for name, reason in c.skipped.items()},
+    )
+
+
+def outcome(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A few words on the rows of one case in which nothing failed."""
+    skipped = next((r["reason"] for r in rows if r["status"] == "skipped"), None)
+    if skipped is not None:
+        return f"skipped: {skipped}"
+    checks = [r for r in rows if r["metric"] == "check"]
+    ran = sum(r["value"] is not None for r in checks)
+    bound = max((r["ci_high"] for r in rows if r["metric"] == "relative_bias"), default=None)
+    bias = "" if bound is None else f", relative bias ≤ {percent(bound)}"
+    return f"{ran} of {len(checks)} checks hold{bias}"

@@ -1,0 +1,119 @@
+"""Exact variances of single estimates, where algebra gives them and quadrature or enumeration the moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..estimators.base import Estimator, Target
+from ..estimators.constant_baseline import ConstantBaseline
+from ..estimators.distributions import cut
+from ..estimators.exact import Exact
+from ..estimators.gaussians import is_diagonal_gaussian
+from ..estimators.leave_one_out import LeaveOneOut
+from ..estimators.moving_average_baseline import MovingAverageBaseline
+from ..estimators.quadrature import gauss_hermite
+from ..estimators.reparameterization import Reparameterization
+from ..estimators.score_function import ScoreFunction
+from ..estimators.sticking_the_landing import StickingTheLanding
+from .exact_objectives import nodes_of
+
+_FIXED_BASELINE = (ScoreFunction, ConstantBaseline, MovingAverageBaseline)
+_PATHWISE = (Reparameterization, StickingTheLanding)
+_NODES = {1: 200, 2: 96, 3: 32}
+
+Posterior = Callable[[Tensor], Distribution]
+
+
+def exact_variance(
+    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
+) -> Tensor | None:
+    """Variance of every coordinate of one estimate in η-space, (B, P); None where it is not known.
+
+    Known for the estimators of the suite whose samples are independent terms, and for leave-one-out.
+
+    Args:
+        estimator: of exactly one of these classes: a derived one may do anything.
+        q_of: eta -> posterior.
+        eta: (B, P), float64.
+        target: for the B data.
+        num_samples: S.
+    """
+    kind = type(estimator)
+    if kind is Exact:
+        return torch.zeros_like(eta)
+    if kind in _PATHWISE:
+        return _pathwise(estimator, q_of, eta, target, num_samples)
+    if kind not in (*_FIXED_BASELINE, LeaveOneOut):
+        return None
+    moments = _score_moments(estimator, q_of, eta, target)
+    if moments is None:
+        return None
+    f, score, weights = moments
+    if kind is LeaveOneOut:
+        return _sample_covariance_variance(f, score, weights, num_samples)
+    assert isinstance(estimator, ScoreFunction)
+    term = (f - estimator.baseline(f, target)).unsqueeze(-1) * score
+    return _spread(term, weights) / num_samples
+
+
+def _score_moments(
+    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """f (N, B), score (N, B, P) and weights (N, B, 1) at the nodes of q."""
+    q = q_of(eta)
+    rule = nodes_of(q)
+    if isinstance(rule, str):
+        return None
+    z, weights = (part.detach() for part in rule(q))
+    leaf = eta.detach().expand(len(z), *eta.shape).clone().requires_grad_()
+    log_q = q_of(leaf).log_prob(z)
+    (score,) = torch.autograd.grad(log_q.sum(), leaf)
+    with torch.no_grad():
+        f = target.log_likelihood(z)
+        if getattr(estimator, "kl", "") == "sampled" and target.prior is not None:
+            f = f + target.prior.log_prob(z) - log_q
+    return f.detach(), score, weights.unsqueeze(-1)
+
+
+def _sample_covariance_variance(f: Tensor, score: Tensor, weights: Tensor, s: int) -> Tensor:
+    """Leave-one-out is the sample covariance of f and the score, whose own mean is zero.
+
+    References:
+        Kendall & Stuart, The Advanced Theory of Statistics, volume 1 (sampling cumulants, κ(11 11)).
+    """
+    centred = (f.unsqueeze(-1) - (weights * f.unsqueeze(-1)).sum(0)).expand_as(score)
+    mu11 = (weights * centred * score).sum(0)
+    mu20, mu02 = (weights * centred**2).sum(0), (weights * score**2).sum(0)
+    mu22 = (weights * (centred * score) ** 2).sum(0)
+    return mu22 / s - (s - 2) / (s * (s - 1)) * mu11**2 + mu20 * mu02 / (s * (s - 1))
+
+
+def _pathwise(
+    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
+) -> Tensor | None:
+    """Second moment of ∇_η f(μ + σ ε) at Gauss-Hermite nodes."""
+    q = q_of(eta)
+    if not is_diagonal_gaussian(q) or q.event_shape[0] not in _NODES:
+        return None
+    nodes = _NODES[q.event_shape[0]]
+    count = nodes ** q.event_shape[0]
+    leaf = eta.detach().expand(count, *eta.shape).clone().requires_grad_()
+    moved = q_of(leaf)
+    unit, weights = gauss_hermite(q, nodes)
+    noise = ((unit - q.mean) / q.stddev).detach()
+    z = moved.mean + moved.stddev * noise
+    f = target.log_likelihood(z)
+    if getattr(estimator, "kl", "") == "sampled" and target.prior is not None:
+        density = cut(moved) if type(estimator) is StickingTheLanding else moved
+        f = f + target.prior.log_prob(z) - density.log_prob(z)
+    (gradient,) = torch.autograd.grad(f.sum(), leaf)
+    return _spread(gradient, weights.reshape(-1, 1, 1)) / num_samples
+
+
+def _spread(term: Tensor, weights: Tensor) -> Tensor:
+    mean = (weights * term).sum(0)
+    return (weights * (term - mean).square()).sum(0)

@@ -1,0 +1,140 @@
+"""A VAE so small that its ELBO is known by quadrature or enumeration, under several posteriors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch import distributions as td
+from torch.distributions import Distribution
+
+from ...estimators.arguments import one_of
+from ...estimators.base import Target
+from .data import SPLITS, check_split, serve
+from .layers import check_sizes, weights_from
+
+_DATA = 300  # data in each split
+_DATA_DIM = 2
+_HIDDEN = 6
+_NOISE = 0.7
+_CATEGORIES = 3
+_LATENTS = {"gaussian": 2, "full-gaussian": 2, "bernoulli": 3, "categorical": 2}
+
+
+class SmallVAE:
+    """x in R², an MLP decoder with Gaussian noise, a learned prior, and one of four posteriors.
+
+    Its log-likelihoods are of the order of one nat, so that even the score function shows its mean; its
+    prior is not standard, so that a KL against N(0, I) shows.
+
+    Args:
+        posterior: "gaussian" (D = 2, diagonal), "full-gaussian" (D = 2, Cholesky factor), "bernoulli"
+            (D = 3) or "categorical" (D = 2 variables of 3 values, one-hot).
+        seed: of the data and of the initial weights.
+
+    Raises:
+        UsageError: an unknown posterior.
+    """
+
+    default_batch_size = 3
+
+    def __init__(self, posterior: str = "gaussian", seed: int = 0) -> None:
+        self.kind = one_of("posterior", posterior, tuple(_LATENTS))
+        check_sizes(seed=seed + 1)
+        self.latent_dim = _LATENTS[self.kind]
+        codes = self.latent_dim * (_CATEGORIES if self.kind == "categorical" else 1)
+        with weights_from(seed):
+            angle = 6.3 * torch.rand(len(SPLITS), _DATA)
+            ring = torch.stack((angle.cos(), 0.6 * angle.sin()), -1)
+            noisy = ring + 0.3 * torch.randn(*ring.shape)
+            self.data = dict(zip(SPLITS, noisy, strict=True))
+            self.encoder: nn.Module = nn.Sequential(
+                nn.Linear(_DATA_DIM, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, self._width)
+            )
+            self.decoder: nn.Module = nn.ModuleDict(
+                {
+                    "net": nn.Sequential(nn.Linear(codes, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, _DATA_DIM)),
+                    "prior": _Constants(0.4 * torch.randn(self._width)),
+                }
+            )
+
+    @property
+    def _width(self) -> int:
+        d = self.latent_dim
+        widths = {"gaussian": 2 * d, "full-gaussian": d + d * (d + 1) // 2, "bernoulli": d}
+        return widths.get(self.kind, d * _CATEGORIES)
+
+    @property
+    def eta_parts(self) -> Mapping[str, slice]:
+        """What the coordinates of eta are; one part where they are all logits."""
+        d = self.latent_dim
+        parts = {
+            "gaussian": {"mean": slice(0, d), "log_scale": slice(d, None)},
+            "full-gaussian": {"mean": slice(0, d), "log_scale": slice(d, 2 * d), "tril": slice(2 * d, None)},
+        }
+        return parts.get(self.kind, {"logits": slice(0, None)})
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        """q for eta (*batch, P)."""
+        return _FAMILIES[self.kind](eta, self.latent_dim)
+
+    def target(self, x: Tensor) -> Target:
+        """log p(x|z) for x (B, 2), and the learned prior."""
+        prior = self.posterior(self.decoder["prior"]())  # type: ignore[index]
+        return Target(partial(self._log_likelihood, x), prior, features=x)
+
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """One pass over a split, x (B, 2)."""
+        check_split(split)
+        return serve(self.data[split], batch_size, generator)
+
+    def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        codes = z.flatten(-2) if self.kind == "categorical" else z
+        residual = (x - self.decoder["net"](codes)) / _NOISE  # type: ignore[index]
+        return -0.5 * residual.square().sum(-1) - _DATA_DIM * math.log(_NOISE * math.sqrt(2 * math.pi))
+
+
+class _Constants(nn.Module):
+    """Parameters that depend on nothing."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self) -> Tensor:
+        return self.values
+
+
+def _gaussian(eta: Tensor, d: int) -> Distribution:
+    return td.Independent(
+        td.Normal(eta[..., :d], eta[..., d:].exp(), validate_args=False), 1, validate_args=False
+    )
+
+
+def _full_gaussian(eta: Tensor, d: int) -> Distribution:
+    rows, columns = torch.tril_indices(d, d, -1)
+    tril = torch.diag_embed(eta[..., d : 2 * d].exp())
+    tril[..., rows, columns] = eta[..., 2 * d :]
+    return td.MultivariateNormal(eta[..., :d], scale_tril=tril, validate_args=False)
+
+
+def _bernoulli(eta: Tensor, d: int) -> Distribution:
+    return td.Independent(td.Bernoulli(logits=eta, validate_args=False), 1, validate_args=False)
+
+
+def _categorical(eta: Tensor, d: int) -> Distribution:
+    logits = eta.reshape(*eta.shape[:-1], d, _CATEGORIES)
+    return td.Independent(td.OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
+
+
+_FAMILIES: dict[str, Callable[[Tensor, int], Distribution]] = {
+    "gaussian": _gaussian,
+    "full-gaussian": _full_gaussian,
+    "bernoulli": _bernoulli,
+    "categorical": _categorical,
+}

@@ -1,0 +1,200 @@
+"""The verdicts of certification, from rows alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from ..certification.levels import ALARM_RATE
+from ..certification.result import BiasBound, Certificate, Check, percent
+from ..plots.text import shorten
+from ..plots.wide import normalized
+from .markdown import code, plain
+
+_WORDS = {True: "holds", False: "fails", None: "not shown"}
+_STYLES = {True: "green", False: "bold red", None: "yellow"}
+_COLUMNS = ("estimator", "verdict", "relative bias", "worst at", "checks ran", "estimates drawn")
+_NUMBERS = ("checks ran", "estimates drawn")
+
+
+def certificates(rows: pd.DataFrame) -> list[Certificate]:
+    """One certificate for each estimator that was certified, in the order of the rows."""
+    frame = normalized(rows)
+    frame = frame[frame["benchmark"] == "certify"]
+    return [
+        _certificate(str(name), part.to_dict("records"))
+        for name, part in frame.groupby("estimator", sort=False)
+    ]
+
+
+def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line an estimator, unrounded: its verdict, bias with interval, and checks."""
+    lines = []
+    for c in certificates(rows):
+        bias = c.bias
+        lines.append(
+            {
+                "estimator": c.estimator,
+                "objective": c.objective,
+                "claims_unbiased": c.unbiased,
+                "verdict": _WORDS[c.holds],
+                "relative_bias": None if bias is None else bias.estimate,
+                "relative_bias_low": None if bias is None else bias.low,
+                "relative_bias_high": None if bias is None else bias.high,
+                "confidence": c.confidence,
+                "worst_at": _worst(c),
+                "checks_ran": c.ran,
+                "checks": len(c.checks),
+                "failed": len(c.failures),
+                "estimates": c.draws,
+                "note": "; ".join([*c.failures, *c.open_questions]),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def verdict_table(rows: pd.DataFrame) -> Table | None:
+    """The same to print; None where nothing was certified."""
+    found = certificates(rows)
+    if not found:
+        return None
+    table = Table(
+        title=Text("Certification", style="bold not italic"),
+        title_justify="left",
+        caption=Text("\n".join([_statement(found), *_open(found)])),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for c in found:
+        cells: list[Any] = [Text(text) for text in _cells(c)]
+        cells[1].stylize(_STYLES[c.holds])
+        table.add_row(*cells)
+    return table
+
+
+def verdict_section(rows: pd.DataFrame) -> str:
+    """The same as a section of a Markdown page; "" where nothing was certified."""
+    found = certificates(rows)
+    if not found:
+        return ""
+    lines = [
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'|'.join('---:' if name in _NUMBERS else '---' for name in _COLUMNS)}|",
+    ]
+    for c in found:
+        name, *others = _cells(c)
+        lines.append(f"| {' | '.join([code(name), *map(plain, others)])} |")
+    notes = [f"- {plain(line)}" for line in _open(found)]
+    failures = [f"- {code(c.estimator)} fails {plain(line)}" for c in found for line in c.failures]
+    return "\n".join(
+        ["## Certification", "", plain(_statement(found)), "", *lines, "", *failures, *notes, ""]
+    )
+
+
+def _cells(c: Certificate) -> list[str]:
+    return [
+        shorten(c.estimator, 40),
+        _WORDS[c.holds],
+        _bias(c),
+        _worst(c),
+        f"{c.ran} of {len(c.checks)}",
+        f"{c.draws:,}",
+    ]
+
+
+def _bias(c: Certificate) -> str:
+    if c.bias is None:
+        return ""
+    if c.unbiased:
+        return f"≤ {percent(c.bias.high)}"
+    return f"{percent(c.bias.estimate)} ({percent(c.bias.low)} to {percent(c.bias.high)})"
+
+
+def _worst(c: Certificate) -> str:
+    """Where the bias may be largest."""
+    found = max((k for k in c.checks if k.bias), key=lambda k: k.bias.high if k.bias else 0.0, default=None)
+    return "" if found is None else f"{shorten(found.problem, 40)}, {found.point}, S = {found.num_samples}"
+
+
+def _statement(found: list[Certificate]) -> str:
+    """How certain the table is."""
+    first = found[0]
+    return (
+        f"Bias: upper bound at {100 * first.confidence:g}% confidence at the worst of all points, relative to the "
+        f"norm of the exact gradient; an interval where no unbiasedness is claimed. Holds: every check ran, and "
+        f"the bound is at most {percent(first.tolerance)}. The chance that a whole run over correct estimators "
+        f"fails any of them is at most {ALARM_RATE:g}."
+    )
+
+
+def _open(found: list[Certificate]) -> list[str]:
+    """Why a verdict was not reached, a line an estimator."""
+    lines = []
+    for c in found:
+        if c.holds is not None:
+            continue
+        questions = c.open_questions
+        if questions:
+            more = f" (and {len(questions) - 1} more)" if len(questions) > 1 else ""
+            lines.append(f"{shorten(c.estimator, 30)}: not shown: {questions[0]}{more}")
+        else:
+            lines.append(
+                f"{shorten(c.estimator, 30)}: not shown: the bound is above {percent(c.tolerance)} "
+                f"with the work allowed (see --budget)"
+            )
+    return lines
+
+
+def _certificate(name: str, rows: list[dict[str, Any]]) -> Certificate:
+    settings = [json.loads(r["parameters"]) for r in rows]
+    claims = [(r, s) for r, s in zip(rows, settings, strict=True) if r["metric"] == "unbiased"]
+    biases = {_key(r, s): r for r, s in zip(rows, settings, strict=True) if r["metric"] == "relative_bias"}
+    checks, skipped = [], {}
+    for r, s in zip(rows, settings, strict=True):
+        if r["metric"] != "check":
+            continue
+        if r["status"] == "skipped":
+            skipped[r["problem"]] = r["reason"]
+            continue
+        checks.append(_check(r, s, biases.get(_key(r, s))))
+    given: dict[str, Any] = next((s for s in settings if "confidence" in s), {})
+    return Certificate(
+        name,
+        next((s["objective"] for _, s in claims), "elbo"),
+        any(r["value"] == 1 for r, _ in claims) or not claims,
+        tuple(checks),
+        given.get("confidence", 0.99),
+        given.get("tolerance", 0.01),
+        ALARM_RATE,
+        skipped,
+    )
+
+
+def _key(r: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, ...]:
+    return r["problem"], settings.get("point", ""), r["num_samples"], r["parameter"]
+
+
+def _check(r: dict[str, Any], settings: dict[str, Any], bias: dict[str, Any] | None) -> Check:
+    holds = None if pd.isna(r["value"]) else bool(r["value"])
+    if r["status"] == "failed":
+        holds = False
+    return Check(
+        r["parameter"] or "run",
+        holds,
+        r["reason"],
+        r["problem"],
+        settings.get("point", ""),
+        None if pd.isna(r["num_samples"]) else int(r["num_samples"]),
+        0 if pd.isna(r["n"]) else int(r["n"]),
+        None if bias is None else BiasBound(bias["value"], bias["ci_low"], bias["ci_high"], float("nan")),
+    )
