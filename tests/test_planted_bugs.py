@@ -49,6 +49,8 @@ PLANTED = [
     ("NoiseSharedOverReplicates", "independent[gaussian]"),
     ("StratifiedOverBatch", "independent[gaussian]"),
     ("SamplesDividedOverReplicates", "replicates[bernoulli]"),
+    ("OneDrawForAllSamples", "samples[bernoulli]"),
+    ("FalseAntitheticPairs", "antithetic[gaussian]"),
     ("ReseedsGlobally", "fresh-draws[bernoulli]"),
     ("ReseedsItsGenerator", "fresh-draws[gaussian]"),
     ("OwnGenerator", "pure-forward[gaussian]"),
@@ -87,7 +89,7 @@ def test_every_property_has_a_planted_bug():
     assert caught == set(PROPERTIES) - {"device"} | {"create", "claims", "refusals", "supports"}
 
 
-@pytest.mark.parametrize("name", ["Correct", "Gaussian", "PathwiseOnce", "Learned"])
+@pytest.mark.parametrize("name", ["Correct", "Gaussian", "PathwiseOnce", "Learned", "AntitheticPairs"])
 def test_the_estimators_that_the_bugs_are_planted_in_pass(name):
     spec = f"{WRONG}:{name}"
     assert check_estimator(spec) == [check.name for check in estimator_checks(spec)]
@@ -106,7 +108,7 @@ def test_the_error_names_every_failed_check_and_its_reason():
     with pytest.raises(AssertionError) as failure:
         check_estimator(f"{WRONG}:AuxLossInEval")
     assert str(failure.value).splitlines() == [
-        "3 of 85 checks failed:",
+        "3 of 88 checks failed:",
         "  aux-loss[gaussian]: aux_loss is not None in eval mode",
         "  aux-loss[bernoulli]: aux_loss is not None in eval mode",
         "  aux-loss[one-hot]: aux_loss is not None in eval mode",
@@ -117,7 +119,7 @@ def test_an_estimator_that_raises_fails_each_check_in_one_line():
     with pytest.raises(AssertionError) as failure:
         check_estimator(f"{WRONG}:Raises")
     lines = str(failure.value).splitlines()
-    assert lines[0] == "81 of 85 checks failed:"
+    assert lines[0] == "84 of 88 checks failed:"
     assert "  unbiased[gaussian]: raises RuntimeError: nothing works" in lines
     assert "second line" not in str(failure.value)
 

@@ -123,7 +123,7 @@ def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: f
         oracle: where.
         sums: of a `gradient_block`.
         confidence: one-sided, of each end.
-        typical_norm: RMS over points of the exact gradient's norm; where that vanishes, a quarter of this is what a
+        typical_norm: RMS over points of the exact norm; where that vanishes, a quarter of this is what a
             bias is relative to.
     """
     size = oracle.eta_grad.numel()

@@ -19,8 +19,8 @@ from .result import BiasBound, Check
 
 _FIRST_LOOK = 4096
 _GROWTH = 4
-#: Groups of a look: θ's gradient is averaged over each, and a group is drawn at once.
-_GROUPS = 256
+_GROUPS = 64  # of a look, at least: θ's gradient is averaged over each, and a group is drawn at once
+_LARGEST_GROUP = 16_384
 _WARMUP_STEPS = 200
 _LEAST_WORK = 4096 * 64  # evaluations that are spent whatever the budget
 
@@ -42,7 +42,7 @@ class Settings:
     tolerance: float = 0.02
     confirm_level: float = 1e-3
     seed: int = 0
-    max_evaluations: float = 2e7
+    max_evaluations: float = 4e7
     seconds: float = float("inf")
 
 
@@ -142,8 +142,9 @@ class _Cell:
             assert same, "declares deterministic = True, but two calls differ"
             yield first, n
             return
-        for _ in range(_GROUPS):
-            yield self.oracle.draw(*arguments, n // _GROUPS), 1
+        groups = max(_GROUPS, n // _LARGEST_GROUP)
+        for _ in range(groups):
+            yield self.oracle.draw(*arguments, n // groups), 1
 
     def _bias(self) -> BiasBound:
         # The bound that is reported is chosen among those of all looks.

@@ -12,7 +12,7 @@ from ...estimators.errors import UsageError
 #: Probability that a whole run over correct estimators raises any alarm, at most.
 ALARM_RATE = 1e-3
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
-LOOKS = 6
+LOOKS = 7
 _SCREEN_LEVEL = 1e-3
 _BLOCKS = 4  # that each look is asked about: gradient, value, theta, variance
 _CELLS = 8  # of a problem: points at the smallest S, and three more

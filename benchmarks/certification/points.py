@@ -20,7 +20,7 @@ from ..problems.protocol import Problem
 _ASCENT_STEPS = {"middle": 8, "near-optimal": 60}
 _ASCENT_RATE = 0.1
 _ASCENT_SAMPLES = 64
-_SCALES = {"scales": (0.3, 2.0), "extreme scales": (0.1, 4.0)}
+_SCALES = {"scales": (0.3, 2.0), "extreme scales": (0.15, 3.0)}
 _STRETCH = 2.5
 
 
@@ -28,7 +28,7 @@ def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
     """Name -> eta (B, P): where the encoder is, on the way to the optimum, near it, and far off.
 
     With a prior η ascends the objective from where the encoder puts it. With `eta_parts` that name a scale,
-    scales alternate between 0.3 and 2 (0.1 and 4) over data and coordinates; without, η is stretched.
+    scales alternate between 0.3 and 2 (0.15 and 3) over data and coordinates; without, η is stretched.
 
     Args:
         problem: eta_parts may have "log_scale" or "scale".

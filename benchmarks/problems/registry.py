@@ -28,7 +28,7 @@ _BUILTINS = {
     "gamma-poisson": ("gamma_poisson:GammaPoisson", "counts with Gamma latents, which torch reparameterizes"),
     "small-vae": (
         "small_vae:SmallVAE",
-        "VAE of a few numbers whose ELBO is exact: posterior gaussian, full-gaussian, bernoulli or categorical",
+        "tiny VAE whose ELBO is exact: posterior gaussian, full-gaussian, bernoulli or categorical",
     ),
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),

@@ -130,10 +130,10 @@ def _statement(found: list[Certificate]) -> str:
     """How certain the table is."""
     first = found[0]
     return (
-        f"Bias: upper bound at {100 * first.confidence:g}% confidence at the worst of all points, relative to the "
-        f"norm of the exact gradient; an interval where no unbiasedness is claimed. Holds: every check ran, and "
-        f"the bound is at most {percent(first.tolerance)}. The chance that a whole run over correct estimators "
-        f"fails any of them is at most {ALARM_RATE:g}."
+        f"Bias: upper bound at {100 * first.confidence:g}% confidence at the worst of all points, "
+        "relative to the norm of the exact gradient; an interval where no unbiasedness is claimed. "
+        f"Holds: every check ran, and the bound is at most {percent(first.tolerance)}. The chance that a "
+        f"whole run over correct estimators fails any of them is at most {ALARM_RATE:g}."
     )
 
 
