@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -178,15 +178,22 @@ _OPTIONS = {
     "dtype": _text(str, "--dtype", metavar="NAME", help="float32 or float64."),
 }
 
+_Names = Annotated[list[str] | None, typer.Argument(help="Published results; without any they are listed.")]
+_Everything = Annotated[bool, typer.Option("--all", help="Every one of them.")]
+_Seed = Annotated[int, typer.Option("--seed", help="Of all draws.", parser=_integer, metavar="INTEGER")]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Run folder; the same command goes on where it stopped."
+    ),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Begin the run folder anew.")]
+_Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that all works.")]
+
 #: What every benchmark's command takes besides: the fields of `Run`, and how the options are read.
 _RUN = {
     "jobs": _whole("--jobs", "-j", help="Processes, one thread each."),
-    "output": Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Run folder; the same command goes on where it stopped."
-        ),
-    ],
+    "output": _Output,
     "plugin": _Plugins,
     "config": Annotated[
         Path | None,
@@ -198,8 +205,8 @@ _RUN = {
             is_eager=True,
         ),
     ],
-    "force": _flag("--force", help="Begin the run folder anew."),
-    "quick": _flag("--quick", help="A small run, to see that all works."),
+    "force": _Force,
+    "quick": _Quick,
     "dry_run": _flag("--dry-run", help="Print the cases and stop."),
 }
 _RUN_DEFAULTS: dict[str, Any] = {"jobs": 1, "force": False, "quick": False, "dry_run": False}
@@ -317,6 +324,27 @@ def _of_own_problem(given: _Given) -> _Given:
     return {"step": (0,), "latent_dim": (), "batch_size": (), **given} if "problem" in given else given
 
 
+@app.command()
+def reproduce(
+    name: _Names = None,
+    everything: _Everything = False,
+    output: _Output = None,
+    seed: _Seed = 0,
+    force: _Force = False,
+    quick: _Quick = False,
+) -> None:
+    """Rerun published results: pass or fail, with numbers and a figure."""
+    from .reproductions.catalogue import REPRODUCTIONS
+
+    if not name and not everything:
+        _print_entries("reproductions", {key: summary for key, (_, summary) in REPRODUCTIONS.items()})
+        return
+    from .reproductions.command import run_reproductions
+
+    names = list(REPRODUCTIONS) if everything else list(name or ())
+    raise typer.Exit(0 if run_reproductions(names, output, quick, force, seed) else 1)
+
+
 @app.command("list")
 def list_(plugin: _Plugins = None) -> None:
     """List estimators and problems."""
@@ -327,10 +355,14 @@ def list_(plugin: _Plugins = None) -> None:
     for place in plugin or ():
         load_plugin(place)
     for title, entries in (("estimators", catalogue()), ("problems", problem_catalogue())):
-        width = max(map(len, entries))
-        typer.echo(f"{title}:")
-        for name, summary in entries.items():
-            typer.echo(f"  {name:<{width}}  {summary}")
+        _print_entries(title, entries)
+
+
+def _print_entries(title: str, entries: Mapping[str, str]) -> None:
+    width = max(map(len, entries))
+    typer.echo(f"{title}:")
+    for name, summary in entries.items():
+        typer.echo(f"  {name:<{width}}  {summary}")
 
 
 @app.command("new-estimator")

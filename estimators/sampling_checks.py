@@ -22,9 +22,9 @@ _MANY_EVALUATIONS = 16  # an estimate that evaluates the target more often is dr
 _CHUNK = 4096
 _CHUNK_IN_TRAINING = 256
 _ROUNDING = 1e-9
-_SPREAD_REPLICATES = 2048
+_COMPARED = 4096
 _MORE_SAMPLES = 16
-_LEAST_GAIN = 0.9
+_SAME = 0.05
 
 #: Looks a family that can raise an alarm, at most: three each of unbiased, value and theta, two each of
 #: unbiased_without_prior, unbiased_in_training, independent and replicates.
@@ -130,30 +130,33 @@ def replicates(trial: Trial) -> None:
 
 
 def samples(trial: Trial) -> None:
-    """Sixteen times the samples spread the estimate less: they are different samples.
+    """Estimates from sixteen times the samples are distributed otherwise: they are different samples.
 
-    The median absolute deviation of iid ones comes down to a quarter, and of all but infinitely noisy ones
-    to less than the nine tenths that are allowed.
+    The Kolmogorov-Smirnov distance of some coordinate must pass 0.05. Where nothing but the number of copies
+    of a sample differs it does so with probability 1e-4 a coordinate; averaging changes any distribution
+    but Cauchy's by more.
     """
     if trial.deterministic:
         return
     few = trial.sizes[0]
     many = _MORE_SAMPLES * few
-    problem = trial.family.problem((_SPREAD_REPLICATES,))
+    problem = trial.family.problem((_COMPARED,))
     require_support(trial.warm, problem, problem.target, many)
-    one, more = (_spread(evaluate(trial.warm, problem, s).eta_grad.flatten(1)) for s in (few, many))
-    moving = one > _ROUNDING * one.max()
-    if moving.any() and float((more / one)[moving].mean()) > _LEAST_GAIN:
+    one, more = (evaluate(trial.warm, problem, s).eta_grad.flatten(1) for s in (few, many))
+    distances = [_distance(*pair) for pair in zip(one.T, more.T, strict=True)]
+    if max(distances) <= _SAME and float(one.std(0).max()) > _ROUNDING * float(one.abs().max()):
         raise AssertionError(
-            f"{many} samples an estimate spread it no less than {few}: are they different samples?"
+            f"estimates from {many} and from {few} samples are distributed alike: are they different samples?"
         )
 
 
-def _spread(h: Tensor) -> Tensor:
-    """Median absolute deviation of each column; the mean one where discrete draws mostly agree."""
-    deviation = (h - h.median(0).values).abs()
-    median = deviation.median(0).values
-    return torch.where(median > 0, median, deviation.mean(0))
+def _distance(one: Tensor, two: Tensor) -> float:
+    """Kolmogorov-Smirnov distance of two samples of equal size; what differs by rounding counts as equal."""
+    unit = _ROUNDING * torch.cat((one, two)).abs().max().clamp_min(torch.finfo(one.dtype).tiny)
+    one, two = (one / unit).round(), (two / unit).round()
+    points = torch.cat((one, two))
+    shares = [torch.searchsorted(part.sort().values, points, right=True) for part in (one, two)]
+    return float((shares[0] - shares[1]).abs().max()) / len(one)
 
 
 def _exact(trial: Trial, prior: bool = True) -> ElboGradients:

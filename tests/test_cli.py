@@ -41,7 +41,17 @@ def write_plugin(path, body, name="MyIdea"):
 def test_help_and_list_name_everything(elbograd):
     code, out, _ = elbograd("--help")
     assert code == 0
-    for command in ("bench", "variance", "convergence", "throughput", "list", "new-estimator", "report"):
+    commands = (
+        "bench",
+        "variance",
+        "certify",
+        "convergence",
+        "throughput",
+        "list",
+        "new-estimator",
+        "report",
+    )
+    for command in commands:
         assert command in out
     code, out, _ = elbograd("list")
     assert code == 0
@@ -76,6 +86,13 @@ def test_help_and_list_name_everything(elbograd):
         (["variance", "-r", "many"], "many"),
         (["variance", "--route", "scenic"], "--route 'scenic' is not one of factorized, full"),
         (["variance", "--precision", "7"], "--precision must be between 0 and 1"),
+        (["certify", "--tolerance", "2"], "tolerance must be between 0 and 1, not 2.0"),
+        (["certify", "--confidence", "99"], "confidence must be between 0.5 and 1, not 99.0"),
+        (["certify", "--budget", "0"], "budget must be a positive number of seconds, not 0.0"),
+        (["certify", "--budget", "soon"], "'soon' is not a number"),
+        (["certify", "-e", "reinforce"], "unknown estimator 'reinforce'"),
+        (["certify", "-p", "mnist"], "unknown problem 'mnist'"),
+        (["certify", "-e", "reparameterization", "-p", "bernoulli-vae"], "Bernoulli is not"),
         (["variance", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
         (["variance", "--batch-size", "9999"], "batch size 9999 exceeds the 1500 training data"),
         (["variance", "--latent-dim", "3", "-p", "quadratic"], "has no parameter latent_dim"),
@@ -444,3 +461,43 @@ def test_batch_sizes_are_a_list(elbograd):
         f"{benchmark}: reparameterization, S=2, B=8" for benchmark in ("convergence", "throughput")
     ]
     assert any("S=4, B=4" in line for line in out.splitlines())
+
+
+CERTIFY = ["certify", "-p", "quadratic[loc=0.7,scale=0.6,k=1.5]", "--tolerance", "0.3", "-o", "run"]
+
+
+def test_certify_prints_a_verdict_and_goes_on_where_it_stopped(elbograd, tmp_path):
+    code, out, err = elbograd(*CERTIFY, "-e", "reparameterization")
+    assert code == 0
+    assert re.search(r"reparameterization +holds +≤ [\d.]+% +quadratic\[loc=0.7,scale=0.6,k=1.5\], ", out)
+    assert "The chance" in out
+    assert "[1/2] reparameterization, conformance suite: 31 of 31 checks hold" in err
+    rows = load_results(tmp_path / "run")
+    assert set(rows["metric"]) == {"check", "relative_bias", "unbiased"}
+    assert "## Certification" in (tmp_path / "run" / "tables" / "tables.md").read_text()
+    again = elbograd(*CERTIFY, "-e", "reparameterization")
+    assert again[0] == 0
+    assert "[1/2]" not in again[2]
+    assert load_results(tmp_path / "run").equals(rows)
+
+
+def test_certify_fails_a_wrong_estimator_with_the_numbers(elbograd, tmp_path):
+    body = "z = q.mean + q.variance * torch.randn(num_samples, *q.mean.shape, dtype=q.mean.dtype); "
+    body += "f = target.log_likelihood(z).mean(0); return Estimate(f, f)"
+    plugin = write_plugin(tmp_path / "wrong.py", body)
+    code, out, _ = elbograd(*CERTIFY, "-e", plugin)
+    assert code == 1
+    assert "fails" in out
+    assert re.search(r"gradient: gradient .* is [-\d.]+ ± [\d.]+, exactly", " ".join(out.split()))
+    assert "Traceback" not in out
+
+
+def test_the_verdict_read_from_rows_is_the_verdict_of_the_api(elbograd, tmp_path):
+    from elbograd.benchmarks import certify
+    from elbograd.benchmarks.tables.verdicts import certificates
+
+    elbograd(*CERTIFY, "-e", "leave-one-out")
+    (read,) = certificates(load_results(tmp_path / "run"))
+    direct = certify("leave-one-out", CERTIFY[2], tolerance=0.3)
+    assert str(read) == str(direct)
+    assert [str(check) for check in read.checks] == [str(check) for check in direct.checks]

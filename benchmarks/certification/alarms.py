@@ -43,7 +43,9 @@ def one_run(estimators: list[str], problems: list[str], seed: int) -> tuple[int,
 
 def main() -> None:
     """Print a line a run with an alarm, and how many there were."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("-e", "--estimator", action="append")

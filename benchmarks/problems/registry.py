@@ -30,6 +30,10 @@ _BUILTINS = {
         "small_vae:SmallVAE",
         "tiny VAE whose ELBO is exact: posterior gaussian, full-gaussian, bernoulli or categorical",
     ),
+    "logistic-regression": (
+        "logistic_regression:LogisticRegression",
+        "Bayesian logistic regression on 569 patients, mean-field Gaussian posterior over 31 weights",
+    ),
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),
