@@ -93,6 +93,7 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
 
     from .plots import draw_all
     from .tables import terminal_tables, write_tables
+    from .tables.verdicts import failures
 
     try:
         write_tables(rows, folder / "tables")
@@ -102,13 +103,16 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
     console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
     for table in terminal_tables(rows):
         console.print(table)
-    failed = rows[rows["status"] == "failed"].drop_duplicates("case")
+    for line in failures(rows):
+        console.print(f"failed: {line}", markup=False, highlight=False)
+    failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
     for _, row in failed.iterrows():
-        where = " on ".join(filter(None, [row["estimator"], row["problem"]]))
-        check = f"{row['parameter']}: " if row["metric"] == "check" else ""
-        console.print(f"failed: {where}: {check}{row['reason']}", markup=False, highlight=False)
+        console.print(
+            f"failed: {row['estimator']} on {row['problem']}: {row['reason']}", markup=False, highlight=False
+        )
     pictures = sum(f.suffix == ".png" for f in figures)
-    print(f"{pictures} figures in {folder / 'figures'}, all tables in {folder / 'tables' / 'tables.md'}")
+    drawn = f"{pictures} figures in {folder / 'figures'}, " if pictures else ""
+    print(f"{drawn}all tables in {folder / 'tables' / 'tables.md'}")
 
 
 def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:

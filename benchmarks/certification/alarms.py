@@ -13,8 +13,9 @@ import argparse
 import sys
 import time
 
+from ..problems.registry import load_problem
 from .cell import Settings
-from .certify import builder, certify_contract, certify_problem, load_problem
+from .certify import builder, certify_contract, certify_problem
 from .levels import ALARM_RATE, confirm_level
 
 _ESTIMATORS = ("reparameterization", "score-function", "leave-one-out", "sticking-the-landing")

@@ -75,7 +75,9 @@ def run_reproductions(
         start = time.monotonic()
         result = reproduce(name, quick=quick, seed=seed)
         folder.append(_row(name, claim, seed) for claim in result.claims)
-        save(draw(result), folder.path / "figures" / f"{name}.png")
+        figure = draw(result)
+        assert figure is not None
+        save(figure, folder.path / "figures" / f"{name}.png")
         console.print(_table(result))
         console.print(
             f"{'pass' if result.holds else 'FAIL'}: {name} ({time.monotonic() - start:.0f} s)",

@@ -14,7 +14,7 @@ _HEIGHT = 2.6
 
 
 @themed
-def draw(result: Reproduction) -> Figure:
+def draw(result: Reproduction) -> Figure | None:
     """Measured values as points with 95% intervals, exact ones as lines."""
     labels = [curve.label for panel in result.panels for curve in panel.curves]
     styles = styles_of(dict.fromkeys(labels))
@@ -36,7 +36,7 @@ def draw(result: Reproduction) -> Figure:
 def _legend(styles: dict[str, Style], exact: bool) -> Legend:
     line = Line2D([], [], color=FAINT, linewidth=1.2)
     extra = [(line, "exact")] if exact else []
-    return legend_of(styles, extra, lines=False)  # type: ignore[arg-type]
+    return legend_of(styles, extra, lines=False)
 
 
 def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, Style]) -> None:

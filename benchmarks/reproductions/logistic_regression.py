@@ -24,6 +24,7 @@ def reproduce(quick: bool = False, seed: int = 0) -> Reproduction:
     replicates = 300 if quick else 4000
     steps = _STEPS[::3] if quick else _STEPS
     problem = place(LogisticRegression(), dtype=torch.float64)
+    assert isinstance(problem, LogisticRegression)
     x = torch.zeros(1, 1, dtype=torch.float64)
     sizes = _SAMPLES[1::2] if quick else _SAMPLES
 

@@ -73,13 +73,22 @@ def verdict_table(rows: pd.DataFrame) -> Table | None:
         pad_edge=False,
         collapse_padding=True,
     )
-    for name in _COLUMNS:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
-    for c in found:
-        cells: list[Any] = [Text(text) for text in _cells(c)]
+    rows_ = [_cells(c)[:-1] for c in found]
+    for index, name in enumerate(_COLUMNS[:-1]):
+        # What may be broken over lines is where the bias is largest; the rest stays whole.
+        width = None if name == "worst at" else max(len(name), *(len(cells[index]) for cells in rows_))
+        justify: Any = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, overflow="fold", min_width=width)
+    for c, texts in zip(found, rows_, strict=True):
+        cells: list[Any] = [Text(text) for text in texts]
         cells[1].stylize(_STYLES[c.holds])
         table.add_row(*cells)
     return table
+
+
+def failures(rows: pd.DataFrame) -> list[str]:
+    """What did not hold, a line each."""
+    return [f"{c.estimator}: {line}" for c in certificates(rows) for line in c.failures]
 
 
 def verdict_section(rows: pd.DataFrame) -> str:
@@ -123,7 +132,7 @@ def _bias(c: Certificate) -> str:
 def _worst(c: Certificate) -> str:
     """Where the bias may be largest."""
     found = max((k for k in c.checks if k.bias), key=lambda k: k.bias.high if k.bias else 0.0, default=None)
-    return "" if found is None else f"{shorten(found.problem, 40)}, {found.point}, S = {found.num_samples}"
+    return "" if found is None else f"{shorten(found.problem, 40)} at {found.point}, S = {found.num_samples}"
 
 
 def _statement(found: list[Certificate]) -> str:
