@@ -92,11 +92,12 @@ def reproduce(quick: bool = False, seed: int = 0) -> Reproduction:
         "section 4",
         f"D = {_DIMENSION}, {_DATA} data, {replicates:,} estimates a point, M = 1; ratios ‖E ĝ‖ / √tr "
         f"Cov(ĝ), "
-        "debiased, with 95% intervals; lines: the laws.",
+        "debiased, with 95% intervals.",
         [_law(wrt, names[wrt], found[wrt]) for wrt in _LAWS],
         [_panel(names[wrt], _LAWS[wrt], found[wrt]) for wrt in _LAWS],
         "The paper takes the ratio parameter by parameter, and 1,024 data; here it is that of the whole "
         "gradient.",
+        "law, through one of the points",
     )
 
 

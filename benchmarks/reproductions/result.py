@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Reproduction:
         claims: in the publication's order.
         panels: of the figure.
         remark: where our setting or number differs from the publication's, and why.
+        lines: what the lines of the figure are.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Reproduction:
     claims: list[Claim]
     panels: list[Panel]
     remark: str = ""
-    rows: list[dict[str, object]] = field(default_factory=list)
+    lines: str = "closed form"
 
     @property
     def holds(self) -> bool:
