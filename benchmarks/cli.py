@@ -189,6 +189,7 @@ _Output = Annotated[
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Begin the run folder anew.")]
 _Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that all works.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be run and stop.")]
 
 #: What every benchmark's command takes besides: the fields of `Run`, and how the options are read.
 _RUN = {
@@ -207,7 +208,7 @@ _RUN = {
     ],
     "force": _Force,
     "quick": _Quick,
-    "dry_run": _flag("--dry-run", help="Print the cases and stop."),
+    "dry_run": _DryRun,
 }
 _RUN_DEFAULTS: dict[str, Any] = {"jobs": 1, "force": False, "quick": False, "dry_run": False}
 
@@ -332,6 +333,7 @@ def reproduce(
     seed: _Seed = 0,
     force: _Force = False,
     quick: _Quick = False,
+    dry_run: _DryRun = False,
 ) -> None:
     """Rerun published results: pass or fail, with numbers and a figure."""
     from .reproductions.catalogue import REPRODUCTIONS
@@ -339,9 +341,12 @@ def reproduce(
     if not name and not everything:
         _print_entries("reproductions", {key: summary for key, (_, summary) in REPRODUCTIONS.items()})
         return
-    from .reproductions.command import run_reproductions
+    from .reproductions.command import checked, run_reproductions
 
-    names = list(REPRODUCTIONS) if everything else list(name or ())
+    names = list(REPRODUCTIONS) if everything else checked(name or ())
+    if dry_run:
+        _print_entries("reproductions", {key: REPRODUCTIONS[key][1] for key in names})
+        return
     raise typer.Exit(0 if run_reproductions(names, output, quick, force, seed) else 1)
 
 

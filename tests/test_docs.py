@@ -15,6 +15,7 @@ from elbograd.benchmarks.variance import VarianceResult
 from pages import ROOT, Page
 
 OWN_MODEL = Page("docs/bring-your-own-model.md")
+CERTIFICATION, REPRODUCTIONS = Page("docs/certification.md"), Page("docs/reproductions.md")
 PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -90,3 +91,41 @@ def test_links_lead_somewhere_and_names_exist(page):
     assert page.missing_links == []
     attributes = set(VarianceResult.__dataclass_fields__) | {"rows", "warning"}
     assert set(re.findall(r"\bv\.(\w+)", page.text)) <= attributes
+
+
+@pytest.mark.parametrize("command", [*CERTIFICATION.commands, *REPRODUCTIONS.commands])
+def test_commands_are_accepted(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["elbograd", "new-estimator", "my-idea"])
+    with pytest.raises(SystemExit):
+        main()
+    run(f"{command} --dry-run", monkeypatch)
+
+
+def test_the_verdict_on_the_page_is_the_one_printed(capsys):
+    code = CERTIFICATION.code("certify(")
+    exec(compile(code, "certification.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()[0]
+    shown = re.search(r"print\(c\)  # (.*)", code)[1]
+    # Another processor may draw other numbers; the words and the checks are the same.
+    assert re.sub(r"≤ [\d.]+%", "≤", printed) == re.sub(r"≤ [\d.]+%", "≤", shown)
+
+
+def test_every_planted_bug_of_the_table_is_one_of_the_collection():
+    import bug_table
+    import wrong_estimators
+
+    rows = CERTIFICATION.text.split(bug_table.BEGIN)[1].split(bug_table.END)[0].splitlines()[2:]
+    assert len(rows) == len(bug_table.BUGS) >= 25
+    for (name, (mistake, _)), row in zip(bug_table.BUGS.items(), rows, strict=True):
+        assert hasattr(wrong_estimators, name)
+        what, caught, _ = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert what == mistake
+        assert caught
+
+
+def test_every_reproduction_has_a_section_and_a_figure():
+    from elbograd.benchmarks.reproductions.catalogue import REPRODUCTIONS as NAMES
+
+    assert re.findall(r"^## (.+)$", REPRODUCTIONS.text, flags=re.MULTILINE) == list(NAMES)
+    for name in NAMES:
+        assert f"results/published/reproductions/{name}.png" in REPRODUCTIONS.text

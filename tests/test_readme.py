@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from elbograd.benchmarks.cli import main
 from elbograd.estimators.testing import check_estimator
+from pages import Page
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
@@ -57,6 +58,9 @@ def test_commands_are_accepted(command, monkeypatch, tmp_path):
     plans = arguments[1] not in ("list", "new-estimator")
     if "my_idea.py" in command:
         (tmp_path / "my_idea.py").write_text(python_block("class MyIdea("))
+    if "my_model.py" in command:
+        page = Page("docs/bring-your-own-model.md")
+        (tmp_path / "my_model.py").write_text(page.code("class ConvVAE"), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", [*arguments, *(["--dry-run"] if plans else [])])
     with pytest.raises(SystemExit) as stop:
         main()
