@@ -21,9 +21,10 @@ from ..estimators.quadrature import enumerate_outcomes, gauss_hermite, outcomes
 from .gamma_nodes import gamma_dimension, gamma_nodes
 
 OBJECTIVES = ("elbo", "iwae")
-_NODES = {1: (128, 200), 2: (64, 96), 3: (24, 32)}  # a dimension, coarse and fine
+_NODES = {1: (128, 200), 2: (160, 200), 3: (24, 32)}  # a dimension, coarse and fine
+_GAMMA_NODES = {1: {1: (300, 400), 2: (300, 400)}, 2: {1: (160, 200)}}  # by D and number of samples
 _MAX_POINTS = 2**15  # of a sum over all samples of a multi-sample bound
-_TOLERANCE = 1e-6  # relative change from the coarse to the fine rule
+TOLERANCE = 1e-6  # relative change from the coarse to the fine rule
 
 Rule = Callable[[Distribution], tuple[Tensor, Tensor]]
 
@@ -56,7 +57,10 @@ def exact_objective(
     rules = _rules(q, target, objective, num_samples)
     if isinstance(rules, str):
         return rules
-    return rules[-1](q, target)
+    value = rules[-1](q, target)
+    with torch.no_grad():
+        moved = change(rules[0](q, target), value) if len(rules) > 1 else 0.0
+    return value if moved <= TOLERANCE else _not_converged(moved)
 
 
 def exact_gradients(
@@ -94,18 +98,20 @@ def exact_gradients(
             eta_grad, *parts = torch.autograd.grad(value.sum(), [leaf, *theta], materialize_grads=True)
             flat = torch.cat([eta_grad.flatten()[:0], *(part.flatten() for part in parts)])
             answers.append(ExactGradients(value.detach(), eta_grad, flat))
-        change = max(_change(*pair) for pair in zip(answers[0], answers[-1], strict=True))
-        if not change <= _TOLERANCE:
-            return f"the quadrature has not converged (relative change {change:.1g})"
+        moved = max(change(*pair) for pair in zip(answers[0], answers[-1], strict=True))
+        if not moved <= TOLERANCE:
+            return _not_converged(moved)
         found.append(answers[-1])
     values, gradients, thetas = zip(*found, strict=True)
     return ExactGradients(torch.cat(values), torch.cat(gradients), torch.stack(thetas).mean(0))
 
 
-def nodes_of(q: Distribution) -> Rule | str:
-    """Points z (N, *batch, *event) and weights (N, *batch), attached to φ in one of them; or why not."""
-    rules = _node_rules(q, 1)
-    return rules if isinstance(rules, str) else rules[-1]
+def rules_of(q: Distribution) -> list[Rule] | str:
+    """What gives points z (N, *batch, *event) and weights (N, *batch), the best one last; or why not.
+
+    φ is attached to one of the two. Where there are two rules, trust them when they agree.
+    """
+    return _node_rules(q, 1)
 
 
 def _rules(
@@ -132,15 +138,16 @@ def _node_rules(q: Distribution, copies: int) -> list[Rule] | str:
             return f"{count}^{copies} outcomes are too many to enumerate"
         return [_enumeration]
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
+    gamma = gamma_dimension(q) is not None
     gaussian = gaussians.is_diagonal_gaussian(q) or type(q) is td.MultivariateNormal
-    if not gaussian and gamma_dimension(q) is None:
+    if not gaussian and not gamma:
         return f"no quadrature for a {describe(q)} of event shape {tuple(q.event_shape)}"
-    if dimension * copies not in _NODES:
+    pair = _GAMMA_NODES[dimension].get(copies) if gamma else _NODES.get(dimension * copies)
+    if pair is None:
         of_copies = f" of {copies} samples" if copies > 1 else ""
-        return f"latent dimension {dimension}{of_copies} is too large for quadrature (at most {max(_NODES)})"
-    if gaussian:
-        return [_gaussian_rule(nodes) for nodes in _NODES[dimension * copies]]
-    return [_gamma_rule(nodes) for nodes in ((300, 400) if dimension * copies == 1 else (160, 200))]
+        largest = max(_GAMMA_NODES if gamma else _NODES)
+        return f"latent dimension {dimension}{of_copies} is too large for quadrature (at most {largest})"
+    return [(_gamma_rule if gamma else _gaussian_rule)(nodes) for nodes in pair]
 
 
 def _enumeration(q: Distribution) -> tuple[Tensor, Tensor]:
@@ -190,7 +197,12 @@ def _integrate(q: Distribution, target: Target, rule: Rule, copies: int) -> Tens
     return (weights[tuples].prod(1) * bound).sum(0)
 
 
-def _change(coarse: Tensor, fine: Tensor) -> float:
+def change(coarse: Tensor, fine: Tensor) -> float:
+    """Relative change from a coarse answer to a fine one."""
     if not fine.numel():
         return 0.0
     return float((fine - coarse).norm() / fine.norm().clamp_min(1e-6))
+
+
+def _not_converged(moved: float) -> str:
+    return f"the quadrature has not converged (relative change {moved:.1g})"

@@ -98,7 +98,7 @@ def test_commands_are_accepted(command, model, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["elbograd", "new-estimator", "my-idea"])
     with pytest.raises(SystemExit):
         main()
-    run(f"{command} --dry-run", monkeypatch)
+    run(f"{command.split('#')[0]} --dry-run", monkeypatch)
 
 
 def test_the_verdict_on_the_page_is_the_one_printed(capsys):

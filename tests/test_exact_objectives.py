@@ -248,6 +248,18 @@ def test_pathwise_variances_with_a_sampled_kl_are_those_of_draws():
         assert bool(((squares.mean(0) - found).abs() <= 5 * error).all())
 
 
+def test_a_variance_is_known_only_where_its_quadrature_has_converged():
+    # Var of k sin(kz): ½ k² (1 − cos(2kμ) e^{−2k²σ²}) less the squared mean; at k = 14 only the mean converges.
+    k, mu = 5.0, 0.9
+    mean = k * math.sin(k * mu) * math.exp(-(k**2) / 2)
+    expected = 0.5 * k**2 * (1 - math.cos(2 * k * mu) * math.exp(-2 * k**2)) - mean**2
+    found = variance_of("reparameterization", "cosine[loc=0.9,scale=1,k=5]", 1, batch=1)
+    assert float(found[0, 0]) == pytest.approx(expected, rel=1e-6)
+    rough = "cosine[loc=0.9,scale=1,k=14]"
+    assert not isinstance(solved(rough, batch=1), str)
+    assert variance_of("reparameterization", rough, 1, batch=1) is None
+
+
 def test_a_class_of_ones_own_has_no_known_variance():
     class Own(type(create("score-function"))):
         pass

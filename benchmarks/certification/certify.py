@@ -81,7 +81,7 @@ def certify(
     )
     parts = [certify_contract(build, settings)]
     parts += [certify_problem(build, problem, label, settings) for label, problem in chosen.items()]
-    if problems is not None and all(part.skipped for part in parts[1:]):
+    if problems is not None and not any(part.checks for part in parts[1:]):
         label, reason = next(iter(parts[1].skipped.items()))
         raise UsageError(f"{parts[0].estimator} cannot be certified on {label}: {reason}")
     return merge(parts)
@@ -120,23 +120,25 @@ def certify_problem(
         if isinstance(sizes, str):
             return _certificate(build, [], settings, {label: sizes})
         checks: list[Check] = []
-        reasons = []
+        unsolved: dict[str, str] = {}
         deadline = time.monotonic() + settings.seconds
-        for index, (oracle, num_samples, typical) in enumerate(_cells(estimator, problem, x, points, sizes)):
+        cells = _cells(estimator, problem, x, points, sizes)
+        for index, (point, oracle, num_samples, typical) in enumerate(cells):
             if isinstance(oracle, str):
-                reasons.append(oracle)
+                unsolved[f"{label} at {point}, S = {num_samples}"] = oracle
                 continue
             own = replace(settings, seed=settings.seed + 104_729 * (index + 1))
             checks += certify_cell(build, oracle, num_samples, label, typical, own, deadline)
             if any(check.holds is False for check in checks):
                 break  # clear already; the rest would only take time
-    return _certificate(build, checks, settings, {} if checks else {label: reasons[0]})
+    skipped = unsolved if checks else {label: next(iter(unsolved.values()))}
+    return _certificate(build, checks, settings, skipped)
 
 
 def _cells(
     estimator: Estimator, problem: Problem, x: Tensor, points: dict[str, Tensor], sizes: tuple[int, ...]
-) -> Iterator[tuple[Oracle | str, int, float]]:
-    """(point with its exact answers or why there are none, S, typical norm of the gradient).
+) -> Iterator[tuple[str, Oracle | str, int, float]]:
+    """(point, its exact answers or why there are none, S, typical norm of the gradient).
 
     Every point at the smallest S; the first and the last but one at the next; a single datum at the third.
     """
@@ -144,15 +146,16 @@ def _cells(
     solved = {name: solve(problem, name, x, eta, objective, smallest) for name, eta in points.items()}
     norms = [oracle.norm for oracle in solved.values() if not isinstance(oracle, str)]
     typical = math.sqrt(sum(norm**2 for norm in norms) / max(len(norms), 1))
-    for oracle in solved.values():
-        yield oracle, smallest, typical
+    for name, oracle in solved.items():
+        yield name, oracle, smallest, typical
     more = sizes[min(1, len(sizes) - 1)]
     for name in dict.fromkeys(("initial", list(points)[-2])):
         oracle = solved[name]
         if objective != "elbo" and not isinstance(oracle, str):
             oracle = solve(problem, name, x, points[name], objective, more)
-        yield oracle, more, typical
-    yield solve(problem, "initial", x[:1], points["initial"][:1], objective, sizes[-1]), sizes[-1], typical
+        yield name, oracle, more, typical
+    single = solve(problem, "initial", x[:1], points["initial"][:1], objective, sizes[-1])
+    yield "initial", single, sizes[-1], typical
 
 
 def builder(given: Given) -> Callable[[], Estimator]:

@@ -83,7 +83,7 @@ class Certificate:
         confidence: of the bias bound.
         tolerance: what the bound had to reach.
         alarm_rate: probability that any check of the whole run fails for a correct estimator.
-        skipped: problems that say nothing about it, with the reason.
+        skipped: problems, or points of problems, that were not tested, with the reason.
     """
 
     estimator: str
@@ -157,8 +157,8 @@ class Certificate:
         """All checks and bounds as long rows, what was skipped, and what is claimed."""
         common = {"benchmark": "certify", "estimator": self.estimator}
         rows = [r for check in self.checks for r in check.rows(**common, problem=check.problem)]
-        for problem, reason in self.skipped.items():
-            rows.append(row(**common, problem=problem, metric="check", status="skipped", reason=reason))
+        for where, reason in self.skipped.items():
+            rows.append(row(**common, metric="check", parameter=where, status="skipped", reason=reason))
         claims = json.dumps({"objective": self.objective})
         rows.append(row(**common, metric="unbiased", value=float(self.unbiased), parameters=claims))
         return rows
@@ -199,10 +199,9 @@ def merge(certificates: Sequence[Certificate]) -> Certificate:
 
 def outcome(rows: Sequence[Mapping[str, Any]]) -> str:
     """A few words on the rows of one case in which nothing failed."""
-    skipped = next((r["reason"] for r in rows if r["status"] == "skipped"), None)
-    if skipped is not None:
-        return f"skipped: {skipped}"
-    checks = [r for r in rows if r["metric"] == "check"]
+    checks = [r for r in rows if r["metric"] == "check" and r["status"] != "skipped"]
+    if not checks:
+        return f"skipped: {next(r['reason'] for r in rows if r['status'] == 'skipped')}"
     ran = sum(r["value"] is not None for r in checks)
     bound = max((r["ci_high"] for r in rows if r["metric"] == "relative_bias"), default=None)
     bias = "" if bound is None else f", relative bias ≤ {percent(bound)}"

@@ -150,6 +150,8 @@ def _open(found: list[Certificate]) -> list[str]:
     """Why a verdict was not reached, a line an estimator."""
     lines = []
     for c in found:
+        points = [(where, why) for where, why in c.skipped.items() if " at " in where]
+        lines += [f"{shorten(c.estimator, 30)}: not tested on {where}: {why}" for where, why in points]
         if c.holds is not None:
             continue
         questions = c.open_questions
@@ -173,7 +175,7 @@ def _certificate(name: str, rows: list[dict[str, Any]]) -> Certificate:
         if r["metric"] != "check":
             continue
         if r["status"] == "skipped":
-            skipped[r["problem"]] = r["reason"]
+            skipped[r["parameter"] or r["problem"]] = r["reason"]
             continue
         checks.append(_check(r, s, biases.get(_key(r, s))))
     given: dict[str, Any] = next((s for s in settings if "confidence" in s), {})
