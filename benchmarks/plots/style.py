@@ -49,6 +49,10 @@ _BUILTINS = {
     "learned-baseline": Style("#56B4E9", "P", _LONG),
     "optimal-baseline": Style("#8C5A2B", "X", _DASH_DOT_DOT),
     "exact": Style("#000000", "*", _DASHED),
+    "sticking-the-landing": Style("#882255", "<", _LONG),
+    "measure-valued": Style("#332288", "h", _DASH_DOT),
+    "vargrad": Style("#117733", "d", _DOTTED),
+    "iwae": Style("#AA4499", "p", _DASH_DOT_DOT),
 }
 # For all other names: colours (Tol's muted scheme) and markers that no built-in estimator has.
 _COLORS = ("#332288", "#882255", "#44AA99", "#999933", "#CC6677", "#117733", "#AA4499")
