@@ -19,6 +19,7 @@ from .markdown import code, plain
 _WORDS = {True: "holds", False: "fails", None: "not shown"}
 _STYLES = {True: "green", False: "bold red", None: "yellow"}
 _COLUMNS = ("estimator", "verdict", "relative bias", "worst at", "checks ran", "estimates drawn")
+_MOST = 4  # failures printed of one estimator
 _NUMBERS = ("checks ran", "estimates drawn")
 
 
@@ -72,23 +73,29 @@ def verdict_table(rows: pd.DataFrame) -> Table | None:
         show_edge=False,
         pad_edge=False,
         collapse_padding=True,
+        expand=False,
     )
-    rows_ = [_cells(c)[:-1] for c in found]
-    for index, name in enumerate(_COLUMNS[:-1]):
-        # What may be broken over lines is where the bias is largest; the rest stays whole.
-        width = None if name == "worst at" else max(len(name), *(len(cells[index]) for cells in rows_))
-        justify: Any = "right" if name in _NUMBERS else "left"
-        table.add_column(name, justify=justify, overflow="fold", min_width=width)
-    for c, texts in zip(found, rows_, strict=True):
-        cells: list[Any] = [Text(text) for text in texts]
-        cells[1].stylize(_STYLES[c.holds])
-        table.add_row(*cells)
+    for name in ("estimator", "verdict", "relative bias", "worst at"):
+        table.add_column(name, overflow="fold", ratio=1 if name == "worst at" else None)
+    table.add_column("checks", justify="right", no_wrap=True)
+    for c in found:
+        name, verdict, bias, worst, _, _ = _cells(c)
+        style = _STYLES[c.holds]
+        ran = f"{c.ran}/{len(c.checks)}"
+        table.add_row(Text(shorten(name, 26)), Text(verdict, style), Text(bias), Text(worst), Text(ran))
     return table
 
 
 def failures(rows: pd.DataFrame) -> list[str]:
-    """What did not hold, a line each."""
-    return [f"{c.estimator}: {line}" for c in certificates(rows) for line in c.failures]
+    """What did not hold, a line each: of an estimator the first few, those on oracle problems first."""
+    lines = []
+    for c in certificates(rows):
+        failed = [k for k in c.checks if k.holds is False]
+        failed.sort(key=lambda check: not check.problem)
+        lines += [f"{c.estimator}: {check}: {check.reason}" for check in failed[:_MOST]]
+        if len(failed) > _MOST:
+            lines.append(f"{c.estimator}: and {len(failed) - _MOST} more, see tables.md")
+    return lines
 
 
 def verdict_section(rows: pd.DataFrame) -> str:
