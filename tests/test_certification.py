@@ -365,3 +365,10 @@ def test_a_budget_ends_the_run_with_a_third_answer():
     assert certificate.holds is None
     assert certificate.bias_bound > 1e-3
     assert math.isfinite(certificate.bias_bound)
+
+
+def test_where_nothing_is_exact_the_reason_is_given():
+    certificate = certified("reparameterization", "vae")
+    assert certificate.holds is None
+    reason = "vae: latent dimension 8 is too large for quadrature (at most 3)"
+    assert certificate.open_questions == [f"no exact gradient to hold it against ({reason})"]

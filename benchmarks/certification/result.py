@@ -128,7 +128,8 @@ class Certificate:
         """What was not shown, a line each."""
         lines = [f"{check}: {check.reason}" for check in self.checks if check.holds is None]
         if self.unbiased and self.bias is None:
-            lines.append("no oracle problem that it supports has an exact gradient of its objective")
+            reasons = "; ".join(f"{where}: {why}" for where, why in list(self.skipped.items())[:2])
+            lines.append(f"no exact gradient to hold it against ({reasons or 'no problem was tried'})")
         return lines
 
     @property
