@@ -158,7 +158,10 @@ def _open(found: list[Certificate]) -> list[str]:
     lines = []
     for c in found:
         points = [(where, why) for where, why in c.skipped.items() if " at " in where]
-        lines += [f"{shorten(c.estimator, 30)}: not tested on {where}: {why}" for where, why in points]
+        if points:
+            where, why = points[0]
+            count = f" (and {len(points) - 1} more)" if len(points) > 1 else ""
+            lines.append(f"{shorten(c.estimator, 30)}: not tested on {where}{count}: {why}")
         if c.holds is not None:
             continue
         questions = c.open_questions
