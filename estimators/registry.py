@@ -27,12 +27,23 @@ _BUILTINS = {
     "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
     "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
     "iwae": "Differentiate log of the mean of K importance weights, K = S: the bound of the IWAE.",
+    "dreg": "Reparameterize a second time: ĝ = Σ_k ŵ_k² J_kᵀ ∇_z log w_k, K = S.",
+    "iwae-sticking-the-landing": (
+        "Drop the score term of the importance-weighted gradient: ĝ = Σ_k ŵ_k J_kᵀ ∇_z log w_k, K = S."
+    ),
+    "vimco": "Credit each sample with what it adds to the bound: L̂ − L̂_{−k}, less its own ŵ_k.",
     "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
 }
 
 
 # Classes whose names are not the words of the estimator's, capitalized.
-_CLASSES = {"vargrad": "VarGrad", "iwae": "IWAE"}
+_CLASSES = {
+    "vargrad": "VarGrad",
+    "iwae": "IWAE",
+    "dreg": "DReG",
+    "iwae-sticking-the-landing": "IWAEStickingTheLanding",
+    "vimco": "VIMCO",
+}
 
 BUILTIN_NAMES = tuple(_BUILTINS)
 #: What is compared when nobody says what: estimators of the ELBO's gradient that one would train a VAE with.
