@@ -15,7 +15,7 @@ from elbograd.benchmarks.certification.moments import ColumnSums
 from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.problems import ORACLE_PROBLEMS
-from elbograd.benchmarks.certification.result import percent
+from elbograd.benchmarks.certification.result import BiasBound, Certificate, Check, percent
 from elbograd.benchmarks.certification.sequential import MeanTest
 from elbograd.benchmarks.placement import first_batch, place
 from elbograd.benchmarks.problems import load_problem
@@ -372,3 +372,16 @@ def test_where_nothing_is_exact_the_reason_is_given():
     assert certificate.holds is None
     reason = "vae: latent dimension 8 is too large for quadrature (at most 3)"
     assert certificate.open_questions == [f"no exact gradient to hold it against ({reason})"]
+
+
+def test_a_variance_too_skewed_to_test_is_left_out_and_named():
+    place_ = {"problem": QUADRATIC, "point": "initial", "num_samples": 1}
+    gradient = Check("gradient", True, **place_, bias=BiasBound(0.0, 0.0, 0.01, 0.1))
+    skewed = Check("variance", None, "the estimates are too skewed", **place_)
+    certificate = Certificate("mine", "elbo", True, (gradient, skewed), 0.99, 0.02, ALARM_RATE)
+    assert str(certificate) == "mine: holds: relative bias ≤ 1% at 99% confidence, 1 of 1 checks ran"
+    assert certificate.left_out == {str(skewed): "the estimates are too skewed"}
+    missing = Check("value", None, "the estimates are too skewed", **place_)
+    other = Certificate("mine", "elbo", True, (gradient, missing), 0.99, 0.02, ALARM_RATE)
+    assert other.holds is None
+    assert other.verdict.endswith("1 of 2 checks ran")

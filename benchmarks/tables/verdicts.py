@@ -50,7 +50,7 @@ def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
                 "confidence": c.confidence,
                 "worst_at": _worst(c),
                 "checks_ran": c.ran,
-                "checks": len(c.checks),
+                "checks": len(c.counted),
                 "failed": len(c.failures),
                 "estimates": c.draws,
                 "note": "; ".join([*c.failures, *c.open_questions]),
@@ -81,7 +81,7 @@ def verdict_table(rows: pd.DataFrame) -> Table | None:
     for c in found:
         name, verdict, bias, worst, _, _ = _cells(c)
         style = _STYLES[c.holds]
-        ran = f"{c.ran}/{len(c.checks)}"
+        ran = f"{c.ran}/{len(c.counted)}"
         table.add_row(Text(shorten(name, 26)), Text(verdict, style), Text(bias), Text(worst), Text(ran))
     return table
 
@@ -123,7 +123,7 @@ def _cells(c: Certificate) -> list[str]:
         _WORDS[c.holds],
         _bias(c),
         _worst(c),
-        f"{c.ran} of {len(c.checks)}",
+        f"{c.ran} of {len(c.counted)}",
         f"{c.draws:,}",
     ]
 
@@ -157,7 +157,7 @@ def _open(found: list[Certificate]) -> list[str]:
     """Why a verdict was not reached, a line an estimator."""
     lines = []
     for c in found:
-        points = [(where, why) for where, why in c.skipped.items() if " at " in where]
+        points = [(where, why) for where, why in c.left_out.items() if " at " in where]
         if points:
             where, why = points[0]
             count = f" (and {len(points) - 1} more)" if len(points) > 1 else ""
