@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
+import textwrap
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def given_problem_at(specification: str, step: int, folder: Path) -> Problem:
 
 
 def given_heldout_gap(specification: str, step: int, seed: int, folder: Path) -> tuple[float, float] | None:
-    """As `heldout_gap`; the best is that of all checkpoints in the folder, or of its heldout.json."""
+    """As `heldout_gap`; the best is that of the folder's usable checkpoints, or of its heldout.json."""
     return _gap(_given_heldout(specification, seed, folder), step)
 
 
@@ -115,10 +116,10 @@ def _read_heldout(folder: Path) -> dict[int, float]:
 def _given_heldout(specification: str, seed: int, folder: Path) -> dict[int, float]:
     if (folder / HELDOUT).exists():
         return _read_heldout(folder)
-    values = {
-        step: heldout_objective(given_problem_at(specification, step, folder), seed)
-        for step in steps_in(folder)
-    }
+    values = {}
+    for step in steps_in(folder):
+        with suppress(UsageError):  # of a checkpoint that cannot be used: said where that step is asked for
+            values[step] = heldout_objective(given_problem_at(specification, step, folder), seed)
     return {step: value for step, value in values.items() if value is not None}
 
 
@@ -133,7 +134,7 @@ def _read(file: Path) -> State:
         state: State = torch.load(file, weights_only=True, map_location="cpu")
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # bytes that are no checkpoint make the unpickler raise anything
         raise UsageError(f"{file}: not a checkpoint that torch.load(..., weights_only=True) reads") from error
     if not isinstance(state, dict) or not {"encoder", "decoder"} <= state.keys():
         raise UsageError(f'{file}: expected a dict of "encoder" and "decoder" state dicts')
@@ -141,9 +142,16 @@ def _read(file: Path) -> State:
 
 
 def _load(problem: Problem, state: State) -> None:
-    try:
-        problem.encoder.load_state_dict(state["encoder"])
-        problem.decoder.load_state_dict(state["decoder"])
-    except (RuntimeError, TypeError) as error:
-        what = " ".join(str(error).split())
-        raise UsageError(f"a checkpoint is of another model: {what}") from error
+    for side, module in (("encoder", problem.encoder), ("decoder", problem.decoder)):
+        try:
+            module.load_state_dict(state[side])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            what = f"{side}: {_first_mismatch(error)}"
+            raise UsageError(f"a checkpoint of another model does not fit this problem: {what}") from error
+
+
+def _first_mismatch(error: Exception) -> str:
+    """Of the lines that load_state_dict writes, a heading and one a mismatch, the first that tells one."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    first = next((line for line in (*lines[1:], *lines[:1]) if line), type(error).__name__)
+    return textwrap.shorten(first.rstrip(". "), 200, placeholder=" …")  # one mismatch can be many names

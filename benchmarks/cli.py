@@ -148,7 +148,11 @@ _OPTIONS = {
     "relative_to": _text(
         str | None, "--relative-to", metavar="NAME", help="Estimator to print ratios of variances to."
     ),
-    "chunk": _whole("--chunk", help="Replicates drawn at a time; the default follows from the sizes."),
+    "chunk": _whole(
+        "--chunk",
+        help="Replicates drawn at a time; the default follows from the sizes. For the factorized route: "
+        "estimators that couple the batch draw one at a time, and ratios of --relative-to ignore it.",
+    ),
     "steps": _whole("--steps", help="Training steps."),
     "seeds": _whole("--seeds", help="Repetitions."),
     "optimizer": _text(str, "--optimizer", metavar="NAME", help="adam or sgd."),

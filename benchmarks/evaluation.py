@@ -51,7 +51,9 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
 
 
 def check_posterior(q: Distribution, x: Tensor) -> None:
-    """Raise UsageError unless q has batch shape (B,) for x (B, ...)."""
+    """Raise UsageError unless q is a distribution of batch shape (B,) for x (B, ...)."""
+    if not isinstance(q, Distribution):
+        raise UsageError(f"posterior returns a {type(q).__name__}, not a torch.distributions.Distribution")
     if q.batch_shape != x.shape[:1]:
         raise UsageError(
             f"the posterior has batch shape {tuple(q.batch_shape)} for {len(x)} data, expected ({len(x)},): "

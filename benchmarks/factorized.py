@@ -18,7 +18,7 @@ from .evaluation import check_estimate, count_evaluations, eta_gradients
 from .jacobians import encoder_jacobian, pull_back
 from .moments import Shares, Sums, bessel, in_float64, square_root, square_trace, times
 from .problems.protocol import Problem
-from .statistics import Moments
+from .statistics import NOT_FINITE, Moments
 
 _PILOT = 512  # replicates whose mean becomes the centre
 _PILOT_ELEMENTS = 2**23
@@ -41,7 +41,7 @@ class FactorizedRoute:
         shares: parameter name -> its share of K (B, P, P), float64.
 
     Raises:
-        UsageError: the encoder does not treat each datum alone.
+        UsageError: the encoder does not treat each datum alone, or is of half precision.
         DirectPathError: the surrogate reaches φ other than through eta.
     """
 
@@ -55,6 +55,7 @@ class FactorizedRoute:
         with torch.no_grad():
             self.eta = problem.encoder(x)
         self._check_eta_is_the_only_path()
+        _check_precision(self.eta)
         self.jacobian = encoder_jacobian(problem.encoder, x)
         self.shares = self.jacobian.gram()
         self.gram = torch.stack(list(self.shares.values())).sum(0)
@@ -86,6 +87,11 @@ class FactorizedRoute:
             replicates -= len(h)
         for size in _split(replicates, self.chunk):
             self._add(self.sums, self._draw(size))
+
+    @staticmethod
+    def repeats() -> bool:
+        """Whether nothing but the estimator draws: `check_model` lets no other model through."""
+        return True
 
     def _pilot(self, replicates: int) -> Tensor:
         """The first replicates (R, B, P)."""
@@ -154,6 +160,11 @@ class FactorizedRoute:
         """Cov(h_i), (B, P, P)."""
         return self._checked_sums().covariance()
 
+    def eta_cross_covariance(self) -> Tensor:
+        """Cov(h_i, u_i), (B, P), u about E h: what u is about the centre adds 2 C K δ."""
+        sums = self._checked_sums()
+        return sums.cross_covariance() - 2 * times(sums.covariance(), times(self.gram, sums.drift()))
+
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""
         return pull_back(self.problem.encoder, self.x, self.eta_mean() / len(self.eta))
@@ -165,8 +176,8 @@ class FactorizedRoute:
 
     def _checked_sums(self) -> Sums:
         assert self.sums is not None
-        if not bool(torch.isfinite(self.sums.first).all()):
-            raise EstimatorError("the gradient is not finite (NaN or infinity)")
+        if not self.sums.are_finite():
+            raise EstimatorError(NOT_FINITE.format(str(self.eta.dtype).removeprefix("torch.")))
         return self.sums
 
     def _check_eta_is_the_only_path(self) -> None:
@@ -184,6 +195,15 @@ class FactorizedRoute:
 
 class DirectPathError(UsageError):
     """The factorized route does not apply: φ enters other than through eta."""
+
+
+def _check_precision(eta: Tensor) -> None:
+    if torch.finfo(eta.dtype).bits < 32:
+        name = str(eta.dtype).removeprefix("torch.")
+        raise UsageError(
+            f"{name} is too coarse for the products of the factorized route: "
+            "use float32, float64, or route='full'"
+        )
 
 
 def _split(total: int, size: int) -> list[int]:

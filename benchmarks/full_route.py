@@ -12,9 +12,9 @@ from ..estimators.errors import EstimatorError
 from .evaluation import check_estimate, count_evaluations
 from .groups import layers_of
 from .jacobians import trainable
-from .moments import PowerSums, Shares, bessel, in_float64, trace_of_square
+from .moments import PowerSums, Shares, all_finite, bessel, in_float64, trace_of_square
 from .problems.protocol import Problem
-from .statistics import Moments
+from .statistics import NOT_FINITE, Moments
 
 _PILOT = 256
 _PILOT_ELEMENTS = 2**25
@@ -67,6 +67,20 @@ class FullRoute:
             replicates -= pilot
         for _ in range(replicates):
             self._add(self._sums, self._gradient().unsqueeze(0))
+
+    def repeats(self) -> bool:
+        """Whether two more replicates, which are not counted, are the same and nothing was drawn for them.
+
+        The generators are looked at too: dropout of a few units often leaves two replicates alike.
+        """
+        before = self._generators()
+        same = torch.equal(self._gradient(), self._gradient())
+        return same and all(map(torch.equal, before, self._generators()))
+
+    def _generators(self) -> list[Tensor]:
+        device = self.x.device
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
     def _gradient(self) -> Tensor:
         """One estimate ĝ, flattened, float64."""
@@ -128,8 +142,8 @@ class FullRoute:
         n = self.n
         inside = self._members[group].repeat_interleave(torch.tensor(self.sizes))
         drift = self._first / n
-        if not bool(torch.isfinite(drift).all()):
-            raise EstimatorError("the gradient is not finite (NaN or infinity)")
+        if not all_finite(drift, self._second, self._cross, self._sums.shift, self._sums.powers):
+            raise EstimatorError(NOT_FINITE.format("float64"))
         spread, third, fourth = (m[group] for m in self._sums.central())
         delta = drift * inside
         value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
@@ -140,6 +154,14 @@ class FullRoute:
         tau = trace_of_square((self.kept - self.kept.mean(0)) * inside)
         tau = tau + (value**2 + tau) / max(n - 1, 1)  # as if from the covariance of all n
         return Shares(*(part.reshape(1) for part in (value, spread, third, fourth, tau))).summarize(n)
+
+    def cross_covariance(self) -> Tensor:
+        """Cov(ĝ, u) of the total, (|φ|,), u = ‖ĝ − E ĝ‖²; Cov(ĝ) is that of the first replicates."""
+        assert self._sums is not None
+        n, drift = self.n, self._first / self.n
+        about_centre = (self._cross[-1] / n - drift * self._sums.powers[0, -1] / n) * bessel(n)
+        rest = self.kept - self.kept.mean(0)
+        return about_centre - 2 * (rest @ drift) @ rest / max(len(rest) - 1, 1)
 
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""

@@ -22,8 +22,30 @@ def eta_parts(problem: Problem, size: int) -> Mapping[str, slice]:
     Raises:
         UsageError: not slices of eta (B, P) by name.
     """
-    parts: Mapping[str, slice] = getattr(problem, "eta_parts", {})
+    parts: object = getattr(problem, "eta_parts", {})
+    if not isinstance(parts, Mapping):
+        raise UsageError(
+            f"eta_parts is {_told(parts)}, not name -> slice, such as "
+            f"{{'mean': slice(0, {max(size // 2, 1)})}}: correct it or leave it out"
+        )
     for name, part in parts.items():
-        if not isinstance(part, slice) or len(range(size)[part]) == 0:
-            raise UsageError(f"eta_parts[{name!r}] = {part!r} is not a slice of eta's {size} coordinates")
+        if not isinstance(part, slice) or not _inside(part, size):
+            raise UsageError(
+                f"eta_parts[{name!r}] = {_told(part)} is not a slice of eta's {size} coordinates"
+            )
     return parts
+
+
+def _inside(part: slice, size: int) -> bool:
+    """Whether a slice names at least one of ``size`` coordinates and none beyond, which Python would clip."""
+    if not all(end is None or isinstance(end, int) for end in (part.start, part.stop, part.step)):
+        return False
+    if part.step is not None and part.step < 1:  # torch indexes forwards only
+        return False
+    ends = [end for end in (part.start, part.stop) if end is not None]
+    return all(-size <= end <= size for end in ends) and len(range(size)[part]) > 0
+
+
+def _told(thing: object) -> str:
+    """A thing in a few characters."""
+    return repr(thing) if thing is None or isinstance(thing, int | slice) else f"a {type(thing).__name__}"

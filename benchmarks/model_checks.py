@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..estimators.base import Target
 from ..estimators.errors import UsageError
 from ..estimators.plugins import one_line
 from .evaluation import check_posterior
+from .groups import eta_parts
 from .modes import check_modes
 from .problems.protocol import Problem
 
+_T = TypeVar("_T")
 _ELSEWHERE = "or use route='full', which takes the model as it is"
 
 
@@ -36,8 +40,10 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
     with torch.no_grad():
         with _unmoved_buffers("encoder", problem.encoder):
             eta = _checked_eta(problem, x)
-        q = problem.posterior(eta)
+        eta_parts(problem, eta.shape[-1])
+        q = _called("posterior", problem.posterior, eta)
         check_posterior(q, x)
+        _check_target(_called("target", problem.target, x))
         with _unmoved_buffers("decoder", problem.decoder):
             _log_likelihood(problem, x, q.sample(torch.Size((1,))), 2)
         if route == "factorized":
@@ -60,7 +66,7 @@ def _unmoved_buffers(side: str, module: nn.Module) -> Iterator[None]:
 
 def _checked_eta(problem: Problem, x: Tensor) -> Tensor:
     with torch.enable_grad():
-        eta: object = problem.encoder(x)
+        eta = _checked_call(problem.encoder, x)
     if not isinstance(eta, Tensor):
         raise UsageError(
             f"the encoder returns a {type(eta).__name__}, not one tensor: torch.cat(..., -1) joins several"
@@ -74,6 +80,35 @@ def _checked_eta(problem: Problem, x: Tensor) -> Tensor:
     if not eta.requires_grad and _trainable(problem.encoder):
         raise UsageError("eta depends on no trainable parameter (detach, or no_grad, in the encoder?)")
     return eta.detach()
+
+
+def _checked_call(encoder: nn.Module, x: Tensor) -> object:
+    try:
+        return encoder(x)
+    except Exception as error:  # a user's encoder may raise anything
+        kind = str(x.dtype).removeprefix("torch.")
+        hint = "" if x.is_floating_point() else f"; {kind} is passed as it is, x.float() may be meant"
+        raise UsageError(
+            f"the encoder fails for x of shape {tuple(x.shape)} and dtype {kind} ({_told(error)}){hint}"
+        ) from error
+
+
+def _called(name: str, method: Callable[[Tensor], _T], argument: Tensor) -> _T:
+    try:
+        return method(argument)
+    except UsageError:
+        raise
+    except Exception as error:  # a user's method may raise anything
+        raise UsageError(f"{name} fails for shape {tuple(argument.shape)} ({_told(error)})") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def _check_target(target: object) -> None:
+    if not isinstance(target, Target):
+        raise UsageError(f"target returns a {type(target).__name__}, not an elbograd.estimators.Target")
 
 
 def _trainable(module: nn.Module) -> bool:
@@ -111,8 +146,8 @@ def _posterior(problem: Problem, stacked: Tensor) -> Distribution:
     try:
         q = problem.posterior(stacked)
         what = f"has batch shape {tuple(q.batch_shape)}"
-    except (RuntimeError, ValueError, IndexError) as error:
-        q, what = None, f"fails ({one_line(error)})"
+    except Exception as error:  # a user's method may raise anything
+        q, what = None, f"fails ({_told(error)})"
     if q is None or q.batch_shape != stacked.shape[:2]:
         raise UsageError(
             f"the posterior {what} for eta {tuple(stacked.shape)}, expected batch shape "
@@ -138,13 +173,23 @@ def _check_posterior_of_each_datum(problem: Problem, stacked: Tensor, z: Tensor,
 
 def _log_likelihood(problem: Problem, x: Tensor, z: Tensor, leading: int) -> Tensor:
     try:
-        f: Tensor = problem.target(x).log_likelihood(z)
+        f: object = problem.target(x).log_likelihood(z)
+    except UsageError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
         raise UsageError(
             f"log_likelihood fails for z of shape (S, *batch, *event) = {tuple(z.shape)} "
             f"({one_line(error)}); flatten what leads: "
             f"decoder(z.flatten(0, {leading - 1})).unflatten(0, z.shape[:{leading}]) here"
         ) from error
+    except Exception as error:  # nothing that another shape would mend
+        raise UsageError(f"log_likelihood fails for z of shape {tuple(z.shape)} ({_told(error)})") from error
+    if not isinstance(f, Tensor):
+        raise UsageError(f"log_likelihood returns a {type(f).__name__}, not a tensor (S, *batch)")
+    if not f.is_floating_point():
+        raise UsageError(
+            f"log_likelihood returns {str(f.dtype).removeprefix('torch.')}, not floating-point numbers"
+        )
     return f
 
 

@@ -56,13 +56,16 @@ def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
         together, again, alone = encoder(x), encoder(x), _alone(encoder, x[-1:])
         kept = torch.arange(len(x), device=x.device) % 2 == 0
         replaced = encoder(torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, x.roll(1, 0)))
-    scale = math.sqrt(float(together.square().mean())) + 1e-12
-    if float((together - again).abs().max()) > 1e-5 * scale:
+        # Inside as well: what an encoder returns may be a parameter, whose numbers would carry a gradient.
+        scale = math.sqrt(float(together.square().mean())) + 1e-12
+        changed = float((together - again).abs().max())
+        of_others = float((together - replaced)[kept].abs().max())
+        apart = max(float((together[-1:] - alone).abs().max()), of_others)
+    if changed > 1e-5 * scale:
         raise UsageError(
             "the encoder gives the same data another eta each time (dropout in train mode, noise of its "
             "own?): call encoder.eval(), or use route='full' to count its noise"
         )
-    apart = max(float((together[-1:] - alone).abs().max()), float((together - replaced)[kept].abs().max()))
     if apart > max(_TOLERANCE, 8 * torch.finfo(together.dtype).eps) * scale:
         raise UsageError(
             "the encoder gives a datum another eta in a batch than alone "

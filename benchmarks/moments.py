@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -68,6 +68,7 @@ class Sums:
         second: (B, P, P), Σ (h − a)(h − a)ᵀ.
         cross: (B, P), Σ (h − a)(u − shift).
         contributions: of u, (B,).
+        streams: the numbers of those whose replicates are in it; nothing tells equal draws apart later.
     """
 
     centre: Tensor
@@ -75,6 +76,7 @@ class Sums:
     second: Tensor
     cross: Tensor
     contributions: PowerSums
+    streams: set[int] = field(default_factory=set)
 
     @classmethod
     def about(cls, centre: Tensor, shift: Tensor) -> Sums:
@@ -104,7 +106,7 @@ class Sums:
         """Add the replicates of another stream.
 
         Raises:
-            UsageError: it was not taken about the same centre and shift.
+            UsageError: it was not taken about the same centre and shift, or shares a stream.
         """
         mine, theirs = self.contributions, other.contributions
         if not (torch.equal(self.centre, other.centre) and torch.equal(mine.shift, theirs.shift)):
@@ -112,10 +114,19 @@ class Sums:
                 "only sums of one measurement can be merged: "
                 "the same problem, x, estimator, num_samples, chunk and seed"
             )
+        twice = self.streams & other.streams
+        if twice:
+            raise UsageError(f"stream {min(twice)} would be counted twice: merge streams of other numbers")
+        self.streams |= other.streams
         for name in ("first", "second", "cross"):
             getattr(self, name).add_(getattr(other, name))
         mine.powers += theirs.powers
         mine.n += theirs.n
+
+    def are_finite(self) -> bool:
+        """Whether no product has overflowed: in float32, u·(h − a) does from h = 1e13 on."""
+        kept = self.first, self.second, self.cross, self.contributions.shift, self.contributions.powers
+        return all_finite(*kept)
 
     def mean(self) -> Tensor:
         """E h, (B, P)."""
@@ -148,6 +159,11 @@ def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     centred = u - u.mean(-1, keepdim=True)
     squared = centred.square()
     return squared.sum(-1) / max(n - 1, 1), (squared * centred).mean(-1), squared.square().mean(-1)
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether there is no NaN and no infinity in any."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def in_float64(tensor: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Variance(Common):
         step: training steps of the checkpoints; () for all of ``trajectory``, or 0 where that is None.
         trajectory: folder of one that the user saved; None to train one.
         relative_to: estimator whose variance the others' are divided by; None for no ratios.
-        chunk: replicates at a time; None to choose from the sizes at hand.
+        chunk: replicates at a time on the factorized route, ratios apart; None to choose from the sizes.
     """
 
     num_samples: tuple[int, ...] = (1, 4, 16)
@@ -124,6 +124,10 @@ class Variance(Common):
             raise UsageError(f"--precision must be between 0 and 1, not {self.precision}")
         if self.route not in ("factorized", "full"):
             raise UsageError(f"--route {self.route!r} is not one of factorized, full")
+        if self.chunk is not None and self.route == "full":
+            raise UsageError(
+                "--chunk cannot be combined with --route full, which draws one replicate at a time"
+            )
         if self.trajectory is not None and self.latent_dim:
             raise UsageError("--latent-dim cannot be combined with --trajectory, which is of one model")
 

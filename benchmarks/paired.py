@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +16,17 @@ from .moments import bessel, central_moments
 from .placement import default_batch_size, first_batch, to_encoder
 from .problems.protocol import Problem
 from .ratios import JointMoments, Ratio, independent_ratio, paired_ratio
-from .variance import derived_seed, measure_variance, resolve
+from .statistics import MIN_REPLICATES, Moments
+from .variance import (
+    VarianceResult,
+    check_counts,
+    check_data,
+    check_route,
+    check_seed,
+    derived_seed,
+    measure_variance,
+    resolve,
+)
 
 
 def measure_ratio(
@@ -55,8 +66,12 @@ def measure_ratio(
     """
     problem, first = resolve(problem, estimator)
     _, second = resolve(problem, relative_to)
+    check_data(x)
+    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, batch_size=batch_size)
+    check_seed(seed)
+    check_route(route)
     if x is None:
-        x = first_batch(problem, batch_size or default_batch_size(problem), seed)
+        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
     x = to_encoder(problem, x)
     with seeded(seed, x.device):
         check_model(problem, x, route)
@@ -66,20 +81,29 @@ def measure_ratio(
             routes = _drawn_alike(problem, (first, second), x, num_samples, replicates, warmup, seed)
             return paired_ratio(_joint(*routes))
     a, b = (
-        measure_variance(
-            problem,
-            e,
-            x,
-            num_samples=num_samples,
-            replicates=replicates,
-            warmup=warmup,
-            route=route,
-            seed=s,
-            details=False,
-        ).moments[""]
+        _total(
+            measure_variance(
+                problem,
+                e,
+                x,
+                num_samples=num_samples,
+                replicates=replicates,
+                warmup=warmup,
+                route=route,
+                seed=s,
+                details=False,
+            ),
+            replicates,
+        )
         for e, s in ((first, seed), (second, derived_seed(seed, 1)))
     )
     return independent_ratio(a, b)
+
+
+def _total(result: VarianceResult, replicates: int) -> Moments:
+    """Of a deterministic estimator, two replicates tell as much as any number asked for."""
+    total = result.moments[""]
+    return replace(total, n=max(replicates, MIN_REPLICATES)) if result.deterministic else total
 
 
 def _drawn_alike(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +34,22 @@ def check_device(name: str) -> torch.device:
     return device
 
 
-def check_dtype(name: str) -> torch.dtype:
-    """The floating-point dtype called ``name``.
+def check_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The floating-point dtype called ``name``, or given itself.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or no such dtype.
     """
-    if name not in DTYPES:
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
+        return name
+    if not isinstance(name, str) or name not in DTYPES:
         raise UsageError(f"unknown dtype {name!r}: choose from {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value counts something: an integer of Python or NumPy, but no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def device_of(problem: Problem) -> torch.device:
@@ -104,12 +112,16 @@ def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
     """The first training batch under ``seed``, x (batch_size, ...), where the encoder is.
 
     Raises:
-        UsageError: fewer training data than ``batch_size``, or a batch size that is not positive.
+        UsageError: fewer training data than ``batch_size``, a batch size that is not positive, or batches
+            that are no tensors.
     """
-    if batch_size < 1:
-        raise UsageError(f"batch size {batch_size} is not a positive integer")
+    if not is_integer(batch_size) or batch_size < 1:
+        raise UsageError(f"batch size {batch_size!r} is not a positive integer")
     generator = torch.Generator().manual_seed(seed)
-    x = next(iter(problem.batches("train", batch_size, generator)), None)
+    x: object = next(iter(problem.batches("train", batch_size, generator)), None)
+    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0):
+        what = f"a {type(x).__name__}" if not isinstance(x, Tensor) else "a tensor without dimensions"
+        raise UsageError(f"batches yields {what}, not a tensor x (B, ...): of pairs (x, y) yield x alone")
     if x is None or len(x) < batch_size:
         raise UsageError(f"batch size {batch_size} exceeds the {0 if x is None else len(x)} training data")
     return to_encoder(problem, x)

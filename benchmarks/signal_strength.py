@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,23 +58,31 @@ def measure_signal(route: FactorizedRoute | FullRoute, total: Moments) -> Signal
     pure noise would show a signal-to-noise ratio of 1/√n.
     """
     mean = _flat(route.mean())
-    estimates, variance_along = _sample(route)
+    sample = _sample(route, total)
     n, squared = total.n, float(mean.square().sum())
-    of_square = float(trace_of_square(estimates - mean))
-    along = max(variance_along(mean) - of_square / n, 0.0)
+    of_square = float(trace_of_square(sample.estimates - mean))
+    along = max(sample.variance_along(mean) - of_square / n, 0.0)
     error = math.sqrt(4 * along / n + 2 * of_square / n**2)
     signal = squared - total.mean / n
+    shared = 2 * sample.covariance_along(mean) / n - 2 * of_square / n**2
     norm = _root(signal, error)
-    return Signal(norm, _snr(signal, error, total), _cosine(mean, estimates, norm, variance_along, total))
+    return Signal(norm, _snr(signal, error, shared, total), _cosine(mean, sample, norm, total))
 
 
-def _snr(signal: float, error: float, total: Moments) -> Interval:
+def _snr(signal: float, error: float, shared: float, total: Moments) -> Interval:
+    """Of ‖g‖² with its error, and of the variance; ``shared`` is the covariance of the two estimates.
+
+    For a skew ĝ they are far from independent: what moves the mean is what makes the variance. Both are
+    U-statistics, so their covariance is known: 2 gᵀCov(ĝ, u)/n − 2 tr C²/(n(n − 1)), u = ‖ĝ − g‖².
+    """
     value = signal_to_noise(signal + total.mean / total.n, total.mean, total.n)
     if not total.mean > 0:
         return Interval(value, value, value)
     ratio = signal / total.mean
-    relative = total.stderr / total.mean
-    return _root(ratio, math.hypot(error / total.mean, ratio * relative))
+    most = error * total.stderr  # Cauchy-Schwarz, which estimates from different replicates need not keep
+    shared = min(max(shared, -most), most)
+    squared = error**2 - 2 * ratio * shared + (ratio * total.stderr) ** 2
+    return _root(ratio, math.sqrt(max(squared, 0.0)) / total.mean)
 
 
 def _root(squared: float, error: float) -> Interval:
@@ -82,15 +91,14 @@ def _root(squared: float, error: float) -> Interval:
 
 def _cosine(
     mean: Tensor,
-    estimates: Tensor,
+    sample: _Sample,
     norm: Interval,
-    variance_along: Callable[[Tensor], float],
     total: Moments,
 ) -> Interval | None:
     """The mean cosine over the estimates kept, each against the mean of all the others."""
     if norm.low <= 0:
         return None
-    n = total.n
+    n, estimates = total.n, sample.estimates
     lengths = estimates.square().sum(-1)
     products = estimates @ mean
     if total.mean > 0:
@@ -100,25 +108,50 @@ def _cosine(
     unit = (estimates / lengths.sqrt().clamp_min(1e-300).unsqueeze(-1)).mean(0)
     # d(uᵀg/‖g‖) = wᵀ dg
     w = unit / norm.value - float(unit @ mean) * mean / norm.value**3
-    error = math.sqrt(float(cosines.var()) / len(cosines) + max(variance_along(w), 0.0) / n)
+    error = math.sqrt(float(cosines.var()) / len(cosines) + max(sample.variance_along(w), 0.0) / n)
     return Interval(*(min(max(value + z * error, -1.0), 1.0) for z in (0, -_Z, _Z)))
 
 
-def _sample(route: FactorizedRoute | FullRoute) -> tuple[Tensor, Callable[[Tensor], float]]:
-    """A few estimates ĝ (N, |φ|), float64, and the variance of ĝᵀw as a function of w."""
+class _Sample(NamedTuple):
+    """What is known of ĝ beyond its mean and total variance.
+
+    Attributes:
+        estimates: a few ĝ (N, |φ|), float64.
+        variance_along: of ĝᵀw, as a function of w.
+        covariance_along: of ĝᵀw with the contribution ‖ĝ − g‖² to the variance.
+    """
+
+    estimates: Tensor
+    variance_along: Callable[[Tensor], float]
+    covariance_along: Callable[[Tensor], float]
+
+
+def _sample(route: FactorizedRoute | FullRoute, total: Moments) -> _Sample:
     if isinstance(route, FullRoute):
-        kept = route.kept[:_ESTIMATES]
-        return kept, lambda w: float((route.kept @ w).var())
+        # What few replicates were kept tell the direction of the noise; its size is known from all.
+        size = total.mean / max(float(route.kept.var(0).sum()), 1e-300)
+        return _Sample(
+            route.kept[:_ESTIMATES],
+            lambda w: float((route.kept @ w).var()) * size,
+            lambda w: float(route.cross_covariance() @ w),
+        )
     encoder, x, batch = route.problem.encoder, route.x, len(route.eta)
     size = sum(p.numel() for p in trainable(encoder).values())
     number = max(8, min(_ESTIMATES, _ELEMENTS // size))
     vectors = route.kept[:, :number].transpose(0, 1) / batch
 
-    def variance_along(w: Tensor) -> float:
-        reached = in_float64(push_forward(encoder, x, _unflat(w, encoder)))
-        return float((reached * times(route.eta_covariance(), reached)).sum()) / batch**2
+    def reached(w: Tensor) -> Tensor:
+        return in_float64(push_forward(encoder, x, _unflat(w, encoder)))
 
-    return _pull_back_each(encoder, x, vectors), variance_along
+    def variance_along(w: Tensor) -> float:
+        v = reached(w)
+        return float((v * times(route.eta_covariance(), v)).sum()) / batch**2
+
+    def covariance_along(w: Tensor) -> float:
+        # The data are independent: of the variance, datum i moves its own share u_i/B².
+        return float((reached(w) * route.eta_cross_covariance()).sum()) / batch**3
+
+    return _Sample(_pull_back_each(encoder, x, vectors), variance_along, covariance_along)
 
 
 def _pull_back_each(encoder: torch.nn.Module, x: Tensor, vectors: Tensor) -> Tensor:

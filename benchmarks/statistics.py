@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from ..estimators.errors import EstimatorError
+
 #: Above this skewness of the estimate an interval is not to be trusted (see `needed_replicates`).
 MAX_SKEWNESS = 0.2
 #: With fewer replicates neither the standard error nor the skewness is known.
@@ -18,6 +20,12 @@ _ENOUGH = 1000  # at least what a sample too small for its own skewness is told 
 _MIN_DOF = 2.0
 _LARGEST_SHARE = 0.95  # of its bound √n, that a sample's skewness is taken at its word for
 _MANY_COORDINATES = 16
+
+#: Told of contributions to a variance, and of what their interval needs, that overflow a dtype.
+NOT_FINITE = (
+    "the gradient is too large (or not finite): the moments of its square overflow {}; "
+    "measure in float64, or scale the objective down"
+)
 
 Array = NDArray[np.float64]
 
@@ -48,7 +56,7 @@ class Moments:
     @property
     def needed(self) -> int | None:
         """Replicates that would be enough, or None when these are."""
-        if not self.stderr > 0 and self.n >= MIN_REPLICATES:
+        if self.stderr == 0 and self.n >= MIN_REPLICATES:
             return None
         if abs(self.skewness) > MAX_SKEWNESS:
             return needed_replicates(self.skewness, self.n)
@@ -85,6 +93,9 @@ def summarize_data(
         square_trace: (B,), tr (K Ĉ)².
         n: replicates.
 
+    Raises:
+        EstimatorError: the sums are NaN or infinite.
+
     References:
         Hoeffding, A Class of Statistics with Asymptotically Normal Distribution, 1948, section 5.
         Satterthwaite, An Approximate Distribution of Estimates of Variance Components, 1946.
@@ -94,7 +105,11 @@ def summarize_data(
     )
     s2, total = np.maximum(s2, 0.0), float(v.sum())
     least = 2 * float(tau.sum()) / (n * max(n - 1, 1)) * _floor_share(total, float(tau.sum()))
-    squared = max(float(squared_error(v, s2, tau, n).sum()), least)
+    with np.errstate(over="ignore", invalid="ignore"):  # told below
+        squared = max(float(squared_error(v, s2, tau, n).sum()), least)
+    # A NaN is not greater than 0 either, and would pass for a variance known for certain.
+    if not all(bool(np.isfinite(a).all()) for a in (v, s2, m3, m4, tau, least, squared)):
+        raise EstimatorError(NOT_FINITE.format("float64"))
     if not squared > 0:
         return Moments(total, 0.0, 0.0, n)
     skewness = _third_cumulant(m3, n) / n**2 / squared**1.5 if n > 2 else 0.0
@@ -171,7 +186,7 @@ def hall_interval(
     References:
         Hall, On the Removal of Skewness by Transformation, JRSS B, 1992, eq. 2.
     """
-    if not stderr > 0:
+    if stderr == 0:
         return mean, mean
     q = student_quantile(confidence, dof)
     ends = [mean - stderr * _inverse_transform(sign * q, skewness) for sign in (1, -1)]

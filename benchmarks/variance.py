@@ -21,7 +21,7 @@ from .factorized import DirectPathError, FactorizedRoute
 from .full_route import FullRoute
 from .model_checks import check_model
 from .moments import Sums
-from .placement import check_dtype, default_batch_size, dtype_of, first_batch, place, to_encoder
+from .placement import check_dtype, default_batch_size, dtype_of, first_batch, is_integer, place, to_encoder
 from .precision import run_to_precision
 from .problems.checks import check_problem
 from .problems.protocol import Problem
@@ -32,6 +32,7 @@ from .statistics import Moments, signal_to_noise
 
 ROUTES = ("factorized", "full")
 WRT = ("phi", "theta")
+_LEAST = {"replicates": 2, "warmup": 0}  # of other counts 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class VarianceResult:
         eta_mean: E h, (B, P); None on the full route.
         eta_covariance: Cov(h_i), (B, P, P); None on the full route.
         sums: what `measure_variance` takes as ``merge``; None on the full route.
-        deterministic: whether the estimator says that it draws nothing; two replicates are then enough.
+        deterministic: whether the estimator says that it draws nothing, nor does the model on the full route;
+            two replicates are then enough.
         case: the settings, as columns of `rows`.
     """
 
@@ -193,14 +195,17 @@ def measure_variance(
         EstimatorError: the estimator broke the protocol while it ran.
     """
     problem, estimator = resolve(problem, estimator)
-    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
-        raise UsageError("x must be a tensor (B, ...) of at least one datum")
-    _check_arguments(num_samples, replicates, precision, wrt, route, warmup, chunk)
+    check_data(x)
+    check_counts(
+        num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk, batch_size=batch_size
+    )
+    check_seed(seed)
+    _check_choices(precision, wrt, route)
     if merge and stream is None:
         raise UsageError("merge needs stream, a number that none of the merged sums was made with")
-    problem = place(problem, device=device, dtype=check_dtype(dtype) if isinstance(dtype, str) else dtype)
+    problem = place(problem, device=device, dtype=None if dtype is None else check_dtype(dtype))
     if x is None:
-        x = first_batch(problem, batch_size or default_batch_size(problem), seed)
+        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
     x = to_encoder(problem, x)
     with seeded(seed, x.device):
         check_model(problem, x, route)
@@ -213,16 +218,18 @@ def measure_variance(
         with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
             if stream is not None:
                 _join(chosen, stream, seed, merge)
-            _draw(chosen, estimator, replicates, precision)
-            return _result(chosen, problem, estimator, x, num_samples, seed, details)
+            constant = _draw(chosen, estimator, replicates, precision)
+            return _result(chosen, problem, estimator, x, num_samples, seed, details, constant)
 
 
 def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Sequence[Sums]) -> None:
     if not isinstance(route, FactorizedRoute):
         raise UsageError("stream needs the factorized route")
     route.choose_centre()
+    assert route.sums is not None
+    route.sums.streams.add(stream)
     for sums in merge:
-        route.sums.merge(sums)  # type: ignore[union-attr]
+        route.sums.merge(sums)
     reseed(derived_seed(seed, stream), route.x.device)
 
 
@@ -233,13 +240,19 @@ def derived_seed(seed: int, stream: int) -> int:
 
 def _draw(
     route: FactorizedRoute | FullRoute, estimator: Estimator, replicates: int, precision: float | None
-) -> None:
-    if estimator.deterministic:
+) -> bool:
+    """Draw, and say whether it was the same each time by construction.
+
+    A model that draws itself (dropout, on the full route) makes a deterministic estimator's gradient random.
+    """
+    constant = estimator.deterministic and route.repeats()
+    if constant:
         route.add(2)  # more of the same would tell nothing
     elif precision is not None:
         run_to_precision(route, precision)
     else:
         route.add(replicates)
+    return constant
 
 
 def resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
@@ -254,29 +267,40 @@ def resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem
     return problem, copy.deepcopy(estimator)
 
 
-def _check_arguments(
-    num_samples: int,
-    replicates: int,
-    precision: float | None,
-    wrt: str,
-    route: str,
-    warmup: int | None,
-    chunk: int | None,
-) -> None:
-    for name, value, least in (
-        ("num_samples", num_samples, 1),
-        ("replicates", replicates, 2),
-        ("warmup", warmup, 0),
-        ("chunk", chunk, 1),
-    ):
-        if value is not None and (not isinstance(value, int) or value < least):
+def check_data(x: object) -> None:
+    """Raise UsageError unless x is None or a tensor of data."""
+    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
+        raise UsageError("x must be a tensor (B, ...) of at least one datum")
+
+
+def check_counts(*, num_samples: int, replicates: int, **optional: int | None) -> None:
+    """Raise UsageError for a count that is no integer, or too small."""
+    given = {"num_samples": num_samples, "replicates": replicates}
+    given |= {name: value for name, value in optional.items() if value is not None}
+    for name, value in given.items():
+        least = _LEAST.get(name, 1)
+        if not is_integer(value) or value < least:
             raise UsageError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless torch's generators take the seed, and those after it."""
+    if not is_integer(seed) or not 0 <= seed < 2**63:
+        raise UsageError(f"seed must be an integer from 0 to 2**63 - 1, not {seed!r}")
+
+
+def check_route(route: str) -> None:
+    """Raise UsageError for an unknown route."""
+    if route not in ROUTES:
+        raise UsageError(f"route={route!r} is not one of {', '.join(ROUTES)}")
+
+
+def _check_choices(precision: float | None, wrt: str, route: str) -> None:
     if precision is not None and (not isinstance(precision, float) or not 0 < precision < 1):
         raise UsageError(f"precision must be between 0 and 1, not {precision!r}")
     if wrt not in WRT:
         raise UsageError(f"wrt={wrt!r} is not one of {', '.join(WRT)}")
-    if route not in ROUTES:
-        raise UsageError(f"route={route!r} is not one of {', '.join(ROUTES)}")
+    check_route(route)
 
 
 def _choose_route(
@@ -308,6 +332,7 @@ def _result(
     num_samples: int,
     seed: int,
     details: bool,
+    constant: bool,
 ) -> VarianceResult:
     total = route.total()
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
@@ -327,7 +352,7 @@ def _result(
         eta_covariance=route.eta_covariance() if isinstance(route, FactorizedRoute) else None,
         sums=route.sums if isinstance(route, FactorizedRoute) else None,
         kurtosis=route.kurtosis(),
-        deterministic=estimator.deterministic,
+        deterministic=constant,
         case={
             "benchmark": "variance",
             "problem": getattr(problem, "label", type(problem).__name__),

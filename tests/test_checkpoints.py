@@ -198,12 +198,51 @@ def test_a_trajectory_that_cannot_be_used_is_one_line(saved, tmp_path, monkeypat
     assert code == 2
     assert "--latent-dim cannot be combined with --trajectory" in said
     for content, why in (
-        ({"encoder": {}, "decoder": {}}, "of another model"),
+        (
+            {"encoder": {}, "decoder": {}},
+            r'another model does not fit this problem: encoder: Missing key.*"$',
+        ),
+        ({"encoder": [], "decoder": {}}, r"another model does not fit this problem: encoder: .*list"),
         ([1], 'expected a dict of "encoder" and "decoder"'),
     ):
         torch.save(content, saved / "3.pt")
-        with pytest.raises(UsageError, match=why):
+        with pytest.raises(UsageError, match=why) as raised:
             given_problem_at(PROBLEM, 3, saved)
-    (saved / "3.pt").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="not a checkpoint"):
-        given_problem_at(PROBLEM, 3, saved)
+        assert "\n" not in str(raised.value)
+    # What the unpickler raises depends on the bytes: a ValueError, KeyError, IndexError, ...
+    for junk in (
+        b"nothing",
+        b"junk",
+        b"",
+        b"hello world, not a checkpoint\n",
+        bytes(range(256)),
+        b"\x80\x02h\x05.",
+    ):
+        (saved / "3.pt").write_bytes(junk)
+        with pytest.raises(UsageError, match=r"3\.pt: not a checkpoint") as raised:
+            given_problem_at(PROBLEM, 3, saved)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_of_other_shapes_is_one_line_with_the_first_mismatch():
+    state = state_of(problem_at(PROBLEM, 0, 0, None))
+    wider = {side: {k: v.repeat(2, *[1] * (v.dim() - 1)) for k, v in p.items()} for side, p in state.items()}
+    with pytest.raises(UsageError) as raised:
+        checkpoints._load(load_problem(PROBLEM), wider)
+    said = str(raised.value)
+    assert "\n" not in said
+    assert said.startswith(
+        "a checkpoint of another model does not fit this problem: encoder: size mismatch for "
+    )
+    assert said.count("size mismatch") == 1
+
+
+def test_junk_at_a_step_not_asked_for_spoils_nothing(saved, tmp_path, monkeypatch, capsys):
+    (saved / "7.pt").write_bytes(b"junk")
+    code = command(
+        monkeypatch, "variance", "-p", PROBLEM, "-e", "reparameterization", "-s", "2", "-r", "50",
+        "--batch-size", "8", "--trajectory", saved, "--step", "3,30", "-o", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr()
+    gaps = load_results(tmp_path / "run").query("metric == 'heldout_gap'").set_index("step")["value"]
+    assert gaps[30] == 0 < gaps[3]

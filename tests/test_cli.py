@@ -85,6 +85,7 @@ def test_help_and_list_name_everything(elbograd):
         (["variance", "-r", "0"], "--replicates must be at least 2, not 0"),
         (["variance", "-r", "many"], "many"),
         (["variance", "--route", "scenic"], "--route 'scenic' is not one of factorized, full"),
+        (["variance", "--route", "full", "--chunk", "8"], "--chunk cannot be combined with --route full"),
         (["variance", "--precision", "7"], "--precision must be between 0 and 1"),
         (["certify", "--tolerance", "2"], "tolerance must be between 0 and 1, not 2.0"),
         (["certify", "--confidence", "99"], "confidence must be between 0.5 and 1, not 99.0"),

@@ -110,6 +110,11 @@ def test_streams_that_do_not_fit_are_refused():
             stream=4,
             merge=[other.sums],
         )
+    joined = stream(5, [stream(4).sums])
+    for number, merge in ((4, [joined.sums]), (6, [joined.sums, joined.sums]), (5, [joined.sums])):
+        with pytest.raises(UsageError, match=r"^stream [45] would be counted twice") as error:
+            stream(number, merge)
+        assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="merge needs stream"):
         measure_variance("quadratic", "score-function", merge=[other.sums])
     with pytest.raises(UsageError, match="factorized route"):

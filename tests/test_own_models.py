@@ -369,6 +369,18 @@ def tied_modules():
     return model
 
 
+def with_parts(parts):
+    model = Model()
+    model.eta_parts = parts
+    return model
+
+
+def with_target(target):
+    model = Model()
+    model.target = lambda x: target
+    return model
+
+
 class NewEachTime(Model):
     """A property that builds another encoder whenever it is asked."""
 
@@ -475,6 +487,50 @@ REFUSED = {
         ),
         "flatten what leads: decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]) here",
     ),
+    "parts of eta as a list": (lambda: with_parts([slice(0, D)]), "eta_parts is a list, not name -> slice"),
+    "parts of eta as None": (lambda: with_parts(None), "eta_parts is None, not name -> slice"),
+    "parts of eta as a number": (lambda: with_parts(3), "eta_parts is 3, not name -> slice"),
+    "a part of eta that is a number": (
+        lambda: with_parts({"mean": 0}),
+        "eta_parts['mean'] = 0 is not a slice of eta's 4 coordinates",
+    ),
+    "a part beyond eta": (
+        lambda: with_parts({"mean": slice(0, 99)}),
+        "eta_parts['mean'] = slice(0, 99, None) is not a slice of eta's 4 coordinates",
+    ),
+    "a part from beyond eta": (lambda: with_parts({"mean": slice(-9, 2)}), "eta_parts['mean'] = slice(-9, 2, None)"),
+    "a part of letters": (lambda: with_parts({"mean": slice("a", 2)}), "eta_parts['mean'] = slice('a', 2, None)"),
+    "a part backwards": (lambda: with_parts({"mean": slice(3, 0, -1)}), "is not a slice of eta's 4 coordinates"),
+    "an empty part": (lambda: with_parts({"mean": slice(2, 2)}), "is not a slice of eta's 4 coordinates"),
+    "no target": (lambda: with_target(None), "target returns a NoneType, not an elbograd.estimators.Target"),
+    "a posterior that is a tensor": (
+        lambda: Model(posterior=lambda eta: eta),
+        "posterior returns a Tensor, not a torch.distributions.Distribution",
+    ),
+    "a posterior that raises": (
+        lambda: Model(posterior=lambda eta: {}["scale"]),
+        "posterior fails for shape (5, 4) (KeyError: 'scale')",
+    ),
+    "a posterior that raises for replicates": (
+        lambda: Model(posterior=lambda eta: gaussian({2: eta}[eta.dim()])),
+        "the posterior fails (KeyError: 3) for eta (2, 5, 4)",
+    ),
+    "a likelihood that is a number": (
+        lambda: Model(likelihood=lambda m, z, x: 0.0),
+        "log_likelihood returns a float, not a tensor (S, *batch)",
+    ),
+    "a likelihood that returns nothing": (
+        lambda: Model(likelihood=lambda m, z, x: None),
+        "log_likelihood returns a NoneType, not a tensor (S, *batch)",
+    ),
+    "a likelihood of integers": (
+        lambda: Model(likelihood=lambda m, z, x: torch.zeros(z.shape[:-1], dtype=torch.int64)),
+        "log_likelihood returns int64, not floating-point numbers",
+    ),
+    "a likelihood that raises": (
+        lambda: Model(likelihood=lambda m, z, x: m.nowhere),
+        "log_likelihood fails for z of shape (1, 5, 2) (AttributeError: 'Model' object has no attribute 'nowhere')",
+    ),
 }  # fmt: skip
 
 
@@ -511,6 +567,27 @@ def test_spectral_norm_is_put_back():
     with pytest.raises(UsageError, match="changes the buffer"):
         check_model(model, model.x)
     assert all(torch.equal(before[n], b) for n, b in model.encoder.named_buffers())
+
+
+def test_batches_of_pairs_are_told():
+    model = Model(x=torch.rand(16, PIXELS))
+    model.batches = lambda split, size, generator: iter([(model.x[:size], torch.zeros(size))])
+    message = r"^batches yields a tuple, not a tensor x \(B, \.\.\.\): of pairs \(x, y\) yield x alone$"
+    with pytest.raises(UsageError, match=message):
+        measure_variance(model, "reparameterization", batch_size=16, replicates=10)
+
+
+def test_parts_of_eta_may_be_any_slices_inside():
+    model = with_parts({"all": slice(None), "last": slice(-1, None), "even": slice(0, 4, 2)})
+    v = measure_variance(model, "reparameterization", model.x, replicates=50)
+    assert v.by_eta.keys() == {"all", "last", "even"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_encoder_that_returns_its_parameter_warns_of_nothing():
+    encoder = Apply(lambda m, x: m.eta.expand(len(x), -1), eta=nn.Parameter(torch.zeros(1, 2 * D)))
+    for x in (torch.rand(1, PIXELS), torch.rand(BATCH, PIXELS)):
+        assert measure_variance(Model(encoder), "reparameterization", x, replicates=10).total > 0
 
 
 def test_modes_by_route():

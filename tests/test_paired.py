@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import oracles
 import pytest
+import torch
 from elbograd.benchmarks import measure_ratio, measure_variance
 from elbograd.benchmarks.ratios import independent_ratio
 from elbograd.estimators import UsageError, create
@@ -83,6 +84,40 @@ def test_estimators_that_couple_the_batch_and_exact_ones_are_measured_apart():
     assert zero.value == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("route", ["factorized", "full"])
+def test_what_draws_nothing_is_not_said_to_need_more_replicates(route):
+    settings = {"replicates": 400, "batch_size": 2, "route": route}
+    for pair in (("exact", "reparameterization"), ("reparameterization", "exact"), ("exact", "exact")):
+        assert measure_ratio("linear-gaussian", *pair, **settings).needed is None
+    few = measure_ratio("linear-gaussian", "exact", "score-function", **(settings | {"replicates": 10}))
+    assert few.needed == 20
+
+
 def test_bad_arguments_are_one_line():
     with pytest.raises(UsageError, match="unknown estimator"):
         measure_ratio("vae", "score-function", "nonsense")
+    for size in (0, -1):
+        with pytest.raises(UsageError, match="batch"):
+            measure_ratio("linear-gaussian", "score-function", "reparameterization", batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"replicates": 0}, "replicates must be an integer of at least 2, not 0"),
+        ({"replicates": 2.5}, "replicates must be an integer of at least 2, not 2.5"),
+        ({"replicates": 1}, "replicates must be an integer of at least 2, not 1"),
+        ({"x": torch.zeros(0, 10)}, "x must be a tensor (B, ...) of at least one datum"),
+        ({"x": [1]}, "x must be a tensor (B, ...) of at least one datum"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, not 0"),
+        ({"warmup": -1}, "warmup must be an integer of at least 0, not -1"),
+        ({"seed": 1.5}, "seed must be an integer from 0 to"),
+        ({"batch_size": "a"}, "batch_size must be an integer of at least 1, not 'a'"),
+        ({"route": "fast"}, "route='fast' is not one of factorized, full"),
+    ],
+)
+def test_arguments_are_checked_as_for_one_variance(arguments, message):
+    with pytest.raises(UsageError) as error:
+        measure_ratio("linear-gaussian", "reparameterization", "score-function", **arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -305,6 +305,18 @@ def test_without_the_suite_a_loop_still_has_its_time(monkeypatch):
     assert figure.draw([suite], 0.1, "") is None
 
 
+def test_the_figure_prints_no_ratio_of_times_to_another_estimator():
+    suite = rows.Row("vae", "moving-average-baseline", 1, "elbograd", "elbograd", seconds=0.1, ratio=1.0)
+    suite.seconds_low, suite.seconds_high = 0.09, 0.11
+    loop = replace(suite, contender="PyTorch loop", library="torch", seconds=1.4, ratio=14.0)
+    other = replace(
+        suite, contender="Pyro TraceGraph_ELBO", library="pyro", seconds=44.4, ratio=444.0, same=False
+    )
+    texts = [t.get_text() for axes in figure.draw([suite, loop, other], 0.01, "").axes for t in axes.texts]
+    assert "14×, –" in texts
+    assert not any("444" in text for text in texts)
+
+
 def test_a_worker_ends_with_its_parent(tmp_path):
     with Worker("torch", 1, tmp_path / "log") as worker:
         process = worker._process

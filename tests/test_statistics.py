@@ -23,6 +23,7 @@ from elbograd.benchmarks.statistics import (
     squared_error,
     summarize_data,
 )
+from elbograd.estimators import EstimatorError
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -175,6 +176,16 @@ def test_a_constant_has_an_interval_of_no_width():
     for n in (2, 3, 20):
         m = summarize_data(zero, zero, zero, zero, zero, n)
         assert m.interval() == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_has_overflowed_is_no_certain_result(n, which, value):
+    parts = [np.ones(3) for _ in range(5)]
+    parts[which][1] = value
+    with pytest.raises(EstimatorError, match="overflow float64"):
+        summarize_data(*parts, n)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])

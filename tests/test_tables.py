@@ -160,6 +160,17 @@ def test_a_skipped_case_keeps_its_line_and_reason() -> None:
     assert line["note"] == "skipped: needs at least 3 samples"
 
 
+def test_a_note_of_the_minibatch_variance_alone_says_so() -> None:
+    few = "not enough data in the batch (at least 1000)"
+    rows = variance_rows("a", 2.0)
+    rows.append(
+        row(**case("variance", "b", step=0, n=64), metric="minibatch_variance", value=1.5, reason=few)
+    )
+    rows += variance_rows("b", 2.0)[:2]
+    notes = summary(pd.DataFrame(rows)).set_index("estimator")["note"]
+    assert notes.to_dict() == {"a": "", "b": f"minibatch variance: {few}"}
+
+
 def test_cases_are_sorted_by_setting_and_then_by_variance() -> None:
     rows = [
         r

@@ -15,7 +15,7 @@ from elbograd.benchmarks.evaluation import frozen, prepare
 from elbograd.benchmarks.factorized import FactorizedRoute
 from elbograd.benchmarks.placement import first_batch, place
 from elbograd.benchmarks.problems import load_problem
-from elbograd.estimators import Estimate, Estimator, Target, UsageError, create
+from elbograd.estimators import Estimate, Estimator, EstimatorError, Target, UsageError, create
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -278,7 +278,21 @@ def test_exact_has_no_variance():
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"precision": "high"}, "precision must be between 0 and 1, not 'high'"),
         ({"x": torch.zeros(0, 10)}, "x must be a tensor (B, ...) of at least one datum"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         ({"warmup": -1}, "warmup must be an integer of at least 0, not -1"),
+        ({"num_samples": True}, "num_samples must be an integer of at least 1, not True"),
+        ({"batch_size": "a"}, "batch_size must be an integer of at least 1, not 'a'"),
+        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, not 2.5"),
+        ({"seed": 1.5}, "seed must be an integer from 0 to 2**63 - 1, not 1.5"),
+        ({"seed": 2**64}, f"seed must be an integer from 0 to 2**63 - 1, not {2**64}"),
+        ({"dtype": torch.int32}, "unknown dtype torch.int32: choose from float32"),
+        ({"dtype": 3}, "unknown dtype 3: choose from float32"),
+        (
+            {"x": torch.ones(4, 7)},
+            "the encoder fails for x of shape (4, 7) and dtype float32 (RuntimeError: mat1",
+        ),
+        ({"x": torch.ones(4, 10).bool()}, "dtype bool (RuntimeError: mat1 and mat2 must have the same dtype"),
+        ({"x": torch.ones(4, 10).bool()}, "bool is passed as it is, x.float() may be meant"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message):
@@ -372,3 +386,85 @@ class LargestAllocation(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
         return out
+
+
+class Location(nn.Module):
+    """One number, whatever the data."""
+
+    def __init__(self, loc):
+        super().__init__()
+        self.loc = nn.Parameter(torch.tensor(loc))
+
+    def forward(self, x):
+        return self.loc.expand(len(x), 1)
+
+
+class OneNumber:
+    """q = N(μ, scale²), φ = μ, and E f(z) the objective."""
+
+    latent_dim = 1
+
+    def __init__(self, f, loc=0.0, scale=1.0):
+        self.f, self.scale = f, scale
+        self.encoder, self.decoder = Location(loc), nn.Module()
+
+    def posterior(self, eta):
+        scale = torch.full_like(eta, self.scale)
+        return torch.distributions.Independent(torch.distributions.Normal(eta, scale), 1)
+
+    def target(self, x):
+        return Target(lambda z: self.f(z.squeeze(-1)))
+
+    def batches(self, split, batch_size, generator):
+        yield torch.ones(batch_size, 1)
+
+
+@pytest.mark.parametrize("route", ["factorized", "full"])
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("scale", [1e17, 1e21, 1e30])
+def test_moments_that_overflow_are_told_in_one_line(scale, details, route):
+    problem = OneNumber(lambda z: scale * z**2)
+    settings = {"replicates": 50, "batch_size": 1, "details": details, "route": route}
+    if route == "factorized":
+        with pytest.raises(EstimatorError, match=r"overflow float32; measure in float64") as error:
+            measure_variance(problem, "score-function", **settings)
+        assert "\n" not in str(error.value)
+    else:  # kept in float64
+        assert measure_variance(problem, "score-function", **settings).ci_high > 1.1 * scale**2
+    v = measure_variance(problem, "score-function", dtype="float64", **settings)
+    plain = measure_variance(OneNumber(lambda z: z**2), "score-function", dtype="float64", **settings)
+    for found in ("total", "ci_low", "ci_high"):
+        assert getattr(v, found) == pytest.approx(scale**2 * getattr(plain, found), rel=1e-6)
+
+
+def test_rare_draws_that_overflow_are_not_a_certain_result():
+    problem = OneNumber(lambda z: torch.exp(2 * z**2))
+    with pytest.raises(EstimatorError, match="overflow float32"):
+        measure_variance(problem, "score-function", replicates=1_000_000, batch_size=1, details=False)
+    huge = OneNumber(lambda z: 1e100 * z**2)
+    with pytest.raises(EstimatorError, match="overflow float64"):
+        measure_variance(huge, "score-function", replicates=50, batch_size=1, dtype="float64")
+
+
+def test_a_deterministic_estimator_of_a_model_that_draws_is_drawn_in_full():
+    problem = load_problem("linear-gaussian[latent_dim=2,data_dim=3,noise=0.8]")
+    settings = {"batch_size": 4, "route": "full", "replicates": 400}
+    assert measure_variance(problem, "exact", **settings).replicates == 2
+    problem.encoder = nn.Sequential(nn.Dropout(0.01), problem.encoder)  # two replicates are often alike
+    for seed in range(5):
+        assert measure_variance(problem, "exact", seed=seed, **settings).replicates == 400
+    problem.encoder[0].p = 0.5
+    v = measure_variance(problem, "exact", **settings)
+    assert v.replicates == 400
+    assert not v.deterministic
+    assert 0 < v.ci_low < v.total < v.ci_high
+    few = measure_variance(problem, "exact", **(settings | {"replicates": 10}))
+    assert few.warning.startswith("not enough replicates")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_for_the_full_route(dtype):
+    with pytest.raises(UsageError, match=f"^{dtype} is too coarse .* use float32, float64, or route='full'$"):
+        measure_variance("quadratic", "reparameterization", replicates=50, dtype=dtype)
+    v = measure_variance("quadratic", "reparameterization", replicates=500, dtype=dtype, route="full")
+    assert 0 < v.ci_low < v.total < v.ci_high

@@ -56,7 +56,7 @@ def draw(rows: list[Row], precision: float, subtitle: str) -> Figure | None:
             f"Time until an estimator's variance is known to ±{100 * precision:g}%",
             subtitle,
             [
-                "Bars: 95% intervals. In grey: the PyTorch loop, then the fastest peer, over elbograd.",
+                "Bars: 95% intervals. In grey, over elbograd: the PyTorch loop, the fastest filled peer.",
                 "" if points["same"].all() else hollow,
             ],
             Legend(list(handles), names),
@@ -112,7 +112,8 @@ def _contenders(axes: Axes, y: int, members: list[Row]) -> None:
 
 
 def _ratios(members: list[Row]) -> str:
-    known = [row for row in members if not math.isnan(row.ratio)]
+    # Times to ±1% of another estimator's variance are no ratio of speeds.
+    known = [row for row in members if row.same and not math.isnan(row.ratio)]
     loop = [row.ratio for row in known if row.library == "torch"]
     peers = [row.ratio for row in known if row.library not in ("torch", "elbograd")]
     return ", ".join(f"{min(ratios):.0f}×" if ratios else "–" for ratios in (loop, peers))

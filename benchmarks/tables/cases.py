@@ -31,6 +31,8 @@ _PARTS = ("eta_variance", "variance_by_layer")
 _THROUGHPUT = {"steps_per_second": True, "gradients_per_second": True, "peak_memory": False}
 _OVER_SEEDS = ("heldout_objective", "train_objective", "heldout_log_likelihood", "seconds")
 _ENDS = ("", "_low", "_high")
+# metrics whose warnings are of no other number of the case: the note names them
+_NAMED_IN_NOTES = {"minibatch_variance": "minibatch variance"}
 
 
 def variance_cases(rows: pd.DataFrame) -> pd.DataFrame:
@@ -147,8 +149,10 @@ def _best_first(table: pd.DataFrame, metric: str, ascending: bool = True) -> pd.
 def _notes(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """For each case the warnings of its rows, and why it was skipped, failed or diverged."""
     said = [
-        reason if status == "done" else join([status, reason], ": ")
-        for status, reason in zip(frame["status"], frame["reason"], strict=True)
+        (reason and join([_NAMED_IN_NOTES.get(metric, ""), reason], ": "))
+        if status == "done"
+        else join([status, reason], ": ")
+        for status, reason, metric in zip(frame["status"], frame["reason"], frame["metric"], strict=True)
     ]
     notes = frame[keys].assign(note=pd.Series(said, index=frame.index, dtype=object))
     return notes.groupby(keys, dropna=False, sort=False)["note"].agg(join).reset_index()
