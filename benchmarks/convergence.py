@@ -125,7 +125,7 @@ def train(
     problem = duplicate(
         place(problem, device=device, dtype=check_dtype(dtype) if isinstance(dtype, str) else dtype)
     )
-    batch_size = batch_size or default_batch_size(problem)
+    batch_size = default_batch_size(problem) if batch_size is None else batch_size
     first_batch(problem, batch_size, seed)  # complains where there are too few data
     batches = _endless(problem, batch_size, seed)
     run = _Run(problem, estimator, num_samples, seed)
