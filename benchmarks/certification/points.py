@@ -15,6 +15,7 @@ from torch import Tensor
 from ...estimators.base import Target
 from ...estimators.registry import create
 from ..evaluation import seeded
+from ..groups import eta_parts
 from ..problems.protocol import Problem
 
 _ASCENT_STEPS = {"middle": 8, "near-optimal": 60}
@@ -42,7 +43,7 @@ def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
     if target.prior is not None:
         with seeded(seed, eta.device):
             points |= _ascent(problem, target, eta)
-    parts = getattr(problem, "eta_parts", {})
+    parts = eta_parts(problem, eta.shape[1])
     name = next((n for n in ("log_scale", "scale") if n in parts), None)
     if name is None:
         return points | {"stretched": _STRETCH * eta}
