@@ -239,6 +239,7 @@ class Certify(Common):
     """
 
     problem: tuple[str, ...] = ORACLE_PROBLEMS
+    dtype: str = "float64"
     confidence: float = 0.99
     tolerance: float = 0.02
     budget: float | None = None
@@ -256,7 +257,7 @@ class Certify(Common):
             "confirm_level": confirm_level(len(problems), len(estimators)),
         }
         return [
-            Case("certify", problem, estimator, 1, None, self.seed, self.device, "float64", settings)
+            Case("certify", problem, estimator, 1, None, self.seed, self.device, self.dtype, settings)
             for estimator in estimators
             for problem in ("", *problems)
         ]

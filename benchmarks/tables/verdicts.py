@@ -161,7 +161,7 @@ def _open(found: list[Certificate]) -> list[str]:
         if points:
             where, why = points[0]
             count = f" (and {len(points) - 1} more)" if len(points) > 1 else ""
-            lines.append(f"{shorten(c.estimator, 30)}: not tested on {where}{count}: {why}")
+            lines.append(f"{shorten(c.estimator, 30)}: not tested: {where}{count}: {why}")
         if c.holds is not None:
             continue
         questions = c.open_questions
