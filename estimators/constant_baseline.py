@@ -25,6 +25,7 @@ class ConstantBaseline(ScoreFunction):
     Args:
         value: b, in the units of f (nats for a log-likelihood); None to measure it in `init`.
         kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
 
     Example:
         >>> from elbograd.estimators import create
@@ -39,8 +40,8 @@ class ConstantBaseline(ScoreFunction):
     value: Tensor
     measured: Tensor
 
-    def __init__(self, value: float | None = None, kl: str = "analytic") -> None:
-        super().__init__(kl)
+    def __init__(self, value: float | None = None, kl: str = "analytic", draws: str = "iid") -> None:
+        super().__init__(kl, draws)
         self.register_buffer("value", torch.tensor(0.0 if value is None else number("value", value)))
         self.register_buffer("measured", torch.tensor(value is not None))
 

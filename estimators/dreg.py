@@ -42,6 +42,9 @@ class DReG(StickingTheLanding):
     objective = "iwae"
     label = "dreg"
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if target.prior is None:
             return "needs a prior: importance weights are p(x, z) / q(z)"

@@ -24,6 +24,7 @@ class LearnedBaseline(ScoreFunction):
     Args:
         hidden: units of the one tanh layer.
         kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
 
     Example:
         >>> import torch
@@ -39,8 +40,8 @@ class LearnedBaseline(ScoreFunction):
         Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.3, eq. 5.
     """
 
-    def __init__(self, hidden: int = 64, kl: str = "analytic") -> None:
-        super().__init__(kl)
+    def __init__(self, hidden: int = 64, kl: str = "analytic", draws: str = "iid") -> None:
+        super().__init__(kl, draws)
         self.hidden = positive_integer("hidden", hidden)
         self.network: nn.Sequential | None = None
 

@@ -34,5 +34,8 @@ class LeaveOneOut(ScoreFunction):
     min_samples = 2
     requires_iid_draws = True
 
+    def __init__(self, kl: str = "analytic") -> None:
+        super().__init__(kl)
+
     def baseline(self, f: Tensor, target: Target) -> Tensor:
         return (f.sum(0, keepdim=True) - f) / (f.shape[0] - 1)

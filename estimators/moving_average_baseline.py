@@ -21,6 +21,7 @@ class MovingAverageBaseline(ScoreFunction):
     Args:
         decay: in [0, 1).
         kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
 
     Example:
         >>> import torch
@@ -40,8 +41,8 @@ class MovingAverageBaseline(ScoreFunction):
     average: Tensor
     weight: Tensor
 
-    def __init__(self, decay: float = 0.99, kl: str = "analytic") -> None:
-        super().__init__(kl)
+    def __init__(self, decay: float = 0.99, kl: str = "analytic", draws: str = "iid") -> None:
+        super().__init__(kl, draws)
         self.decay = number("decay", decay)
         if not 0 <= self.decay < 1:
             raise UsageError(f"decay={decay!r} is not in [0, 1)")

@@ -8,7 +8,8 @@ from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import draw, log_prob
+from .distributions import log_prob
+from .draws import DRAWS, draw, smallest_number, unsupported_draws
 from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
 
@@ -26,6 +27,8 @@ class ScoreFunction(Estimator):
 
     Args:
         kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``reparameterization``; discrete
+            latents are drawn by their quantile function.
 
     Example:
         >>> import torch
@@ -40,12 +43,15 @@ class ScoreFunction(Estimator):
         Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
     """
 
-    def __init__(self, kl: str = "analytic") -> None:
+    def __init__(self, kl: str = "analytic", draws: str = "iid") -> None:
         super().__init__()
         self.kl = one_of("kl", kl, KL_CHOICES)
+        self.draws = one_of("draws", draws, DRAWS)
+        self.min_samples = max(self.min_samples, smallest_number(draws))
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
+        refused = super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
+        return refused or unsupported_draws(q, self.draws)
 
     def baseline(self, f: Tensor, target: Target) -> Tensor | float:
         """b, broadcastable to f (S, *batch), which is detached; b may be attached to own parameters."""
@@ -56,7 +62,7 @@ class ScoreFunction(Estimator):
         return None
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples)
+        z = draw(q, num_samples, self.draws)
         log_q = log_prob(q, z)
         f = integrand(q, target, z, self.kl, log_q.detach())
         cost = f.detach()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from .base import Estimate, Target
-from .distributions import cut, log_prob, parameters_of, rsample
+from .distributions import cut, log_prob, parameters_of
+from .draws import rsample
 from .objective import integrand
 from .reparameterization import Reparameterization
 
@@ -20,6 +21,9 @@ class StickingTheLanding(Reparameterization):
     Where q is the exact posterior log p(x, z) − log q(z) is constant, and the variance zero: use it
     where q can come close. Far from there the dropped score may have been a good control variate, and
     the analytic KL be better. Without a prior there is no log q, and this is ``reparameterization``.
+
+    Args:
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``reparameterization``.
 
     Example:
         >>> import torch
@@ -36,8 +40,8 @@ class StickingTheLanding(Reparameterization):
         Variational Inference, 2017, eq. 5-8.
     """
 
-    def __init__(self) -> None:
-        super().__init__(kl="sampled")
+    def __init__(self, draws: str = "iid") -> None:
+        super().__init__(kl="sampled", draws=draws)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         try:
@@ -47,6 +51,6 @@ class StickingTheLanding(Reparameterization):
         return super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = rsample(q, num_samples)
+        z = rsample(q, num_samples, self.draws)
         elbo = integrand(q, target, z, self.kl, log_prob(cut(q), z)).mean(0)
         return Estimate(surrogate=elbo, value=elbo)

@@ -25,6 +25,9 @@ VARIANTS = [
     "optimal-baseline[pilot=8,kl=sampled]",
     "measure-valued[coupled=false,kl=sampled]",
     "exact[method=enumeration]",
+    "reparameterization[draws=antithetic]",
+    "sticking-the-landing[draws=sobol]",
+    "score-function[draws=sobol]",
 ]
 
 
