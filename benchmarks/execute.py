@@ -65,10 +65,6 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
     )
     common = {**result.case, "n": result.replicates}
     rows = result.rows()
-    if estimator.objective != "elbo":
-        other = f"of the objective {estimator.objective}, not to be compared with the ELBO's"
-        rows[0]["reason"] = "; ".join(filter(None, [other, rows[0]["reason"]]))
-
     with seeded(case.seed, x.device):
         prepare(problem, estimator, x, case.num_samples, warmup=0)
         estimator.train()

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..estimators.errors import UsageError
 from ..estimators.registry import REGISTRY as ESTIMATORS
-from ..estimators.registry import label_of
+from ..estimators.registry import create, label_of
 from ..estimators.specification import Specification, expand
 from .problems.registry import REGISTRY as PROBLEMS
 from .schema import row
@@ -71,6 +71,7 @@ class Case:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "step": self.settings.get("step"),
+            "objective": objective_of(self.estimator) if self.benchmark == "variance" else "",
             "device": self.device,
             "dtype": self.dtype,
         }
@@ -84,6 +85,14 @@ class Case:
 
     def _settings_with(self, measured: dict[str, Any]) -> str:
         return json.dumps({**self.settings, **json.loads(measured["parameters"])}, sort_keys=True)
+
+
+def objective_of(specification: str) -> str:
+    """What an estimator differentiates; "" where it cannot be built."""
+    try:
+        return create(specification).objective
+    except Exception:  # a plugin may raise anything
+        return ""
 
 
 def label_of_text(specification: str) -> str:

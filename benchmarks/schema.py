@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: column -> (type, default, meaning). ``None`` is "does not apply".
 COLUMNS: dict[str, tuple[type, Any, str]] = {
@@ -14,6 +14,7 @@ COLUMNS: dict[str, tuple[type, Any, str]] = {
     "benchmark": (str, "", "variance, convergence, throughput, certify or reproduce"),
     "problem": (str, "", "problem specification"),
     "estimator": (str, "", "estimator specification"),
+    "objective": (str, "", "what a variance is of the gradient of: elbo, iwae, ..."),
     "parameters": (str, "{}", "the case's other settings, as JSON"),
     "num_samples": (int, None, "S, samples an estimate"),
     "batch_size": (int, None, "B, data a batch"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from ..estimators.errors import UsageError
+from .migration import migrate
 from .schema import COLUMNS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def load_results(path: Path | str) -> pd.DataFrame:
     if not file.is_file():
         raise UsageError(f"no results in {path}: expected a run folder with a {ROWS}")
     try:
-        rows = pd.read_parquet(file) if file.suffix == ".parquet" else pd.DataFrame(read_rows(file))
+        given = pd.read_parquet(file).to_dict("records") if file.suffix == ".parquet" else read_rows(file)
+        rows = pd.DataFrame([migrate(r) for r in given])
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {file}: {_reason(error)}") from error
     frame = rows.reindex(columns=list(COLUMNS))

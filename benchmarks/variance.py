@@ -357,6 +357,7 @@ def _result(
             "benchmark": "variance",
             "problem": getattr(problem, "label", type(problem).__name__),
             "estimator": estimator.label,
+            "objective": estimator.objective,
             "num_samples": num_samples,
             "batch_size": len(x),
             "latent_dim": getattr(problem, "latent_dim", None),

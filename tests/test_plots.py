@@ -207,7 +207,17 @@ SMALL_FIGURES = (
     "bias",
     "convergence",
 )
+MULTI_SAMPLE = ["iwae", "dreg"]
+OBJECTIVES = [
+    {**r, "value": r["num_samples"] * (22.0 if r["estimator"] == "optimal-baseline" else 1.0)}
+    if r["metric"] == "evaluations"
+    else r
+    for names, objective in ((BUILTINS, "elbo"), (MULTI_SAMPLE, "iwae"))
+    for v in variance_rows(names, samples=(2, 8), steps=(0,), objective=objective)
+    for r in ([v, {**v, "metric": "evaluations"}] if v["metric"] == "variance" else [v])
+]
 SETS = {
+    "objectives": OBJECTIVES,
     "full": FULL,
     "dims": DIMS,
     "batches": BATCHES,
@@ -247,6 +257,35 @@ def test_each_figure_is_drawn_where_there_are_rows_for_it(drawn: dict[tuple[str,
     assert of["batches"] == set(FIGURES) - sweeps - others | {"variance-vs-batch-size"}
     assert of["training"] == set(FIGURES) - sweeps - others | {"variance-along-training"}
     assert of["small"] == {*SMALL_FIGURES}
+    assert of["objectives"] == set(FIGURES) - sweeps - others | {
+        "variance-vs-samples",
+        "variance-vs-evaluations",
+    }
+
+
+@pytest.mark.parametrize("name", ["variance", "variance-vs-cost", "variance-vs-evaluations", "bias"])
+def test_each_objective_has_a_panel_of_its_own(drawn: dict[tuple[str, str], Figure], name: str) -> None:
+    figure = drawn["objectives", name]
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["ELBO", "objective iwae"]
+    for axes, shown in zip(figure.axes, (set(BUILTINS) - {"exact"}, set(MULTI_SAMPLE)), strict=True):
+        assert {n for n in (*BUILTINS, *MULTI_SAMPLE) if markers(axes, n)} == shown
+
+
+def test_that_it_is_about_the_elbo_goes_without_saying(drawn: dict[tuple[str, str], Figure]) -> None:
+    for kind in ("full", "small"):
+        words = [t.get_text() for t in drawn[kind, "variance"].findobj(Text)]
+        assert not any("ELBO" in word or "objective" in word for word in words)
+
+
+def test_variance_is_drawn_against_evaluations_where_they_are_not_the_samples(
+    drawn: dict[tuple[str, str], Figure],
+) -> None:
+    axes = drawn["objectives", "variance-vs-evaluations"].axes[0]
+    for name, at in (("leave-one-out", (2, 8)), ("optimal-baseline", (44, 176))):
+        (line,) = [line for line in axes.lines if line.get_label() == f"{name} line"]
+        np.testing.assert_allclose(line.get_xdata(), at, rtol=0.2)
+    assert draw("variance-vs-evaluations", variance_rows(samples=(1, 4), steps=(0,))) is None
 
 
 @pytest.mark.parametrize("name", ["variance", "variance-vs-samples", "variance-vs-cost", "bias"])

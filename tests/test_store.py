@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.schema import COLUMNS, SCHEMA_VERSION, row
@@ -80,6 +81,25 @@ def test_another_schema_version_is_refused(tmp_path):
     (tmp_path / ROWS).write_text(json.dumps({**row(case="x"), "schema_version": SCHEMA_VERSION + 1}) + "\n")
     with pytest.raises(UsageError, match=f"schema version {SCHEMA_VERSION + 1}"):
         load_results(tmp_path)
+
+
+def test_rows_of_version_1_are_brought_up_to_date(tmp_path):
+    old = {k: v for k, v in row(case="x", benchmark="variance").items() if k != "objective"}
+    said = "of the objective iwae, not to be compared with the ELBO's"
+    lines = [
+        {**old, "schema_version": 1, "reason": "not enough replicates (at least 9)"},
+        {**old, "schema_version": 1, "reason": said},
+        {**old, "schema_version": 1, "reason": f"{said}; not enough replicates (at least 9)"},
+        {**old, "schema_version": 1, "benchmark": "convergence"},
+    ]
+    (tmp_path / ROWS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loaded = load_results(tmp_path)
+    assert list(loaded["objective"]) == ["elbo", "iwae", "iwae", ""]
+    few = "not enough replicates (at least 9)"
+    assert list(loaded["reason"]) == [few, "", few, ""]
+    assert set(loaded["schema_version"]) == {SCHEMA_VERSION}
+    pd.DataFrame(lines).to_parquet(tmp_path / "old.parquet")
+    pd.testing.assert_frame_equal(load_results(tmp_path / "old.parquet"), loaded)
 
 
 def test_what_is_not_there_is_said(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FIGURES = (
     "variance",
     "variance-vs-samples",
+    "variance-vs-evaluations",
     "variance-vs-latent-dim",
     "variance-vs-batch-size",
     "variance-along-training",

@@ -16,7 +16,7 @@ from .text import shorten
 from .wide import PANELS, select, separate_samples
 
 METRIC = "heldout_objective"
-_SETTINGS = [column for column in PANELS if column != "step"]
+_SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
 _BAND = 4  # seeds for a band: with fewer, Student's t makes it wider than the seeds lie apart
 _TRANSIENT = 0.2  # share of the training whose values need not fit into the panel
 

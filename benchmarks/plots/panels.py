@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .text import constants, describe
+from .text import constants, describe, describe_shared
 from .wide import family
 
 
@@ -31,7 +31,7 @@ def split(points: pd.DataFrame, by: Sequence[str]) -> tuple[str, list[Panel]]:
         settings = named.loc[group.index[0], list(by)].to_dict()
         differing = {c: v for c, v in settings.items() if c not in shared}
         panels.append(Panel(describe(differing), group.reset_index(drop=True)))
-    return describe(shared), panels
+    return describe_shared(shared), panels
 
 
 def _names(points: pd.DataFrame) -> pd.Series:

@@ -14,6 +14,8 @@ from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of
 from .variance import METRIC, unit
 
+_MOST_TICKS = 8
+
 
 def draw_against(
     rows: pd.DataFrame,
@@ -23,7 +25,7 @@ def draw_against(
     by: list[str],
     title: str,
     label: str,
-    inverse: str = "",
+    guide: str = "",
 ) -> Figure | None:
     """Log–log lines of the variance against ``setting``, one an estimator.
 
@@ -35,7 +37,7 @@ def draw_against(
         by: columns that panels differ in; a panel with a single setting is dropped.
         title: of the figure.
         label: of the horizontal axis.
-        inverse: symbol of the setting, for faint guide lines of variance ∝ 1/setting; "" for none.
+        guide: what faint lines of slope −1 mean; "" for none.
     """
     several = points.groupby(by, dropna=False)[setting].transform("nunique") > 1
     points = points[several]
@@ -47,7 +49,7 @@ def draw_against(
     last = panels[0].points.sort_values(METRIC, ascending=False)
     last = last[last[setting] == last[setting].max()]
     ranked = {n: styles[n] for n in dict.fromkeys([*last["estimator"], *points["estimator"]])}
-    guide = Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
+    line = Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
     figure, grid = sheet(
         len(panels),
         columns_for(panels, points["step"].nunique()),
@@ -59,13 +61,13 @@ def draw_against(
             warnings_note(points, METRIC),
             negligible_note(zero, "variance"),
         ],
-        legend_of(ranked, [(guide, f"slope −1: variance ∝ 1/{inverse}")] if inverse else []),
+        legend_of(ranked, [(line, guide)] if guide else []),
     )
     for panel, axes in zip(panels, grid, strict=True):
         of_problem = points[points["problem"] == panel.points["problem"].iloc[0]]
         log_axis(axes, "y", *log_limits(of_problem, METRIC))
         _panel(axes, panel.points, setting, ranked)
-        if inverse:
+        if guide:
             _guide(axes)
         axes.set_title(literal(panel.title))
         axes.set_xlabel(label)
@@ -74,7 +76,10 @@ def draw_against(
 
 
 def _panel(axes: Axes, points: pd.DataFrame, setting: str, styles: dict[str, Style]) -> None:
-    measured_ticks(axes, "x", points[setting])
+    if points[setting].nunique() <= _MOST_TICKS:
+        measured_ticks(axes, "x", points[setting])
+    else:
+        log_axis(axes, "x", *log_limits(points, setting))
     for index, (name, style) in enumerate(styles.items()):
         one = points[points["estimator"] == name].sort_values(setting)
         if one.empty:

@@ -93,6 +93,8 @@ def say(column: str, value: Any) -> str:
     """
     if pd.isna(value) or value in ("", "eager"):
         return ""
+    if column == "objective":
+        return "ELBO" if value == "elbo" else f"objective {shorten(str(value), 40)}"
     if column == "step":
         return "initialization" if value == 0 else f"after {int(value)} steps"
     symbol = {"num_samples": "S", "batch_size": "B", "latent_dim": "D"}.get(column)
@@ -103,6 +105,11 @@ def describe(settings: dict[str, Any]) -> str:
     """Several settings in words, joined by middle dots."""
     said = [say(c, settings[c]) for c in sorted(settings, key=_order)]
     return " · ".join(word for word in said if word)
+
+
+def describe_shared(settings: dict[str, Any]) -> str:
+    """The settings that all cases share, in words; that it is about the ELBO goes without saying."""
+    return describe({c: value for c, value in settings.items() if (c, value) != ("objective", "elbo")})
 
 
 def _order(column: str) -> int:

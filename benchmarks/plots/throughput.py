@@ -20,7 +20,7 @@ _METRICS = {
     "peak_memory": "peak memory (MiB)",
 }
 _HATCHES = {"eager": "", "compiled": "////", "cuda-graph": "...."}
-_SETTINGS = [column for column in PANELS if column != "step"]
+_SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
 
 
 @themed

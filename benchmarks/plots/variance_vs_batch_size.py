@@ -23,5 +23,5 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         [column for column in PANELS if column != "batch_size"] + ["num_samples"],
         "Variance of the gradient against the batch size",
         "data a batch, B",
-        inverse="B",
+        guide="slope −1: variance ∝ 1/B",
     )

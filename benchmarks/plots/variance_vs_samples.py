@@ -23,5 +23,5 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         PANELS,
         "Variance of the gradient against the number of samples",
         "samples an estimate, S",
-        inverse="S",
+        guide="slope −1: variance ∝ 1/S",
     )

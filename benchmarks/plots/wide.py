@@ -21,10 +21,11 @@ KEYS = [
     "dtype",
     "mode",
     "num_samples",
+    "objective",
     "estimator",
 ]
 #: What figures give a panel of its own.
-PANELS = ["problem", "latent_dim", "batch_size", "device", "dtype", "step"]
+PANELS = ["problem", "latent_dim", "batch_size", "device", "dtype", "objective", "step"]
 #: Relative to the largest of its problem, a variance below this is rounding: the estimator is deterministic.
 NEGLIGIBLE = 1e-10
 
@@ -114,7 +115,7 @@ def without_negligible(points: pd.DataFrame, metric: str) -> tuple[pd.DataFrame,
 def at_default_samples(points: pd.DataFrame) -> pd.DataFrame:
     """Of each problem the points at one S: the smallest of those that the most estimators share."""
     kept = []
-    for _, of_problem in points.groupby("problem", sort=False):
+    for _, of_problem in points.groupby(_compared_within(points), sort=False):
         counts = of_problem.groupby("num_samples", dropna=False)["estimator"].nunique()
         best = counts[counts == counts.max()].index.min()
         same = of_problem["num_samples"].isna() if pd.isna(best) else of_problem["num_samples"] == best
@@ -125,11 +126,15 @@ def at_default_samples(points: pd.DataFrame) -> pd.DataFrame:
 def at_swept_samples(points: pd.DataFrame, setting: str) -> pd.DataFrame:
     """Of each problem the points at one S: that at which ``setting`` was swept, else `at_default_samples`."""
     kept = []
-    for _, of_problem in points.groupby("problem", sort=False):
+    for _, of_problem in points.groupby(_compared_within(points), sort=False):
         values = of_problem.groupby("num_samples", dropna=False)[setting].nunique()
         most = values[values == values.max()].index
         kept.append(at_default_samples(of_problem[of_problem["num_samples"].isin(most)]))
     return pd.concat(kept) if kept else points
+
+
+def _compared_within(points: pd.DataFrame) -> list[str]:
+    return [key for key in ("problem", "objective") if key in points]
 
 
 def at_base(points: pd.DataFrame) -> pd.DataFrame:

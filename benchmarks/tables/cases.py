@@ -10,7 +10,7 @@ from ..plots.seeds import mean_interval
 from ..plots.text import clean
 from ..plots.wide import KEYS, PANELS, ordered, parts, pivot, select
 
-_TIMELESS = [key for key in KEYS if key != "step"]
+_TIMELESS = [key for key in KEYS if key not in ("objective", "step")]
 # metric -> whether it comes with an interval
 _VARIANCE = {
     "variance": True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..plots.text import clean, constants, describe, say, shorten
+from ..plots.text import clean, constants, describe_shared, say, shorten
 from .columns import Benchmark, Cell, Column, count, word
 
 _HEADINGS = {
@@ -12,6 +12,7 @@ _HEADINGS = {
     "latent_dim": "D",
     "batch_size": "B",
     "num_samples": "S",
+    "objective": "objective",
     "step": "where",
     "mode": "mode",
     "device": "device",
@@ -40,7 +41,7 @@ def section(benchmark: Benchmark, cases: pd.DataFrame) -> str:
         *zip(*cells.values(), strict=True),
     ]
     grid = "\n".join(f"| {' | '.join(line)} |" for line in table)
-    return f"## {benchmark.title}\n\n{plain(describe(shared))}\n\n{grid}\n\n{benchmark.caption}\n"
+    return f"## {benchmark.title}\n\n{plain(describe_shared(shared))}\n\n{grid}\n\n{benchmark.caption}\n"
 
 
 _COUNTS = ("latent_dim", "batch_size", "num_samples")

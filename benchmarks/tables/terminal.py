@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..plots.panels import split
-from ..plots.text import constants, describe, shorten
+from ..plots.text import constants, describe, describe_shared, shorten
 from ..plots.wide import PANELS, at_base, family
 from .columns import Benchmark, Column, count, word
 
@@ -75,4 +75,4 @@ def _title(benchmark: Benchmark, shared: dict[str, Any]) -> Text:
     where = {setting: value for setting, value in shared.items() if setting in ("problem", "step")}
     others = {setting: value for setting, value in shared.items() if setting not in where}
     heading = f"{benchmark.title} · {describe(where)}"
-    return Text.assemble((heading, "bold not italic"), (f"\n{describe(others)}", "dim not italic"))
+    return Text.assemble((heading, "bold not italic"), (f"\n{describe_shared(others)}", "dim not italic"))
