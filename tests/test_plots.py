@@ -20,7 +20,7 @@ from elbograd.benchmarks.plots.sheet import WIDTH
 from elbograd.benchmarks.plots.style import Style, literal, style_of, styles_of
 from elbograd.benchmarks.plots.text import interval, number, short_names
 from elbograd.benchmarks.plots.variance_vs_cost import pareto_front
-from elbograd.benchmarks.plots.wide import at_base, at_default_samples
+from elbograd.benchmarks.plots.wide import at_base, at_default_samples, ordered
 from elbograd.benchmarks.schema import COLUMNS, row
 from elbograd.estimators import catalogue
 from matplotlib.axes import Axes
@@ -408,6 +408,13 @@ def test_training_has_the_initialization_left_of_the_logarithm_and_the_gap_below
     (line,) = markers(cosine, "reparameterization")
     assert line.get_ydata()[0] == pytest.approx(1 / (1 + model("reparameterization")[0] / 4) ** 0.5)
     assert {label for label in BUILTINS if markers(cosine, label)} == set(BUILTINS) - {"exact"}
+
+
+def test_problems_come_in_the_order_of_their_numbers() -> None:
+    names = ["cosine[k=1e+1]", "cosine[k=10.5]", "cosine[k=2]", "cosine[k=0.1]", "cosine", "vae"]
+    cases = pd.DataFrame([r for name in names for r in variance_rows(["exact"], problem=name, steps=(0,))])
+    expected = ["cosine", "cosine[k=0.1]", "cosine[k=2]", "cosine[k=1e+1]", "cosine[k=10.5]", "vae"]
+    assert list(ordered(cases)["problem"].unique()) == expected
 
 
 def test_a_sweep_is_drawn_at_its_own_samples_though_all_estimators_have_fewer_as_well() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +30,7 @@ KEYS = [
 PANELS = ["problem", "latent_dim", "batch_size", "device", "dtype", "objective", "step"]
 #: Relative to the largest of its problem, a variance below this is rounding: the estimator is deterministic.
 NEGLIGIBLE = 1e-10
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 
 
 def normalized(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,9 +82,23 @@ def pivot(frame: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] = KEY
 def ordered(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases sorted by their settings, latent_dim=2 before latent_dim=16 and eager before other modes."""
     keys = [key for key in KEYS if key in cases and key not in ("problem", "latent_dim")]
-    ranks = {"family": cases["problem"].map(family), "compiled": cases["mode"] != "eager"}
-    by = ["family", "latent_dim", "problem", "compiled", *keys]
+    ranks = {
+        "family": _rank(cases["problem"].map(family)),
+        "within": _rank(cases["problem"]),
+        "compiled": cases["mode"] != "eager",
+    }
+    by = ["family", "latent_dim", "within", "compiled", *keys]
     return cases.assign(**ranks).sort_values(by, kind="stable", ignore_index=True).drop(columns=list(ranks))
+
+
+def _rank(names: pd.Series) -> pd.Series:
+    """The place of each name in their order, numbers in them by size: k=2 before k=10."""
+    ordered = sorted(names.unique(), key=lambda name: [*map(_by_size, re.split(_NUMBER, name))])
+    return names.map({name: place for place, name in enumerate(ordered)}).astype(int)
+
+
+def _by_size(part: str) -> tuple[float, str]:
+    return (float(part), "") if re.fullmatch(_NUMBER, part) else (math.inf, part)
 
 
 def measured(rows: pd.DataFrame, benchmark: str, metrics: Sequence[str]) -> pd.DataFrame:
