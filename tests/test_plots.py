@@ -410,6 +410,26 @@ def test_training_has_the_initialization_left_of_the_logarithm_and_the_gap_below
     assert {label for label in BUILTINS if markers(cosine, label)} == set(BUILTINS) - {"exact"}
 
 
+def test_a_parameter_of_the_problem_is_an_axis_where_nothing_else_differs() -> None:
+    def rows(*problems: str) -> list[dict[str, Any]]:
+        return [r for p in problems for r in variance_rows(BUILTINS[:2], problem=p, steps=(0,))]
+
+    figure = draw("variance-vs-parameter", rows("cosine[k=1,loc=2]", "cosine[k=10,loc=2]", "vae"))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "k"
+    assert "cosine[loc=2]" in " ".join(t.get_text() for t in figure.texts)
+    (line,) = [line for line in axes.lines if line.get_label() == "reparameterization line"]
+    np.testing.assert_allclose(line.get_xdata(), (1, 10), rtol=0.1)
+    for other in (
+        ("cosine[k=1,loc=2]", "cosine[k=10,loc=3]"),
+        ("cosine[k=-1]", "cosine[k=1]"),
+        ("vae[binarization=fixed]", "vae"),
+        ("vae[latent_dim=2]", "vae[latent_dim=8]"),
+    ):
+        assert draw("variance-vs-parameter", rows(*other)) is None
+
+
 def test_problems_come_in_the_order_of_their_numbers() -> None:
     names = ["cosine[k=1e+1]", "cosine[k=10.5]", "cosine[k=2]", "cosine[k=0.1]", "cosine", "vae"]
     cases = pd.DataFrame([r for name in names for r in variance_rows(["exact"], problem=name, steps=(0,))])

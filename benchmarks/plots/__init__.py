@@ -19,6 +19,7 @@ FIGURES = (
     "variance",
     "variance-vs-samples",
     "variance-vs-evaluations",
+    "variance-vs-parameter",
     "variance-vs-latent-dim",
     "variance-vs-batch-size",
     "variance-along-training",

@@ -80,12 +80,13 @@ def _panel(axes: Axes, points: pd.DataFrame, setting: str, styles: dict[str, Sty
         measured_ticks(axes, "x", points[setting])
     else:
         log_axis(axes, "x", *log_limits(points, setting))
+    apart = min(0.007, 0.04 / len(styles))
     for index, (name, style) in enumerate(styles.items()):
         one = points[points["estimator"] == name].sort_values(setting)
         if one.empty:
             continue
         left, right = axes.get_xlim()
-        x = one[setting] * (right / left) ** (0.007 * (index - (len(styles) - 1) / 2))
+        x = one[setting] * (right / left) ** (apart * (index - (len(styles) - 1) / 2))
         axes.plot(
             x, one[METRIC], color=style.color, linestyle=style.linestyle, label=f"{name} line", zorder=2
         )
