@@ -407,6 +407,30 @@ def report(
 
 
 @app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Run folder, or JSON of a throughput run.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="The same, later.")],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="What to compare; repeatable.")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="Exit with 1 if met, e.g. 'variance>1.1'; repeatable. Of objectives the change is in nats.",
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print what shows no change, too.")] = False,
+) -> None:
+    """Say what changed between two runs, with intervals; a guard for continuous integration."""
+    from .comparison.command import run_comparison
+
+    passed = run_comparison(before, after, metric or (), fail_if or (), every)
+    raise typer.Exit(0 if passed else 1)
+
+
+@app.command()
 def doctor() -> None:
     """Show versions, machine and devices: what to put into a bug report."""
     import torch

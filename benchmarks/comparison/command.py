@@ -1,0 +1,165 @@
+"""``elbograd compare A B``: print what changed, and whether a guard was passed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...estimators.errors import UsageError
+from ..plots.panels import split
+from ..plots.text import describe, interval, number, shorten
+from ..plots.wide import PANELS
+from .changes import DEFAULT_METRICS, METRICS, changes
+from .guard import parse_condition, violations
+from .sources import MACHINE, Source, differences, read_source
+
+_HEADINGS = {
+    "variance": "variance",
+    "seconds": "time (s)",
+    "work_normalized_variance": "var × s",
+    "heldout_objective": "nats",
+    "steps_per_second": "steps/s",
+    "gradients_per_second": "gradients/s",
+}
+_TIMES = ("seconds", "work_normalized_variance", "steps_per_second", "gradients_per_second")
+_SETTINGS = [*(setting for setting in PANELS if setting != "objective"), "num_samples", "mode"]
+_STYLES = {
+    "higher": "bold",
+    "lower": "bold",
+    "only before": "dim",
+    "only after": "dim",
+    "not compared": "dim",
+}
+
+
+def run_comparison(
+    a: Path, b: Path, metrics: Sequence[str] = (), fail_if: Sequence[str] = (), every: bool = False
+) -> bool:
+    """Print what changed from run a to run b; whether no condition of ``fail_if`` is met.
+
+    Args:
+        a: run folder, file of rows, or JSON file of a throughput run: before.
+        b: the same, after.
+        metrics: what to compare; () for the usual.
+        fail_if: conditions such as ``variance>1.1``.
+        every: print the comparisons that show no change too.
+
+    Raises:
+        UsageError: no results, nothing in common, an unknown metric or condition.
+    """
+    conditions = [parse_condition(text) for text in fail_if]
+    for metric in metrics:
+        if metric not in METRICS:
+            raise UsageError(f"--metric {metric!r}: choose from {', '.join(METRICS)}")
+    wanted = tuple(dict.fromkeys([*(metrics or DEFAULT_METRICS), *(c.metric for c in conditions)]))
+    before, after = read_source(a), read_source(b)
+    table = changes(before.rows, after.rows, wanted)
+    both = table[~table["verdict"].isin(["only before", "only after"])]
+    if both.empty and not (len(table) and conditions):
+        raise UsageError(f"{a} and {b} have no measured case in common: {_why_apart(table)}")
+    console = Console(width=max(Console().width, 80))
+    for line in _environment_lines(before, after, both):
+        console.print(Text(line))
+    shown = table if every else table[table["verdict"].isin(["higher", "lower"])]
+    for printed in _tables(shown):
+        console.print(printed)
+    for line in (*_alone(table), _summary(table)):
+        console.print(Text(line))
+    broken = violations(table, conditions)
+    for line, reason in broken:
+        console.print(Text(f"failed: {line['estimator']}, {_where(line)}: {reason}"))
+    return not broken
+
+
+def _environment_lines(a: Source, b: Source, both: pd.DataFrame) -> list[str]:
+    found = differences(a, b)
+    lines = [f"{name} differs: {before} before, {after} after" for name, (before, after) in found.items()]
+    seeds = [sorted(set(side.rows["seed"].dropna().astype(int))) for side in (a, b)]
+    if seeds[0] != seeds[1]:
+        lines.append("the seeds differ, and with them data and weights: changes need not be of the code")
+    known = {name for name in MACHINE if name in a.environment and name in b.environment}
+    if not known:
+        lines.append("where the runs were measured is not known of both")
+    elif both["metric"].isin(_TIMES).any() and any(name in found for name in MACHINE):
+        lines.append("times of different machines: their changes say nothing about the code")
+    return lines
+
+
+def _tables(table: pd.DataFrame) -> list[Table]:
+    if table.empty:
+        return []
+    settings = [setting for setting in _SETTINGS if setting in table]
+    _, panels = split(table.assign(**{s: table[s] for s in settings}), settings)
+    return [_table(panel.points) for panel in panels]
+
+
+def _table(table: pd.DataFrame) -> Table:
+    printed = Table(
+        title=Text(_where(table.iloc[0].to_dict()), style="bold not italic"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    printed.add_column("estimator", overflow="ellipsis", min_width=12)
+    for heading in ("metric", "before", "after", "change", ""):
+        printed.add_column(heading, no_wrap=True, justify="left" if heading in ("metric", "") else "right")
+    for line in table.to_dict("records"):
+        change = interval(line["change"], line["change_low"], line["change_high"])
+        if line["kind"] == "ratio" and change:
+            change = f"× {change}"
+        cells = (
+            shorten(str(line["estimator"]), 40),
+            _HEADINGS[line["metric"]],
+            number(line["a"]),
+            number(line["b"]),
+            change,
+            line["verdict"],
+        )
+        style = _STYLES.get(str(line["verdict"]), "")
+        printed.add_row(*(Text(cell, no_wrap=True, style=style) for cell in cells))
+    return printed
+
+
+def _summary(table: pd.DataFrame) -> str:
+    count = table["verdict"].value_counts()
+    compared = sum(count.get(v, 0) for v in ("higher", "lower", "no change shown", "identical"))
+    words = [f"{count[v]} {v}" for v in ("higher", "lower", "no change shown", "identical") if v in count]
+    rest = [f"{count[v]} {v}" for v in ("only before", "only after", "not compared") if v in count]
+    said = f"{compared} compared, at 95% for all at once: {', '.join(words) or 'none'}"
+    return "; ".join([said, *rest])
+
+
+def _alone(table: pd.DataFrame) -> list[str]:
+    """Which estimators were measured on one side only."""
+    lines = []
+    for verdict in ("only before", "only after"):
+        alone = table[table["verdict"] == verdict].drop_duplicates(["estimator", "metric"])
+        named = [
+            f"{shorten(str(name), 40)} ({', '.join(_HEADINGS[m] for m in part['metric'])})"
+            for name, part in alone.groupby("estimator", sort=False)
+        ]
+        lines += [f"{verdict}: {'; '.join(named)}"] if named else []
+    return lines
+
+
+def _where(line: dict[str, Any]) -> str:
+    return describe({setting: line[setting] for setting in _SETTINGS if setting in line})
+
+
+def _why_apart(table: pd.DataFrame) -> str:
+    if table.empty:
+        return "nothing to compare was measured in either"
+    settings = [s for s in (*_SETTINGS, "estimator", "metric") if s in table]
+    sides = [table[table["verdict"] == verdict] for verdict in ("only before", "only after")]
+    values = {s: [set(side[s].dropna()) for side in sides] for s in settings}
+    apart = [s for s, (before, after) in values.items() if before and after and not before & after]
+    return f"they differ in {', '.join(apart)}" if apart else "no case has the same settings in both"
