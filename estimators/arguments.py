@@ -29,6 +29,13 @@ def positive_integer(name: str, value: object) -> int:
     return value
 
 
+def integer_from(least: int, name: str, value: object) -> int:
+    """``value``; UsageError unless it is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}={value!r} is not an integer of {least} or more")
+    return value
+
+
 def one_of(name: str, value: str, choices: Collection[str]) -> str:
     """``value``; UsageError unless it is among the choices."""
     if value not in choices:

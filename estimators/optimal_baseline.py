@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from .arguments import positive_integer
 from .base import Estimate, Target
-from .distributions import cut, draw, parameters_of, with_parameters
+from .distributions import cut, draw, parameters_of
 from .objective import analytic_kl, integrand
 from .score_function import ScoreFunction
+from .scores import align, inner, scores
 
 
 class OptimalBaseline(ScoreFunction):
@@ -56,34 +56,18 @@ class OptimalBaseline(ScoreFunction):
         with torch.no_grad():
             z_pilot = draw(q, self.pilot)
             f_pilot = integrand(q, target, z_pilot, self.kl)
-        scores_pilot = _scores(q, parameters, z_pilot)
+        pilot_scores = scores(q, parameters, z_pilot)
         z = draw(q, num_samples)
         f = integrand(cut(q), target, z, self.kl)
-        cost, scores = f.detach(), _scores(q, parameters, z)
+        cost, sample_scores = f.detach(), scores(q, parameters, z)
 
         score_term = torch.zeros_like(cost[0])
         for name, parameter in parameters.items():
-            square = scores_pilot[name].square()
+            square = pilot_scores[name].square()
             # Where every pilot score is 0 (a saturated Bernoulli), any baseline does: 0/0 becomes 0.
             weight = square.sum(0).clamp_min(torch.finfo(square.dtype).tiny)
-            baseline = (_like(f_pilot, square) * square).sum(0) / weight
-            gradient = ((_like(cost, square) - baseline) * scores[name]).mean(0)
-            score_term = score_term + (parameter * gradient).reshape(*cost.shape[1:], -1).sum(-1)
+            baseline = (align(f_pilot, square) * square).sum(0) / weight
+            gradient = ((align(cost, square) - baseline) * sample_scores[name]).mean(0)
+            score_term = score_term + inner(parameter, gradient, q.batch_shape)
         elbo = score_term - score_term.detach() + f.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(elbo, elbo, info={"f": cost})
-
-
-def _scores(q: Distribution, parameters: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
-    """∇ log q(z_s) for every sample and parameter coordinate, (S, *parameter shape)."""
-    leaves = {
-        name: value.detach().expand(z.shape[0], *value.shape).requires_grad_()
-        for name, value in parameters.items()
-    }
-    with torch.enable_grad():
-        log_q = with_parameters(q, leaves).log_prob(z).sum()
-    return dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
-
-
-def _like(f: Tensor, other: Tensor) -> Tensor:
-    """f (S, *batch) with trailing ones up to other's dimension."""
-    return f.reshape(*f.shape, *(1,) * (other.dim() - f.dim()))

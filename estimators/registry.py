@@ -23,6 +23,11 @@ _BUILTINS = {
     "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
     "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
     "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.",
+    "delta-method": "Score function of f − h, h the second-order Taylor polynomial of f at the mean of q.",
+    "mixed": "Mix the pathwise and the score-function gradient for the least variance of each coordinate.",
+    "generalized-reparameterization": (
+        "Differentiate through a sample standardized by φ, and weigh the score of what φ is left in it."
+    ),
     "measure-valued": "Write ∂_η q as c (q⁺ − q⁻), a difference of two densities, and average f under both.",
     "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
     "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
