@@ -6,7 +6,10 @@ elsewhere the nodes stay put and their weights carry q's density, so that the gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,11 +19,19 @@ from torch.distributions import Distribution
 
 from ..estimators import gaussians
 from ..estimators.base import Target
-from ..estimators.distributions import closed_form_kl, describe
+from ..estimators.distributions import closed_form_kl, cut, describe
+from ..estimators.errors import UsageError
 from ..estimators.quadrature import enumerate_outcomes, gauss_hermite, outcomes
+from ..estimators.specification import parse
+from ..estimators.thermodynamic import Thermodynamic
 from .gamma_nodes import gamma_dimension, gamma_nodes
 
-OBJECTIVES = ("elbo", "iwae")
+OBJECTIVES = ("elbo", "iwae", "inclusive-kl", "thermodynamic")
+_IN_WORDS = {
+    "iwae": "the importance-weighted bound",
+    "inclusive-kl": "the inclusive KL divergence",
+    "thermodynamic": "the thermodynamic objective",
+}
 _NODES = {1: (128, 200), 2: (160, 200), 3: (24, 32)}  # a dimension, coarse and fine
 _GAMMA_NODES = {1: {1: (300, 400), 2: (300, 400)}, 2: {1: (160, 200)}}  # by D and number of samples
 _MAX_POINTS = 2**15  # of a sum over all samples of a multi-sample bound
@@ -51,7 +62,10 @@ def exact_objective(
     Args:
         q: in float64.
         target: likewise; its closed-form expectation is used where it has one.
-        objective: "elbo", or "iwae" for E log (1/K) Σ p(x, z_k)/q(z_k).
+        objective: "elbo"; "iwae" for L_K = E log (1/K) Σ p(x, z_k)/q(z_k); "inclusive-kl" for the value and
+            the θ-gradient of L_K with the η-gradient of −KL(p(z|x) ‖ q), which reweighted wake-sleep climbs
+            side by side; "thermodynamic[partitions=P,smallest=β_1]" for the left Riemann sum of the estimator
+            of this name.
         num_samples: K.
     """
     rules = _rules(q, target, objective, num_samples)
@@ -118,17 +132,25 @@ def _rules(
     q: Distribution, target: Target, objective: str, num_samples: int
 ) -> list[Callable[[Distribution, Target], Tensor]] | str:
     """Ways to integrate, the best one last: two, to be compared, where they are not exact."""
-    if objective not in OBJECTIVES:
+    name = objective.partition("[")[0]
+    if name not in OBJECTIVES:
         return f"no exact value of the objective {objective!r} is known"
     if objective == "elbo" and target.expectation is not None and _has_closed_kl(q, target):
         return [_closed_form]
-    if objective == "iwae" and target.prior is None:
-        return "the importance-weighted bound needs a prior"
-    copies = num_samples if objective == "iwae" else 1
+    if name != "elbo" and target.prior is None:
+        return f"{_IN_WORDS[name]} needs a prior"
+    copies = num_samples if name in ("iwae", "inclusive-kl") else 1
     rules = _node_rules(q, copies)
     if isinstance(rules, str):
         return rules
-    return [lambda q, target, rule=rule: _integrate(q, target, rule, copies) for rule in rules]  # type: ignore[misc]
+    if name == "inclusive-kl":
+        return [partial(_wake, rule=rule, copies=copies) for rule in rules]
+    if name == "thermodynamic":
+        betas = _betas(objective)
+        if betas is None:
+            return f"no exact value of the objective {objective!r} is known"
+        return [partial(_left_riemann_sum, rule=rule, betas=betas) for rule in rules]
+    return [partial(_integrate, rule=rule, copies=copies) for rule in rules]
 
 
 def _node_rules(q: Distribution, copies: int) -> list[Rule] | str:
@@ -185,16 +207,59 @@ def _has_closed_kl(q: Distribution, target: Target) -> bool:
 def _integrate(q: Distribution, target: Target, rule: Rule, copies: int) -> Tensor:
     """Σ of weight × log of the mean weight of K samples, over all K-tuples of nodes."""
     z, weights = rule(q)
-    log_w = target.log_likelihood(z)
-    if target.prior is not None:
-        log_w = log_w + target.prior.log_prob(z) - q.log_prob(z)
-    # What no sample reaches may be −∞ there, and must not turn 0 × ∞ into NaN.
-    log_w = torch.where(weights.detach() > 0, log_w, torch.zeros_like(log_w))
+    log_w = _log_weights(q, target, z, weights)
     if copies == 1:
         return (weights * log_w).sum(0)
     tuples = torch.cartesian_prod(*[torch.arange(len(z))] * copies)
     bound = log_w[tuples].logsumexp(1) - torch.tensor(float(copies), dtype=log_w.dtype).log()
     return (weights[tuples].prod(1) * bound).sum(0)
+
+
+def _wake(q: Distribution, target: Target, rule: Rule, copies: int) -> Tensor:
+    """L_K attached to θ alone, and a zero whose gradient in φ is that of E_{p(z|x)}[log q(z)]."""
+    fixed = cut(q)
+    z, weights = rule(fixed)
+    posterior = _tempered(_log_weights(fixed, target, z, weights), weights, 1.0).detach()
+    fit = (posterior * q.log_prob(z)).sum(0)
+    return _integrate(fixed, target, rule, copies) + fit - fit.detach()
+
+
+def _betas(objective: str) -> Sequence[float] | None:
+    """The partition that the objective names, or None where it names none."""
+    try:
+        parameters = parse(objective).parameters
+        if parameters.keys() != {"partitions", "smallest"}:
+            return None
+        return Thermodynamic(**parameters).betas  # type: ignore[arg-type]
+    except UsageError:
+        return None
+
+
+def _left_riemann_sum(q: Distribution, target: Target, rule: Rule, betas: Sequence[float]) -> Tensor:
+    """Σ_p (β_{p+1} − β_p) E_{π_β}[log w] at β = β_p."""
+    z, weights = rule(q)
+    log_w = _log_weights(q, target, z, weights)
+    value = torch.zeros_like(log_w[0])
+    for beta, following in pairwise(betas):
+        value = value + (following - beta) * (_tempered(log_w, weights, beta) * log_w).sum(0)
+    return value
+
+
+def _tempered(log_w: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """Weights of the nodes under π_β ∝ q w^β, which sum to 1."""
+    log_ratio = beta * log_w
+    largest = log_ratio.detach().masked_fill(weights <= 0, -math.inf).max(0).values
+    mass = weights * (log_ratio - largest).exp()
+    return mass / mass.sum(0)
+
+
+def _log_weights(q: Distribution, target: Target, z: Tensor, weights: Tensor) -> Tensor:
+    """log p(x, z)/q(z) at nodes; log p(x|z) where there is no prior."""
+    log_w = target.log_likelihood(z)
+    if target.prior is not None:
+        log_w = log_w + target.prior.log_prob(z) - q.log_prob(z)
+    # What no sample reaches may be −∞ there, and must not turn 0 × ∞ into NaN.
+    return torch.where(weights.detach() > 0, log_w, torch.zeros_like(log_w))
 
 
 def change(coarse: Tensor, fine: Tensor) -> float:

@@ -70,6 +70,7 @@ class Estimator(nn.Module):
 
     Attributes:
         unbiased: E[gradient of surrogate] is the gradient of ``objective``.
+        unbiased_value: E[value] is ``objective``, and E[its gradient in θ] that of ``objective``.
         objective: what is differentiated: "elbo", "iwae", ... Bias and variance are compared
             within one objective only.
         min_samples: the smallest S.
@@ -83,6 +84,7 @@ class Estimator(nn.Module):
     """
 
     unbiased: bool = True
+    unbiased_value: bool = True
     objective: str = "elbo"
     min_samples: int = 1
     requires_iid_draws: bool = False

@@ -39,7 +39,7 @@ _REPLICATES = 32  # that the gradients of discrete draws are all zero, or all eq
 
 def claims(estimator: Estimator) -> None:
     """The declared attributes have the protocol's types."""
-    for name in ("unbiased", "requires_iid_draws", "relaxes_target", "couples_batch"):
+    for name in ("unbiased", "unbiased_value", "requires_iid_draws", "relaxes_target", "couples_batch"):
         expect(type(getattr(estimator, name)) is bool, f"{name} is {getattr(estimator, name)!r}, not a bool")
     for name in ("objective", "label"):
         value = getattr(estimator, name)

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from .base import Estimate, Target
 from .distributions import cut, log_prob, rsample
+from .importance_weights import unweighable
 from .objective import integrand
 from .sticking_the_landing import StickingTheLanding
 
@@ -46,9 +47,7 @@ class DReG(StickingTheLanding):
         super().__init__()
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if target.prior is None:
-            return "needs a prior: importance weights are p(x, z) / q(z)"
-        return super().supports(q, target, num_samples)
+        return unweighable(target) or super().supports(q, target, num_samples)
 
     def weigh(self, normalized: Tensor) -> Tensor:
         """What multiplies the path derivative of each log w, from ŵ (S, *batch)."""

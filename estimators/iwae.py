@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from .base import Estimate, Target
 from .distributions import log_prob, rsample
+from .importance_weights import unweighable
 from .objective import integrand
 from .reparameterization import Reparameterization
 
@@ -41,9 +42,7 @@ class IWAE(Reparameterization):
         super().__init__(kl="sampled")
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if target.prior is None:
-            return "needs a prior: importance weights are p(x, z) / q(z)"
-        return super().supports(q, target, num_samples)
+        return unweighable(target) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = rsample(q, num_samples)

@@ -37,6 +37,13 @@ _BUILTINS = {
         "Drop the score term of the importance-weighted gradient: ĝ = Σ_k ŵ_k J_kᵀ ∇_z log w_k, K = S."
     ),
     "vimco": "Credit each sample with what it adds to the bound: L̂ − L̂_{−k}, less its own ŵ_k.",
+    "ovis": "Take from each score's weight its mean over that sample alone: Σ_k (d_k − c_k) ∇_η log q(z_k).",
+    "reweighted-wake-sleep": (
+        "Fit q to the weighted samples: ĝ = Σ_k ŵ_k ∇_η log q(z_k), z_k held fixed, K = S."
+    ),
+    "thermodynamic": (
+        "Sum E[log w] along the path from q to p(z|x): Σ_p (β_{p+1} − β_p) E_{π_β}[log w], at β = β_p."
+    ),
     "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
 }
 
@@ -48,6 +55,7 @@ _CLASSES = {
     "dreg": "DReG",
     "iwae-sticking-the-landing": "IWAEStickingTheLanding",
     "vimco": "VIMCO",
+    "ovis": "OVIS",
 }
 
 BUILTIN_NAMES = tuple(_BUILTINS)

@@ -47,7 +47,7 @@ def _always(estimator: Estimator) -> bool:
 
 
 def _estimates_elbo(estimator: Estimator) -> bool:
-    return estimator.objective == "elbo"
+    return estimator.objective == "elbo" and estimator.unbiased_value
 
 
 def _claims_unbiased(estimator: Estimator) -> bool:

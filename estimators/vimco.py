@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
 from .distributions import draw, log_prob
+from .importance_weights import log_sum_of_others, unweighable
 from .objective import integrand
 
 MEANS = ("geometric", "arithmetic")
@@ -53,9 +54,7 @@ class VIMCO(Estimator):
         self.mean = one_of("mean", mean, MEANS)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if target.prior is None:
-            return "needs a prior: importance weights are p(x, z) / q(z)"
-        return super().supports(q, target, num_samples)
+        return unweighable(target) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = draw(q, num_samples)
@@ -71,10 +70,8 @@ class VIMCO(Estimator):
     def _without_each(self, log_w: Tensor) -> Tensor:
         """L̂_{−k}, (S, *batch)."""
         k = len(log_w)
-        others = log_w.unsqueeze(0).expand(k, *log_w.shape)
-        own = torch.eye(k, dtype=torch.bool, device=log_w.device).reshape(k, k, *(1,) * (log_w.dim() - 1))
-        if self.mean == "geometric":
-            stand_in = (log_w.sum(0) - log_w) / (k - 1)
-        else:
-            stand_in = others.masked_fill(own, -math.inf).logsumexp(1) - math.log(k - 1)
-        return torch.where(own, stand_in.unsqueeze(1), others).logsumexp(1) - math.log(k)
+        others = log_sum_of_others(log_w)
+        if self.mean == "arithmetic":
+            return others - math.log(k - 1)
+        stand_in = (log_w.sum(0) - log_w) / (k - 1)
+        return torch.logaddexp(others, stand_in) - math.log(k)

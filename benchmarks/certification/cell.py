@@ -176,9 +176,10 @@ def _warmed(build: Callable[[], Estimator], oracle: Oracle, target: Target, num_
 
 def _blocks(estimator: Estimator, oracle: Oracle, num_samples: int, level: float) -> list[Block]:
     blocks = [gradient_block(oracle, level)] if estimator.unbiased else []
-    blocks.append(value_block(oracle, level))
-    if oracle.theta_grad.numel():
-        blocks.append(theta_block(oracle, level))
+    if estimator.unbiased_value:
+        blocks.append(value_block(oracle, level))
+        if oracle.theta_grad.numel():
+            blocks.append(theta_block(oracle, level))
     variance = oracle.variance(estimator, num_samples)
     if variance is not None:
         blocks.append(variance_block(oracle, variance, level))
