@@ -23,14 +23,20 @@ _BUILTINS = {
     "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
     "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
     "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.",
+    "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
     "delta-method": "Score function of f − h, h the second-order Taylor polynomial of f at the mean of q.",
     "mixed": "Mix the pathwise and the score-function gradient for the least variance of each coordinate.",
+    "measure-valued": "Write ∂_η q as c (q⁺ − q⁻), a difference of two densities, and average f under both.",
+    "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
+    "linearized-hessian": (
+        "Subtract the gradient's own linearization at the mean: ∇f(z) − H (z − m), H = ∇²f(m), m = E_q z."
+    ),
+    "quadratic-control-variate": (
+        "Subtract a fitted quadratic f̂_v and add its exact expectation: f(z) − γ (f̂_v(z) − E_q f̂_v)."
+    ),
     "generalized-reparameterization": (
         "Differentiate through a sample standardized by φ, and weigh the score of what φ is left in it."
     ),
-    "measure-valued": "Write ∂_η q as c (q⁺ − q⁻), a difference of two densities, and average f under both.",
-    "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
-    "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
     "iwae": "Differentiate log of the mean of K importance weights, K = S: the bound of the IWAE.",
     "dreg": "Reparameterize a second time: ĝ = Σ_k ŵ_k² J_kᵀ ∇_z log w_k, K = S.",
     "iwae-sticking-the-landing": (

@@ -27,6 +27,8 @@ VARIANTS = [
     "mixed[pilot=8,kl=sampled]",
     "generalized-reparameterization[kl=sampled]",
     "measure-valued[coupled=false,kl=sampled]",
+    "linearized-hessian[hessian=full,kl=sampled]",
+    "quadratic-control-variate[rank=0,kl=sampled]",
     "exact[method=enumeration]",
     "reparameterization[draws=antithetic]",
     "sticking-the-landing[draws=sobol]",
