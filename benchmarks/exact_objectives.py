@@ -1,7 +1,8 @@
 """Exact values and gradients of objectives: by algebra, enumeration or quadrature, in float64.
 
-No estimator is used, and no reparameterization of torch's: under a Gaussian z = μ + σ ε is written out;
-elsewhere the nodes stay put and their weights carry q's density, so that the gradient is the density's.
+No estimator is used, and no reparameterization of torch's: under a Gaussian z = μ + σ ε is written out, and
+under a flow its transforms are applied to that; elsewhere the nodes stay put and their weights carry q's
+density, so that the gradient is the density's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..estimators.errors import UsageError
 from ..estimators.quadrature import enumerate_outcomes, gauss_hermite, outcomes
 from ..estimators.specification import parse
 from ..estimators.thermodynamic import Thermodynamic
+from .fixed_nodes import beta_nodes, von_mises_nodes
 from .gamma_nodes import gamma_dimension, gamma_nodes
 
 OBJECTIVES = ("elbo", "iwae", "inclusive-kl", "thermodynamic")
@@ -34,9 +36,12 @@ _IN_WORDS = {
 }
 _NODES = {1: (128, 200), 2: (160, 200), 3: (24, 32)}  # a dimension, coarse and fine
 _GAMMA_NODES = {1: {1: (300, 400), 2: (300, 400)}, 2: {1: (160, 200)}}  # by D and number of samples
+_BETA_NODES = {1: {1: (200, 300), 2: (200, 300)}, 2: {1: (120, 160)}}
+_VON_MISES_NODES = {1: {1: (128, 192), 2: (128, 192)}, 2: {1: (96, 128)}}
 _MAX_POINTS = 2**15  # of a sum over all samples of a multi-sample bound
 TOLERANCE = 1e-6  # relative change from the coarse to the fine rule
 
+_Table = dict[int, dict[int, tuple[int, int]]]
 Rule = Callable[[Distribution], tuple[Tensor, Tensor]]
 
 
@@ -160,16 +165,31 @@ def _node_rules(q: Distribution, copies: int) -> list[Rule] | str:
             return f"{count}^{copies} outcomes are too many to enumerate"
         return [_enumeration]
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
-    gamma = gamma_dimension(q) is not None
-    gaussian = gaussians.is_diagonal_gaussian(q) or type(q) is td.MultivariateNormal
-    if not gaussian and not gamma:
+    base = q.base_dist if type(q) is td.TransformedDistribution else q
+    if gaussians.is_diagonal_gaussian(base) or type(base) is td.MultivariateNormal:
+        pair, largest = _NODES.get(dimension * copies), max(_NODES)
+        rule: Callable[[int], Rule] = _gaussian_rule
+    elif (family := _fixed_nodes(q)) is not None:
+        table, rule = family
+        pair, largest = table.get(dimension, {}).get(copies), max(table)
+    else:
         return f"no quadrature for a {describe(q)} of event shape {tuple(q.event_shape)}"
-    pair = _GAMMA_NODES[dimension].get(copies) if gamma else _NODES.get(dimension * copies)
     if pair is None:
         of_copies = f" of {copies} samples" if copies > 1 else ""
-        largest = max(_GAMMA_NODES if gamma else _NODES)
         return f"latent dimension {dimension}{of_copies} is too large for quadrature (at most {largest})"
-    return [(_gamma_rule if gamma else _gaussian_rule)(nodes) for nodes in pair]
+    return [rule(nodes) for nodes in pair]
+
+
+def _fixed_nodes(q: Distribution) -> tuple[_Table, Callable[[int], Rule]] | None:
+    """How many nodes, by D and number of samples, and the rule, where the weights carry the density."""
+    if gamma_dimension(q) is not None:
+        return _GAMMA_NODES, _gamma_rule
+    family = type(q.base_dist) if type(q) is td.Independent and len(q.event_shape) == 1 else None
+    if family is td.Beta:
+        return _BETA_NODES, lambda nodes: lambda q: beta_nodes(q, nodes)
+    if family is td.VonMises:
+        return _VON_MISES_NODES, lambda nodes: lambda q: von_mises_nodes(q, nodes)
+    return None
 
 
 def _enumeration(q: Distribution) -> tuple[Tensor, Tensor]:
@@ -179,7 +199,10 @@ def _enumeration(q: Distribution) -> tuple[Tensor, Tensor]:
 
 def _gaussian_rule(nodes: int) -> Rule:
     def rule(q: Distribution) -> tuple[Tensor, Tensor]:
-        z, weights = gauss_hermite(q, nodes)
+        flow = type(q) is td.TransformedDistribution
+        z, weights = gauss_hermite(q.base_dist if flow else q, nodes)  # type: ignore[attr-defined]
+        for transform in q.transforms if flow else ():  # type: ignore[attr-defined]
+            z = transform(z)
         return z, weights.reshape(-1, *(1,) * len(q.batch_shape)).expand(-1, *q.batch_shape)
 
     return rule

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
-from . import gaussians
+from . import flows, gaussians, von_mises
 from .errors import UsageError
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
@@ -30,6 +30,11 @@ _PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
 }
 
 
+def reparameterizable(q: Distribution) -> bool:
+    """Whether `rsample` can draw from q: torch can, or q is a von Mises distribution."""
+    return q.has_rsample or von_mises.is_von_mises(q)
+
+
 def draw(q: Distribution, num_samples: int) -> Tensor:
     """Draw z (S, *batch, *event) without a path back to φ.
 
@@ -38,13 +43,15 @@ def draw(q: Distribution, num_samples: int) -> Tensor:
     which synchronizes a GPU.
     """
     with torch.no_grad():
-        return rsample(q, num_samples) if q.has_rsample else q.sample(torch.Size((num_samples,)))
+        return rsample(q, num_samples) if reparameterizable(q) else q.sample(torch.Size((num_samples,)))
 
 
 def rsample(q: Distribution, num_samples: int) -> Tensor:
     """Draw z (S, *batch, *event), differentiable in q's parameters."""
     if gaussians.is_diagonal_gaussian(q):
         return gaussians.rsample(q, num_samples)
+    if von_mises.is_von_mises(q):
+        return von_mises.rsample(q, num_samples)
     return q.rsample(torch.Size((num_samples,)))
 
 
@@ -63,11 +70,17 @@ def describe(q: Distribution) -> str:
 def parameters_of(q: Distribution) -> dict[str, Tensor]:
     """The tensors q is built from, by constructor argument, attached to the graph, batch first.
 
+    Those of a flow are its base's and, by where they lie, its transforms'.
+
     Raises:
-        TypeError: q is of a family whose parameters are not known here.
+        TypeError: q is of a family whose parameters are not known here, or a flow that holds others too.
     """
     if type(q) is td.Independent:
         return parameters_of(q.base_dist)
+    if type(q) is td.TransformedDistribution:
+        parameters = parameters_of(q.base_dist) | flows.tensors_of(q.transforms)
+        _check_whole(q, parameters)
+        return parameters
     choices = _PARAMETERS.get(type(q))
     if choices is None:
         raise TypeError(f"the parameters of a {type(q).__name__} are not known to elbograd")
@@ -81,6 +94,11 @@ def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribut
     if type(q) is td.Independent:
         base = with_parameters(q.base_dist, parameters)
         return td.Independent(base, q.reinterpreted_batch_ndims, validate_args=False)
+    if type(q) is td.TransformedDistribution:
+        names = flows.tensors_of(q.transforms)
+        base = with_parameters(q.base_dist, {k: v for k, v in parameters.items() if k not in names})
+        transforms = flows.with_tensors(q.transforms, parameters)
+        return td.TransformedDistribution(base, transforms, validate_args=False)
     family: Callable[..., Distribution] = type(q)
     return family(**parameters, validate_args=False)
 
@@ -89,9 +107,18 @@ def cut(q: Distribution) -> Distribution:
     """A copy of q through which no gradient reaches φ.
 
     Raises:
-        TypeError: q is of a family that cannot be cut whole (a flow holds φ in its transforms).
+        TypeError: q is of a family that cannot be cut whole (a flow whose transforms hold networks).
     """
     return with_parameters(q, {name: value.detach() for name, value in parameters_of(q).items()})
+
+
+def _check_whole(q: td.TransformedDistribution, parameters: dict[str, Tensor]) -> None:
+    """Refuse a flow with another way to φ, e.g. through a method's closure; where z lies is no matter."""
+    copied = with_parameters(q, {name: value.detach() for name, value in parameters.items()})
+    z = next(iter(parameters.values())).new_zeros(q.batch_shape + q.event_shape)
+    with torch.enable_grad():
+        if copied.log_prob(z).requires_grad:
+            raise TypeError("the parameters of this flow are not known to elbograd: its methods hold tensors")
 
 
 def has_grad(q: Distribution) -> bool:

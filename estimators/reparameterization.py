@@ -6,7 +6,7 @@ from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import describe
+from .distributions import describe, reparameterizable
 from .draws import DRAWS, rsample, smallest_number, unsupported_draws
 from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
@@ -52,7 +52,7 @@ class Reparameterization(Estimator):
         self.min_samples = smallest_number(draws)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if not q.has_rsample:
+        if not reparameterizable(q):
             return f"needs a reparameterizable posterior; {describe(q)} is not (torch has no rsample for it)"
         refused = super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
         return refused or unsupported_draws(q, self.draws)

@@ -175,15 +175,24 @@ def test_a_gamma_posterior_equal_to_the_exact_one_has_no_variance():
         assert (largest < 1e-9) == zero
 
 
+class Network(td.ExpTransform):
+    """A transform that holds a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(1, 1)
+
+
 @pytest.mark.parametrize(
     ("q", "reason"),
     [
         (td.Independent(td.Bernoulli(torch.full((4, 2), 0.3)), 1), "Bernoulli is not"),
         (
             td.Independent(
-                td.TransformedDistribution(td.Normal(torch.zeros(4, 2), 1.0), [td.TanhTransform()]), 1
+                td.TransformedDistribution(td.Normal(torch.zeros(4, 2), 1.0), [td.AbsTransform(), Network()]),
+                1,
             ),
-            "the parameters of a TransformedDistribution are not known",
+            "the parameters of this flow are not known",
         ),
     ],
 )

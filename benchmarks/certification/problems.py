@@ -14,5 +14,6 @@ ORACLE_PROBLEMS = (
     "small-vae[posterior=full-gaussian]",
     "small-vae[posterior=bernoulli]",
     "small-vae[posterior=categorical]",
+    "small-vae[posterior=flow]",
     "gamma-poisson",
 )

@@ -28,7 +28,7 @@ _BUILTINS = {
     "gamma-poisson": ("gamma_poisson:GammaPoisson", "counts with Gamma latents, which torch reparameterizes"),
     "small-vae": (
         "small_vae:SmallVAE",
-        "tiny VAE whose ELBO is exact: posterior gaussian, full-gaussian, bernoulli or categorical",
+        "tiny VAE whose ELBO is exact: seven posteriors, from gaussian to categorical",
     ),
     "logistic-regression": (
         "logistic_regression:LogisticRegression",
