@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .store import load_results
 
 if TYPE_CHECKING:
+    from .advice.advise import advise
+    from .advice.result import Advice
     from .certification.certify import certify
     from .certification.result import Certificate
     from .convergence import TrainResult, train
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .variance import VarianceResult, measure_variance
 
 _LAZY = {
+    "Advice": "advice.result",
+    "advise": "advice.advise",
     "Certificate": "certification.result",
     "certify": "certification.certify",
     "TrainResult": "convergence",
@@ -33,11 +37,13 @@ _LAZY = {
 }
 
 __all__ = [
+    "Advice",
     "Certificate",
     "Ratio",
     "ThroughputResult",
     "TrainResult",
     "VarianceResult",
+    "advise",
     "certify",
     "load_results",
     "measure_ratio",

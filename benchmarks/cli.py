@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from inspect import Parameter, Signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from ..estimators.errors import UsageError
-from .options import Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
+from .options import Advise, Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
 from .suite import Run, run
 
 app = typer.Typer(
@@ -154,6 +155,9 @@ _OPTIONS = {
         "estimators that couple the batch draw one at a time, and ratios of --relative-to ignore it.",
     ),
     "steps": _whole("--steps", help="Training steps."),
+    "train_steps": _whole(
+        "--train-steps", help="Measure after so many steps of training too; 0 for the weights as they are."
+    ),
     "seeds": _whole("--seeds", help="Repetitions."),
     "optimizer": _text(str, "--optimizer", metavar="NAME", help="adam or sgd."),
     "learning_rate": _repeatable(
@@ -228,8 +232,18 @@ def _numbers(values: list[str], option: str, kind: type) -> tuple[Any, ...]:
         ) from None
 
 
+def _run_advice(request: Run) -> bool:
+    from .advice.command import run_advice
+
+    return run_advice(request)
+
+
 def _benchmark(
-    options: type[Common], only: Sequence[str] = (), without: Sequence[str] = ()
+    options: type[Common],
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
+    instead: Mapping[str, Any] = MappingProxyType({}),
+    work: Callable[[Run], bool] = run,
 ) -> Callable[[Callable[..., Sequence[Benchmark]]], Callable[..., None]]:
     """Make a command of a function from what the user gave (field -> value) to the benchmarks to run.
 
@@ -239,10 +253,12 @@ def _benchmark(
         options: of the benchmark.
         only: fields, where not all are wanted.
         without: options of `Run` to leave out.
+        instead: fields whose option is another than that of `_OPTIONS`.
+        work: what does it.
     """
     hints = get_type_hints(options)
     names = only or [field.name for field in fields(options)]
-    own = {name: option for name, option in _OPTIONS.items() if name in names}
+    own = {name: option for name, option in {**_OPTIONS, **instead}.items() if name in names}
     run_options = {name: option for name, option in _RUN.items() if name not in without}
 
     def default(name: str) -> Any:
@@ -270,7 +286,7 @@ def _benchmark(
                 values["dry_run"],
                 function.__name__,
             )
-            raise typer.Exit(0 if run(request) else 1)
+            raise typer.Exit(0 if work(request) else 1)
 
         everything = {**own, **run_options}
         command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -322,6 +338,19 @@ def certify(given: _Given) -> Sequence[Benchmark]:
     return [Certify(**given)]
 
 
+@_benchmark(
+    Advise,
+    without=("jobs",),
+    instead={
+        "budget": _real(float, "--budget", help="Seconds of measuring, a problem; training comes on top.")
+    },
+    work=_run_advice,
+)
+def advise(given: _Given) -> Sequence[Benchmark]:
+    """Say which estimator to use on a model: all are measured and ranked."""
+    return [Advise(**given)]
+
+
 def _of_own_problem(given: _Given) -> _Given:
     """What was given, over the default sweeps; those of the default problem are its own."""
     if "trajectory" in given:
@@ -355,7 +384,16 @@ def reproduce(
 
 
 @app.command("list")
-def list_(plugin: _Plugins = None) -> None:
+def list_(
+    long: Annotated[
+        bool, typer.Option("--long", help="Claims, cost and reference of each estimator, counted and read.")
+    ] = False,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option("--estimator", "-e", metavar="NAME", help="With --long: these alone; repeatable."),
+    ] = None,
+    plugin: _Plugins = None,
+) -> None:
     """List estimators and problems."""
     from ..estimators.plugins import load_plugin
     from ..estimators.registry import catalogue
@@ -363,6 +401,14 @@ def list_(plugin: _Plugins = None) -> None:
 
     for place in plugin or ():
         load_plugin(place)
+    if long:
+        from .listing import describe_estimators
+
+        for paragraph in describe_estimators(estimator or ()):
+            typer.echo(f"{paragraph}\n")
+        return
+    if estimator:
+        raise UsageError("-e chooses what --long shows: give both")
     for title, entries in (("estimators", catalogue()), ("problems", problem_catalogue())):
         _print_entries(title, entries)
 

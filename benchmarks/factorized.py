@@ -15,7 +15,7 @@ from ..estimators.base import Estimator
 from ..estimators.errors import EstimatorError, UsageError
 from .chunks import chunk_size, keep_heap
 from .evaluation import check_estimate, count_evaluations, eta_gradients
-from .jacobians import encoder_jacobian, pull_back
+from .jacobians import Jacobian, encoder_jacobian, pull_back
 from .moments import Shares, Sums, bessel, in_float64, square_root, square_trace, times
 from .problems.protocol import Problem
 from .statistics import NOT_FINITE, Moments
@@ -34,6 +34,7 @@ class FactorizedRoute:
         x: (B, ...).
         num_samples: S.
         chunk: replicates at a time; None to choose from the sizes at hand.
+        like: another route on the same problem and x, whose Jacobian is used again.
 
     Attributes:
         sums: of all replicates.
@@ -48,7 +49,13 @@ class FactorizedRoute:
     name = "factorized"
 
     def __init__(
-        self, problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, chunk: int | None
+        self,
+        problem: Problem,
+        estimator: Estimator,
+        x: Tensor,
+        num_samples: int,
+        chunk: int | None,
+        like: FactorizedRoute | None = None,
     ) -> None:
         self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
         self.target = problem.target(x)
@@ -56,8 +63,8 @@ class FactorizedRoute:
             self.eta = problem.encoder(x)
         self._check_eta_is_the_only_path()
         _check_precision(self.eta)
-        self.jacobian = encoder_jacobian(problem.encoder, x)
-        self.shares = self.jacobian.gram()
+        self.jacobian: Jacobian = encoder_jacobian(problem.encoder, x) if like is None else like.jacobian
+        self.shares: dict[str, Tensor] = self.jacobian.gram() if like is None else like.shares
         self.gram = torch.stack(list(self.shares.values())).sum(0)
         self._root = square_root(self.gram).to(self.eta.dtype)
         self.evaluations = count_evaluations(problem, estimator, self.target, self.eta, num_samples)

@@ -32,7 +32,7 @@ def gamma_nodes(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
         concentration, rate = base.concentration, base.rate
         low = (concentration / rate).log() - _NEGLIGIBLE / concentration - 1
         high = ((concentration + _NEGLIGIBLE + 9 * concentration.sqrt()) / rate).log()
-        points, weights = _legendre(nodes)
+        points, weights = legendre(nodes)
         half = (high - low) / 2
         shape = (-1, *(1,) * low.dim())
         u = (high + low) / 2 + half * points.to(low).reshape(shape)  # (nodes, *batch, D)
@@ -45,6 +45,7 @@ def gamma_nodes(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _legendre(nodes: int) -> tuple[Tensor, Tensor]:
+def legendre(nodes: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre points and weights on [−1, 1], float64."""
     points, weights = np.polynomial.legendre.leggauss(nodes)
     return torch.from_numpy(points), torch.from_numpy(weights)

@@ -263,7 +263,37 @@ class Certify(Common):
         ]
 
 
-Benchmark = Variance | Convergence | Throughput | Certify
+@dataclass(frozen=True)
+class Advise(Common):
+    """Options of the advice; ``estimator`` empty for the whole catalogue.
+
+    Attributes:
+        num_samples: S to choose from.
+        train_steps: N, to measure after N steps too; 0 for the current weights alone.
+        budget: seconds of measuring, a problem.
+        route: "factorized" or "full".
+    """
+
+    num_samples: tuple[int, ...] = (1, 4, 16)
+    train_steps: int = 0
+    budget: float = 60.0
+    route: str = "factorized"
+
+    def grid(self) -> list[Case]:
+        """None: what is measured in the time there is cannot be listed beforehand."""
+        return []
+
+    def check(self) -> None:
+        """Raise UsageError for a value out of range."""
+        super().check()
+        at_least("--train-steps", 0, self.train_steps)
+        if not 0 < self.budget < float("inf"):
+            raise UsageError(f"--budget must be a positive number of seconds, not {self.budget}")
+        if len(self.batch_size) > 1:
+            raise UsageError("--batch-size: advice is for one batch size")
+
+
+Benchmark = Variance | Convergence | Throughput | Certify | Advise
 
 
 def at_least(option: str, least: int, *values: int | None) -> None:
@@ -291,6 +321,8 @@ def quick(options: Benchmark) -> Benchmark:
             tuning_steps=20,
             learning_rate=options.learning_rate[:1],
         )
+    if isinstance(options, Advise):
+        return replace(options, budget=min(options.budget, 10.0), train_steps=min(options.train_steps, 100))
     if isinstance(options, Certify):
         return replace(options, problem=options.problem[:1], tolerance=max(options.tolerance, 0.05))
     return replace(options, seconds=min(options.seconds, 0.05))

@@ -135,12 +135,22 @@ def _drawn_alike(
 
 
 def _joint(a: FactorizedRoute, b: FactorizedRoute) -> JointMoments:
-    """Joint moments of the two totals; correlations from the replicates kept of both."""
-    kept = min(a.kept.shape[1], b.kept.shape[1])
-    us = [route.contributions_kept()[:, :kept] for route in (a, b)]
-    du, dv = (u - u.mean(-1, keepdim=True) for u in us)
-    (s_u, _, _), (s_v, _, _) = (central_moments(u) for u in us)
-    of_a, of_b = a.total(), b.total()
+    return joint_moments(a.total(), b.total(), a.contributions_kept(), b.contributions_kept())
+
+
+def joint_moments(of_a: Moments, of_b: Moments, u: Tensor, v: Tensor) -> JointMoments:
+    """Joint moments of two totals from the same draws; correlations from the replicates kept of both.
+
+    Args:
+        of_a: moments of V̂_A, from n replicates.
+        of_b: of V̂_B, from as many.
+        u: contributions to V̂_A, (B, R'), of its first replicates, R' ≤ n.
+        v: likewise to V̂_B; where one has more, the first of them count.
+    """
+    kept = min(u.shape[1], v.shape[1])
+    u, v = u[:, :kept], v[:, :kept]
+    du, dv = u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
+    (s_u, _, _), (s_v, _, _) = central_moments(u), central_moments(v)
     spread_a, spread_b = (float(s.sum()) ** 0.5 for s in (s_u, s_v))
     if not (spread_a > 0 and spread_b > 0):
         return JointMoments(of_a, of_b)

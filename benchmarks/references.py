@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ..estimators.base import Estimator
@@ -21,9 +23,10 @@ from .variance import VarianceResult, measure_variance
 
 _NODES = {1: (128, 200), 2: (64, 96), 3: (24, 32)}  # by dimension; trusted when the two agree
 _QUADRATURE_TOLERANCE = 1e-5
-_LONG_RUN = 16_384  # replicates in each half of a long run
-_LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8))
+LONG_RUN = 16_384  # replicates in each half of a long run
+LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8))
 _GATE_Z = 5.0
+_ROUNDING = {"float64": 1e-9}  # of a mean gradient, relative; 1e-5 in float32
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ class Bias:
         bound: upper bound of the relative bias at 99% confidence.
         absolute_bound: the same, not divided.
         reference: the reference's kind.
+        p_value: of no bias at all, by a χ² with the mean and no less than the variance of ‖E ĝ − ∇φ‖²;
+            beyond what float32 (float64) rounds of the gradient, 1e-5 (1e-9).
     """
 
     relative: float
     bound: float
     absolute_bound: float
     reference: str
+    p_value: float
 
 
 def reference_gradient(problem: Problem, x: Tensor, seed: int = 0) -> Reference | None:
@@ -68,13 +74,18 @@ def reference_gradient(problem: Problem, x: Tensor, seed: int = 0) -> Reference 
         x: (B, ...).
         seed: of a long run, apart from the seeds of what is held against it.
     """
+    return integrated_gradient(problem, x) or long_run(problem, x, seed)
+
+
+def integrated_gradient(problem: Problem, x: Tensor) -> Reference | None:
+    """The exact one, computed in float64, or None."""
     exact = place(problem, dtype=torch.float64)
     x64 = to_encoder(exact, x)
     for method in ("closed-form", "enumeration", "quadrature"):
         mean = _integrate(exact, method, x64)
         if mean is not None:
             return Reference(method, mean, mean.new_zeros(*mean.shape, mean.shape[-1]), 0.0)
-    return _long_run(problem, x, seed)
+    return None
 
 
 def measure_bias(problem: Problem, x: Tensor, result: VarianceResult, reference: Reference) -> Bias | None:
@@ -87,9 +98,25 @@ def measure_bias(problem: Problem, x: Tensor, result: VarianceResult, reference:
     covariance = result.eta_covariance / result.replicates + reference.eta_covariance
     trace = result.total / result.replicates + reference.trace
     squared_norm = _norm(difference) ** 2
-    absolute = bias_bound(squared_norm, trace, largest_eigenvalue(problem, x, covariance))
+    largest = largest_eigenvalue(problem, x, covariance)
+    absolute = bias_bound(squared_norm, trace, largest)
     scale = max(gradient, 1e-300)
-    return Bias(max(squared_norm - trace, 0.0) ** 0.5 / scale, absolute / scale, absolute, reference.kind)
+    rounding = (_ROUNDING.get(str(result.case["dtype"]), 1e-5) * scale) ** 2
+    return Bias(
+        max(squared_norm - trace, 0.0) ** 0.5 / scale,
+        absolute / scale,
+        absolute,
+        reference.kind,
+        _p_value(squared_norm, trace + rounding, largest + rounding),
+    )
+
+
+def _p_value(squared_norm: float, trace: float, largest: float) -> float:
+    """P(‖b̂‖² at least that large | no bias), b̂ of a covariance of this trace and largest eigenvalue."""
+    if not trace > 0:
+        return float(squared_norm == 0)
+    dof = trace / largest if largest > 0 else 1.0  # tr² / (largest × tr), no more than tr² / tr of the square
+    return float(stats.chi2.sf(dof * squared_norm / trace, dof))
 
 
 def _integrate(problem: Problem, method: str, x: Tensor) -> Tensor | None:
@@ -117,10 +144,13 @@ def _datum_by_datum(problem: Problem, estimator: Exact, x: Tensor, eta: Tensor) 
     return in_float64(torch.cat(parts))
 
 
-def _long_run(problem: Problem, x: Tensor, seed: int) -> Reference | None:
+def long_run(
+    problem: Problem, x: Tensor, seed: int, runs: Sequence[tuple[str, int]] = LONG_RUNS
+) -> Reference | None:
+    """The mean of a long run of the first of ``runs`` that can be used; None when its gate does not pass."""
     with torch.no_grad():
         q = problem.posterior(problem.encoder(x))
-    for name, num_samples in _LONG_RUNS:
+    for name, num_samples in runs:
         estimator = create(name)
         if estimator.supports(q, problem.target(x), num_samples) is None:
             return _gated(problem, x, estimator, num_samples, seed)
@@ -133,7 +163,7 @@ def _gated(
     """Two halves that must agree: ‖difference‖² within 5 standard deviations of what noise explains."""
     halves = [
         measure_variance(
-            problem, estimator, x, num_samples=num_samples, replicates=_LONG_RUN, seed=seed + 7919 * k
+            problem, estimator, x, num_samples=num_samples, replicates=LONG_RUN, seed=seed + 7919 * k
         )
         for k in (1, 2)
     ]
@@ -142,13 +172,13 @@ def _gated(
     if any(m is None for m in means) or any(half.moments[""].needed for half in halves):
         return None
     difference = pull_back(problem.encoder, x, (means[0] - means[1]) / len(x))  # type: ignore[operator]
-    covariance = (covariances[0] + covariances[1]) / _LONG_RUN  # type: ignore[operator]
-    trace = (halves[0].total + halves[1].total) / _LONG_RUN
+    covariance = (covariances[0] + covariances[1]) / LONG_RUN  # type: ignore[operator]
+    trace = (halves[0].total + halves[1].total) / LONG_RUN
     largest = largest_eigenvalue(problem, x, covariance)
     if _norm(difference) ** 2 > trace + _GATE_Z * (2 * largest * trace) ** 0.5:
         return None
     mean = (means[0] + means[1]) / 2  # type: ignore[operator]
-    kind = f"long run of {estimator.label} ({2 * _LONG_RUN} estimates)"
+    kind = f"long run of {estimator.label} ({2 * LONG_RUN} estimates)"
     return Reference(kind, mean, covariance / 4, trace / 4)
 
 

@@ -66,7 +66,7 @@ def run(request: Run) -> bool:
             _print_plan(plan)
         return True
     device = request.benchmarks[0].device
-    config = {type(options).__name__.lower(): _settings(options) for options in request.benchmarks}
+    config = {type(options).__name__.lower(): settings_of(options) for options in request.benchmarks}
     folder = RunFolder(
         request.output or default_folder(request.name), config, describe_environment(device), request.force
     )
@@ -91,15 +91,10 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
     """
     from rich.console import Console
 
-    from .plots import draw_all
-    from .tables import terminal_tables, write_tables
+    from .tables import terminal_tables
     from .tables.verdicts import failures
 
-    try:
-        write_tables(rows, folder / "tables")
-        figures = draw_all(rows, folder / "figures")
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+    drawn = draw(rows, folder)
     console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
     for table in terminal_tables(rows):
         console.print(table)
@@ -110,9 +105,26 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
         console.print(
             f"failed: {row['estimator']} on {row['problem']}: {row['reason']}", markup=False, highlight=False
         )
+    print(drawn)
+
+
+def draw(rows: pd.DataFrame, folder: Path) -> str:
+    """Write a run's tables and figures into its folder, and say where they are.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    from .plots import draw_all
+    from .tables import write_tables
+
+    try:
+        write_tables(rows, folder / "tables")
+        figures = draw_all(rows, folder / "figures")
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     pictures = sum(f.suffix == ".png" for f in figures)
     drawn = f"{pictures} figures in {folder / 'figures'}, " if pictures else ""
-    print(f"{drawn}all tables in {folder / 'tables' / 'tables.md'}")
+    return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
 
 
 def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:
@@ -149,7 +161,8 @@ def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:
     return code == 0
 
 
-def _settings(options: Benchmark) -> dict[str, Any]:
+def settings_of(options: Benchmark) -> dict[str, Any]:
+    """What config.toml says of a benchmark."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
 
 

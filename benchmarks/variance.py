@@ -212,14 +212,14 @@ def measure_variance(
     with torch.enable_grad(), seeded(seed, x.device):
         prepare(problem, estimator, x, num_samples, warmup)
     with torch.enable_grad(), seeded(seed + 1, x.device):
-        chosen = _choose_route(problem, estimator, x, num_samples, wrt, route, chunk)
+        chosen = choose_route(problem, estimator, x, num_samples, wrt, route, chunk)
         # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
         reseed(seed + 1, x.device)
         with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
             if stream is not None:
                 _join(chosen, stream, seed, merge)
             constant = _draw(chosen, estimator, replicates, precision)
-            return _result(chosen, problem, estimator, x, num_samples, seed, details, constant)
+            return result_of(chosen, problem, estimator, x, num_samples, seed, details, constant)
 
 
 def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Sequence[Sums]) -> None:
@@ -303,28 +303,44 @@ def _check_choices(precision: float | None, wrt: str, route: str) -> None:
     check_route(route)
 
 
-def _choose_route(
+def choose_route(
     problem: Problem,
     estimator: Estimator,
     x: Tensor,
     num_samples: int,
-    wrt: str,
-    route: str,
-    chunk: int | None,
+    wrt: str = "phi",
+    route: str = "factorized",
+    chunk: int | None = None,
+    like: FactorizedRoute | None = None,
 ) -> FactorizedRoute | FullRoute:
+    """What draws replicates: the route asked for, or the full one where that is needed.
+
+    Args:
+        problem: as for `measure_variance`; these and those that follow.
+        estimator: prepared.
+        x: (B, ...).
+        num_samples: S.
+        wrt: "phi" or "theta".
+        route: "factorized" or "full".
+        chunk: see `measure_variance`.
+        like: another route on this problem and x, whose Jacobian is used again.
+
+    Raises:
+        UsageError: there is nothing to differentiate with respect to.
+    """
     side = "encoder" if wrt == "phi" else "decoder"
     if not any(p.requires_grad for p in getattr(problem, side).parameters()):
         raise UsageError(f"the problem has no trainable parameters in its {side}")
     if wrt == "phi" and route == "factorized" and not estimator.couples_batch:
         try:
             with frozen(problem.decoder):
-                return FactorizedRoute(problem, estimator, x, num_samples, chunk)
+                return FactorizedRoute(problem, estimator, x, num_samples, chunk, like)
         except DirectPathError:
             pass  # the general route is right for such a posterior
     return FullRoute(problem, estimator, x, num_samples, wrt)
 
 
-def _result(
+def result_of(
     route: FactorizedRoute | FullRoute,
     problem: Problem,
     estimator: Estimator,
@@ -334,6 +350,7 @@ def _result(
     details: bool,
     constant: bool,
 ) -> VarianceResult:
+    """What a route has drawn so far; ``constant`` where it draws the same each time by construction."""
     total = route.total()
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
     squared_norm = sum(float(g.double().square().sum()) for g in mean.values())

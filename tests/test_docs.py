@@ -16,6 +16,7 @@ from pages import ROOT, Page
 
 OWN_MODEL = Page("docs/bring-your-own-model.md")
 CERTIFICATION, REPRODUCTIONS = Page("docs/certification.md"), Page("docs/reproductions.md")
+CHOOSING = Page("docs/choosing-an-estimator.md")
 PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -93,12 +94,20 @@ def test_links_lead_somewhere_and_names_exist(page):
     assert set(re.findall(r"\bv\.(\w+)", page.text)) <= attributes
 
 
-@pytest.mark.parametrize("command", [*CERTIFICATION.commands, *REPRODUCTIONS.commands])
+@pytest.mark.parametrize("command", [*CERTIFICATION.commands, *REPRODUCTIONS.commands, *CHOOSING.commands])
 def test_commands_are_accepted(command, model, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["elbograd", "new-estimator", "my-idea"])
     with pytest.raises(SystemExit):
         main()
-    run(f"{command.split('#')[0]} --dry-run", monkeypatch)
+    measures = not command.startswith("elbograd list")
+    run(f"{command.split('#')[0]}{' --dry-run' if measures else ''}", monkeypatch)
+
+
+def test_the_python_of_the_choosing_page_runs(model, capsys):
+    exec(compile(CHOOSING.code("advise("), "choosing-an-estimator.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "gradient of the ELBO" in out
+    assert out.splitlines()[-1] in ("reparameterization", "leave-one-out")
 
 
 def test_the_verdict_on_the_page_is_the_one_printed(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,14 +90,14 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.assign(metric=metric, kind=kind)
 
 
-def _comparable(line: dict[str, float]) -> bool:
+def _comparable(line: dict[str, Any]) -> bool:
     ends = [line[f"{side}{end}"] for side in "ab" for end in ("", "_low", "_high")]
     if any(math.isnan(end) for end in ends) or min(line["a_degrees"], line["b_degrees"]) < 1:
         return False
     return line["kind"] == "difference" or min(line["a"], line["b"]) > 0
 
 
-def _change(line: dict[str, float], level: float) -> dict[str, float]:
+def _change(line: dict[str, Any], level: float) -> dict[str, float]:
     """The change and its interval at this level."""
     ratio = line["kind"] == "ratio"
     below, above = {}, {}
@@ -119,7 +120,7 @@ def _log(value: float, ratio: bool) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def _verdict(line: dict[str, float]) -> str:
+def _verdict(line: dict[str, Any]) -> str:
     if math.isnan(line["a"]) or math.isnan(line["b"]):
         return "only after" if math.isnan(line["a"]) else "only before"
     if all(line[f"a{end}"] == line[f"b{end}"] for end in ("", "_low", "_high")):

@@ -65,13 +65,13 @@ def run_comparison(
     if both.empty and not (len(table) and conditions):
         raise UsageError(f"{a} and {b} have no measured case in common: {_why_apart(table)}")
     console = Console(width=max(Console().width, 80))
-    for line in _environment_lines(before, after, both):
-        console.print(Text(line))
+    for said in _environment_lines(before, after, both):
+        console.print(Text(said))
     shown = table if every else table[table["verdict"].isin(["higher", "lower"])]
     for printed in _tables(shown):
         console.print(printed)
-    for line in (*_alone(table), _summary(table)):
-        console.print(Text(line))
+    for said in (*_alone(table), _summary(table)):
+        console.print(Text(said))
     broken = violations(table, conditions)
     for line, reason in broken:
         console.print(Text(f"failed: {line['estimator']}, {_where(line)}: {reason}"))

@@ -1,0 +1,1 @@
+"""Which estimator to use on a model: measured, ranked, and said in a sentence."""

@@ -1,0 +1,190 @@
+"""`advise`: which estimator to use on a model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ...estimators.errors import UsageError
+from ..evaluation import seeded
+from ..jacobians import encoder_jacobian
+from ..model_checks import check_model
+from ..placement import check_dtype, default_batch_size, dtype_of, first_batch, is_integer, place, to_encoder
+from ..problems.checks import check_problem
+from ..problems.protocol import Problem
+from ..problems.registry import load_problem
+from ..trajectory import State, walk
+from ..variance import check_counts, check_data, check_route, check_seed
+from .budget import Budget, Progress, silent
+from .candidates import Candidate, LeftOut, find_candidates, workspace
+from .contender import Point
+from .measure import Outcome, measure_point
+from .rank import rank_all
+from .result import Advice
+
+
+def advise(
+    problem: Problem | str,
+    estimators: Sequence[Estimator | str] | None = None,
+    x: Tensor | None = None,
+    *,
+    num_samples: Sequence[int] = (1, 4, 16),
+    train_steps: int = 0,
+    budget: float = 60.0,
+    batch_size: int | None = None,
+    route: str = "factorized",
+    seed: int = 0,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    on_progress: Progress = silent,
+) -> Advice:
+    """Rank estimators on a model by variance × seconds of a training-step gradient, tr Cov(ĝ) × c.
+
+    That product is the variance left after a second of independent estimates is averaged, whatever a single
+    one costs. A first look at every estimator and S chooses each one's S and the replicates it gets; what is
+    reported is drawn and timed afresh, in turns. Estimators of other objectives are ranked apart, at each S
+    where the objective depends on it. The problem is left unchanged.
+
+    Seeds fix the draws, but how many there is time for, and the seconds, are the machine's.
+
+    Args:
+        problem: a Problem, or its specification.
+        estimators: Estimators or specifications; None for all of the catalogue.
+        x: data (B, ...); None for the first training batch under ``seed``.
+        num_samples: S to choose from, as far as each supports them.
+        train_steps: N, to measure at step 0 and after N steps of one training run (Adam at 3e-3, by
+            reparameterization, or by leave-one-out where the posterior has no rsample).
+        budget: seconds of measuring, over all points; training comes on top.
+        batch_size: B when x is None; None for the problem's default.
+        route: see `measure_variance`.
+        seed: of data, training and draws.
+        device: where to measure; None for where the problem is.
+        dtype: floating-point type; None for the problem's.
+        on_progress: called with what is being done and the share of the point's time that is spent.
+
+    Returns:
+        The advice; after an interrupt (Ctrl-C) that of what was measured by then, ``interrupted``.
+
+    Raises:
+        UsageError: in one line, which argument is wrong or what is not supported.
+
+    Example:
+        >>> from elbograd.benchmarks import advise
+        >>> a = advise("quadratic[k=0.5]", ["reparameterization", "score-function"], budget=1.0)
+        >>> a.rankings[0].tied[0].measured.estimator
+        'reparameterization'
+    """
+    problem, x = prepare_problem(
+        problem, x, num_samples, train_steps, budget, batch_size, route, seed, device, dtype
+    )
+    label = getattr(problem, "label", type(problem).__name__)
+    with torch.enable_grad(), seeded(seed, x.device):
+        states = trained(problem, train_steps, seed)
+        candidates, left_out = find_candidates(problem, x, estimators, num_samples)
+        encoder_jacobian(problem.encoder, x[:1]).gram()  # what torch imports for it is not measuring
+        begun = time.perf_counter()
+        outcomes: dict[int, Outcome] = {}
+        for step, state in states.items():
+            share = Budget(budget / len(states), _at_step(on_progress, step, len(states)))
+            outcomes[step] = _at(problem, x, step, seed, route, state, candidates, share)
+            if outcomes[step].interrupted:
+                break
+    return Advice(
+        label,
+        tuple(rank_all([m for outcome in outcomes.values() for m in outcome.measured])),
+        {step: (*left_out, *outcome.left_out) for step, outcome in outcomes.items()},
+        len(x),
+        str(x.device),
+        str(dtype_of(problem)).removeprefix("torch."),
+        time.perf_counter() - begun,
+        any(outcome.interrupted for outcome in outcomes.values()),
+        any(outcome.screened_only for outcome in outcomes.values()),
+    )
+
+
+def prepare_problem(
+    problem: Problem | str,
+    x: Tensor | None,
+    num_samples: Sequence[int],
+    train_steps: int,
+    budget: float,
+    batch_size: int | None,
+    route: str,
+    seed: int,
+    device: str | None,
+    dtype: torch.dtype | str | None,
+) -> tuple[Problem, Tensor]:
+    """A copy of the problem, placed, and its batch; arguments as those of `advise`, checked."""
+    _check(num_samples, train_steps, budget)
+    check_counts(num_samples=1, replicates=2, batch_size=batch_size)
+    check_seed(seed)
+    check_route(route)
+    check_data(x)
+    problem = load_problem(problem) if isinstance(problem, str) else problem
+    check_problem(problem)
+    label = getattr(problem, "label", type(problem).__name__)
+    problem = place(problem, device=device, dtype=None if dtype is None else check_dtype(dtype))
+    problem = workspace(problem)
+    if not getattr(problem, "label", ""):
+        _try_label(problem, label)
+    if x is None:
+        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
+    return problem, to_encoder(problem, x)
+
+
+def _try_label(problem: Problem, label: str) -> None:
+    try:
+        problem.label = label  # type: ignore[attr-defined]
+    except AttributeError:  # a frozen dataclass, or one with slots, goes by its type
+        return
+
+
+def trained(problem: Problem, train_steps: int, seed: int) -> dict[int, State | None]:
+    """Step -> state of the problem there, None for as it is."""
+    if not train_steps:
+        return {0: None}
+    states = walk(workspace(problem), (0, train_steps), seed).states
+    return {0: None, train_steps: states[train_steps]}
+
+
+def _at(
+    problem: Problem,
+    x: Tensor,
+    step: int,
+    seed: int,
+    route: str,
+    state: State | None,
+    candidates: Sequence[Candidate],
+    budget: Budget,
+) -> Outcome:
+    if state is not None:
+        problem.encoder.load_state_dict(state["encoder"])
+        problem.decoder.load_state_dict(state["decoder"])
+    check_model(problem, x, route)
+    return measure_point(Point(problem, x, step, seed, route), candidates, budget)
+
+
+def _at_step(progress: Progress, step: int, points: int) -> Callable[[str, float], None]:
+    if points == 1:
+        return progress
+    return lambda text, share: progress(f"step {step}: {text}", share)
+
+
+def _check(num_samples: Sequence[int], train_steps: int, budget: float) -> None:
+    for s in num_samples:
+        if not is_integer(s) or s < 1:
+            raise UsageError(f"num_samples must be integers of at least 1, not {s!r}")
+    if not num_samples:
+        raise UsageError("num_samples is empty: give at least one S")
+    if not is_integer(train_steps) or train_steps < 0:
+        raise UsageError(f"train_steps must be an integer of at least 0, not {train_steps!r}")
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        raise UsageError(f"budget must be a positive number of seconds, not {budget!r}")
+
+
+__all__ = ["Advice", "LeftOut", "advise"]

@@ -1,0 +1,125 @@
+"""Which estimators can be used on a problem, at which S, and why the others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...estimators.base import Estimator, Target
+from ...estimators.errors import UsageError
+from ...estimators.plugins import one_line
+from ...estimators.registry import catalogue
+from ..evaluation import check_posterior
+from ..grid import specifications
+from ..placement import duplicate
+from ..problems.protocol import Problem
+from ..variance import resolve
+from .rank import SAME_AT_EVERY_S
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An estimator that can be used.
+
+    Attributes:
+        label: what results call it.
+        build: makes one in its initial state.
+        sizes: S to try, those that it supports of those asked for.
+        objective: whose gradient it estimates.
+    """
+
+    label: str
+    build: Callable[[], Estimator]
+    sizes: tuple[int, ...]
+    objective: str
+
+
+class LeftOut(NamedTuple):
+    """An estimator that was not ranked, and why in one line."""
+
+    label: str
+    reason: str
+
+
+def find_candidates(
+    problem: Problem,
+    x: Tensor,
+    estimators: Sequence[Estimator | str] | None,
+    num_samples: Sequence[int],
+) -> tuple[list[Candidate], list[LeftOut]]:
+    """What can be measured: of the whole catalogue where ``estimators`` is None.
+
+    Raises:
+        UsageError: an estimator that was asked for does not exist or supports nothing of what was asked; or
+            nothing is left.
+    """
+    given = list(catalogue()) if estimators is None else _expanded(estimators)
+    q, target = _posterior_and_target(problem, x)
+    found, left_out = [], []
+    for one in given:
+        candidate = _candidate(problem, one, q, target, num_samples)
+        if isinstance(candidate, Candidate):
+            found.append(candidate)
+        elif estimators is None:
+            left_out.append(candidate)
+        else:
+            raise UsageError(f"{candidate.label} cannot be used here: {candidate.reason}")
+    if not found:
+        raise UsageError(f"no estimator can be used here: {left_out[0].label}: {left_out[0].reason}")
+    return found, left_out
+
+
+def _expanded(estimators: Sequence[Estimator | str]) -> list[Estimator | str]:
+    instances = [e for e in estimators if not isinstance(e, str)]
+    return [*instances, *specifications([e for e in estimators if isinstance(e, str)], "estimator")]
+
+
+def _posterior_and_target(problem: Problem, x: Tensor) -> tuple[Distribution, Target]:
+    try:
+        q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+        check_posterior(q, x)
+    except UsageError:
+        raise
+    except Exception as error:  # a user's model may raise anything
+        raise UsageError(f"the problem does not work: {type(error).__name__}: {one_line(error)}") from error
+    return q, target
+
+
+def _candidate(
+    problem: Problem, given: Estimator | str, q: Distribution, target: Target, num_samples: Sequence[int]
+) -> Candidate | LeftOut:
+    label = given if isinstance(given, str) else given.label
+    try:
+        _, estimator = resolve(problem, given)
+        reasons = {s: estimator.supports(q, target, s) for s in num_samples}
+    except UsageError as error:
+        if not isinstance(given, str) or given not in catalogue():
+            raise
+        return LeftOut(label, str(error))
+    except Exception as error:  # a plugin may raise anything
+        return LeftOut(label, f"{type(error).__name__}: {one_line(error)}")
+    sizes = tuple(s for s, reason in reasons.items() if reason is None)
+    if not sizes:
+        return LeftOut(estimator.label, str(reasons[max(reasons)]))
+    if estimator.deterministic:
+        sizes = sizes[:1]
+    elif estimator.objective not in SAME_AT_EVERY_S and len(sizes) > 1:
+        sizes = tuple(s for s in sizes if s > 1)  # a bound of one sample is the ELBO
+    return Candidate(estimator.label, _builder(problem, given), sizes, estimator.objective)
+
+
+def _builder(problem: Problem, given: Estimator | str) -> Callable[[], Estimator]:
+    return lambda: resolve(problem, given)[1]
+
+
+def workspace(problem: Problem) -> Problem:
+    """A copy whose gradients and modes may be used."""
+    copied = duplicate(problem)
+    for side in (copied.encoder, copied.decoder):
+        for parameter in side.parameters():
+            parameter.grad = None
+    return copied

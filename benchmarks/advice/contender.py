@@ -1,0 +1,221 @@
+"""One estimator at one S, at one point: what draws its gradients, and what times them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ..clock import calls_in_block, time_block
+from ..evaluation import frozen, has_moving_state, prepare, reseed, warm_up
+from ..factorized import FactorizedRoute
+from ..full_route import FullRoute
+from ..problems.protocol import Problem
+from ..statistics import MIN_REPLICATES, Moments
+from ..training_step import TrainingStep
+from ..variance import VarianceResult, choose_route, result_of
+from .candidates import Candidate
+from .measured import BiasVerdict, Measured
+
+_WARMUP = 500
+_WARMUP_AGAIN = 100  # steps from the state of the same estimator at another S
+_WARMUP_PROBE = 10
+_WARM_CALLS = 2  # gradients before the first that is timed
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where estimators are compared.
+
+    Attributes:
+        problem: a copy whose gradients may be used.
+        x: (B, ...).
+        step: of training.
+        seed: of all draws.
+        route: "factorized" or "full", see `measure_variance`.
+    """
+
+    problem: Problem
+    x: Tensor
+    step: int
+    seed: int
+    route: str = "factorized"
+
+
+class Contender:
+    """An estimator at one S, ready to be drawn from and timed.
+
+    Args:
+        point: where.
+        candidate: which estimator.
+        num_samples: S.
+        earlier: another contender at this point; its Jacobian is used again, and, where it is the same
+            estimator, its state.
+        warm_seconds: at most, for bringing the estimator's own state to where training would have it.
+
+    Attributes:
+        constant: whether it is deterministic, and no model draws for it.
+        blocks: seconds of one training-step gradient, one entry a turn.
+        draw_seconds: spent in drawing.
+        seconds_per_replicate: of the last draw.
+        stream: of draws that are shared; None: with nobody.
+
+    Raises:
+        UsageError: the estimator cannot be used here.
+        EstimatorError: it broke the protocol.
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        candidate: Candidate,
+        num_samples: int,
+        earlier: Contender | None,
+        warm_seconds: float,
+    ) -> None:
+        self.point, self.candidate, self.num_samples = point, candidate, num_samples
+        same = earlier is not None and earlier.candidate is candidate
+        self.estimator: Estimator = (
+            copy.deepcopy(earlier.estimator) if earlier is not None and same else candidate.build()
+        )
+        reseed(point.seed, point.x.device)
+        self._prepare(_WARMUP_AGAIN if same else _WARMUP, warm_seconds)
+        self.route = self._new_route(earlier)
+        self.stream: Hashable = None
+        self.constant = self.estimator.deterministic and self.route.repeats()
+        step = TrainingStep(point.problem, self.estimator, [], num_samples)
+        self._gradients = lambda: step.gradients(point.x)
+        self._calls = 0
+        self._chunks = 0
+        self.blocks: list[float] = []
+        self.draw_seconds = 0.0
+        self.seconds_per_replicate = 0.0
+
+    @property
+    def replicates(self) -> int:
+        """Drawn so far."""
+        return self.route.n
+
+    @property
+    def work(self) -> float:
+        """Variance × seconds, by what is there."""
+        return float(self.route.total().mean) * sorted(self.blocks)[len(self.blocks) // 2]
+
+    def start_afresh(self) -> None:
+        """Forget what was drawn and timed, keep the estimator's state."""
+        self.route = self._new_route(self)
+        self.blocks, self.draw_seconds, self._chunks = [], 0.0, 0
+
+    def draw(self, replicates: int, chunk: int | None = None) -> None:
+        """Draw more; in chunks of ``chunk``, the k-th from a seed that all of one stream have in common."""
+        if self.constant and self.replicates:
+            return
+        begun = time.perf_counter()
+        with frozen(self.point.problem.decoder):
+            if self.constant:
+                self.route.add(2)  # more of the same would tell nothing
+            else:
+                for size in _split(replicates, chunk or replicates):
+                    reseed(self._next_seed(), self.point.x.device)
+                    self.route.add(size)
+        seconds = time.perf_counter() - begun
+        self.draw_seconds += seconds
+        self.seconds_per_replicate = seconds / (2 if self.constant else replicates)
+
+    def time_one_block(self) -> float:
+        """Seconds of a training-step gradient, over one block of at least 2 ms."""
+        self.estimator.train()
+        try:
+            if not self._calls:
+                for _ in range(_WARM_CALLS):
+                    self._gradients()
+                self._calls = calls_in_block(self._gradients)
+            return time_block(self._gradients, self._calls).wall
+        finally:
+            self.estimator.eval()
+            for side in (self.point.problem.encoder, self.point.problem.decoder):
+                for parameter in side.parameters():
+                    parameter.grad = None
+
+    def result(self) -> VarianceResult:
+        """What was drawn so far."""
+        point = self.point
+        with frozen(point.problem.decoder):
+            return result_of(
+                self.route,
+                point.problem,
+                self.estimator,
+                point.x,
+                self.num_samples,
+                point.seed,
+                details=False,
+                constant=self.constant,
+            )
+
+    def measured(self, bias: BiasVerdict | None = None) -> Measured:
+        """What was measured so far."""
+        share = self.stream is not None and isinstance(self.route, FactorizedRoute)
+        return Measured(
+            self.candidate.label,
+            self.candidate.objective,
+            self.num_samples,
+            self.point.step,
+            self._total(),
+            tuple(self.blocks),
+            self.route.evaluations,
+            self.estimator.unbiased,
+            self.constant,
+            bias,
+            self.route.contributions_kept().cpu() if share else None,  # type: ignore[union-attr]
+            self.stream,
+        )
+
+    def _total(self) -> Moments:
+        total = self.route.total()
+        return replace(total, n=max(total.n, MIN_REPLICATES)) if self.constant else total
+
+    def _next_seed(self) -> int:
+        whose = self.candidate.label if self.stream is None else self.stream
+        text = f"{self.point.seed}|{self.point.step}|{self.num_samples}|{whose}|{self._chunks}"
+        self._chunks += 1
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+    def _prepare(self, steps: int, seconds: float) -> None:
+        point = self.point
+        prepare(point.problem, self.estimator, point.x, self.num_samples, 0)
+        if not has_moving_state(self.estimator):
+            return
+        target = point.problem.target(point.x)
+        with torch.no_grad():
+            eta = point.problem.encoder(point.x)
+        with frozen(point.problem.decoder):
+            begun = time.perf_counter()
+            warm_up(point.problem, self.estimator, eta, target, self.num_samples, _WARMUP_PROBE)
+            each = (time.perf_counter() - begun) / _WARMUP_PROBE
+            fit = int(seconds / each)
+            warm_up(
+                point.problem,
+                self.estimator,
+                eta,
+                target,
+                self.num_samples,
+                max(0, min(steps, fit) - _WARMUP_PROBE),
+            )
+        self.estimator.eval()
+
+    def _new_route(self, earlier: Contender | None) -> FactorizedRoute | FullRoute:
+        like = earlier.route if earlier is not None and isinstance(earlier.route, FactorizedRoute) else None
+        point = self.point
+        return choose_route(
+            point.problem, self.estimator, point.x, self.num_samples, route=point.route, like=like
+        )
+
+
+def _split(total: int, size: int) -> list[int]:
+    return [size] * (total // size) + ([total % size] if total % size else [])

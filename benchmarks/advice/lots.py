@@ -1,0 +1,73 @@
+"""How many replicates each contender draws in a round: as many as its share of the time allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..factorized import FactorizedRoute
+from .contender import Contender
+
+_FIRST = 8  # replicates in the first round, where the first look tells of no more
+_MOST = 2**16  # of one contender in one round
+
+
+@dataclass
+class Lot:
+    """Contenders that draw the same number of replicates, from common random numbers where there are several.
+
+    The number doubles from round to round until the time is used: it follows the clock and nothing that was
+    measured, so it biases nothing.
+
+    Attributes:
+        members: of one S and chunk; or a single one.
+        seconds: a round, for each member.
+        draws: replicates in the next round.
+        least: replicates in any round.
+    """
+
+    members: list[Contender]
+    seconds: float
+    draws: int = 0
+    least: int = 2
+
+    def __post_init__(self) -> None:
+        """Begin with what the first look says can be had."""
+        each = sum(c.seconds_per_replicate for c in self.members) / len(self.members)
+        fits = int(self.seconds / each) if each > 0 else _MOST
+        # A power of two, so that chunks divide it.
+        self.draws = 1 << (min(_MOST, max(fits, self.least, _FIRST)).bit_length() - 1)
+        self.draws = max(self.draws, self.least)
+        for one in self.members:
+            one.stream = (one.num_samples, chunk_of(one)) if len(self.members) > 1 else None
+
+    def chunk(self, one: Contender) -> int | None:
+        """Replicates drawn from one seed: the same for all members."""
+        limit = chunk_of(one)
+        return None if limit is None else min(limit, self.draws)
+
+    def adapt(self, spent: float) -> None:
+        """Double the draws where the last round's took less than half of the time.
+
+        Args:
+            spent: seconds that all members drew for.
+        """
+        if spent < self.seconds * len(self.members) / 2 and self.draws < _MOST:
+            self.draws *= 2
+
+
+def chunk_of(one: Contender) -> int | None:
+    """Replicates that go through the decoder at once; None on the full route."""
+    return one.route.chunk if isinstance(one.route, FactorizedRoute) else None
+
+
+def lots_of(contenders: list[Contender], seconds: float) -> list[Lot]:
+    """Those that can share draws in one lot, every other in one of its own."""
+    shared: dict[tuple[int, int], list[Contender]] = {}
+    lots = []
+    for one in contenders:
+        chunk = chunk_of(one)
+        if chunk is None or one.constant:
+            lots.append(Lot([one], seconds))
+        else:
+            shared.setdefault((one.num_samples, chunk), []).append(one)
+    return lots + [Lot(members, seconds) for members in shared.values()]

@@ -1,0 +1,158 @@
+"""An advice as text, 80 columns wide."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+from .measured import Interval, Measured
+from .rank import Entry, Ranking
+from .sentence import advice_on
+
+if TYPE_CHECKING:
+    from .result import Advice
+
+_WIDTH, _NARROWEST = 80, 8
+_MARKS = {
+    "=": "not shown to be worse than the first",
+    "*": "not enough replicates: its interval is not to be trusted",
+    "!": "biased",
+}
+
+
+def page(advice: Advice) -> str:
+    """All that was found."""
+    parts = [_head(advice)]
+    steps = list(dict.fromkeys([*(r.step for r in advice.rankings), *advice.left_out]))
+    for step in steps:
+        parts += [_ranking(r, advice) for r in advice.rankings if r.step == step]
+        parts.append(_left_out(advice, step, len(steps) > 1))
+    parts += [_wrapped(sentence) for sentence in advice.over_training]
+    if advice.screened_only:
+        parts.append("Stopped at the first look: no advice.")
+    elif advice.interrupted:
+        parts.append("Stopped before its time: from what was measured by then.")
+    return "\n\n".join(filter(None, parts))
+
+
+def _head(advice: Advice) -> str:
+    where = f"B = {advice.batch_size}, {advice.dtype}, {advice.device}"
+    return f"{advice.problem} ({where}): measured for {advice.seconds:.0f} s"
+
+
+def _ranking(ranking: Ranking, advice: Advice) -> str:
+    title = f"step {ranking.step}, gradient of the {_objective(ranking)}"
+    lines = [_wrapped(f"{title}: variance × seconds of one training-step gradient")]
+    unit = _unit(ranking)
+    rows = [_cells(entry, ranking, unit) for entry in ranking.entries]
+    if advice.screened_only:  # nothing was compared
+        rows = [[row[0].replace("=", ""), *row[1:]] for row in rows]
+    if rows:
+        head = f"var × s / {unit:.0e} [95%]" if unit != 1 else "var × s [95%]"
+        lines += _table(["", "estimator", "S", head, "to the first", "bias"], rows)
+    for one in ranking.noiseless:
+        lines.append(f"  {one.estimator}: no noise of its own, {one.cost().value * 1e3:.3g} ms a gradient")
+    used = "".join(row[0] for row in rows)
+    lines += [f"  {mark} {meaning}" for mark, meaning in _MARKS.items() if mark in used]
+    lines += _references(ranking)
+    if not advice.screened_only:
+        lines.append(_wrapped(advice_on(ranking)))
+    return "\n".join(lines)
+
+
+def _objective(ranking: Ranking) -> str:
+    names = {"elbo": "ELBO", "iwae": "IWAE bound"}
+    name = names.get(ranking.objective, f"objective {ranking.objective}")
+    return name if ranking.num_samples is None else f"{name}, S = {ranking.num_samples}"
+
+
+def _unit(ranking: Ranking) -> float:
+    """The power of ten of the smallest value."""
+    positive = [e.work.value for e in ranking.entries if 0 < e.work.value < math.inf]
+    return float(10.0 ** math.floor(math.log10(min(positive)))) if positive else 1.0
+
+
+def _cells(entry: Entry, ranking: Ranking, unit: float) -> list[str]:
+    measured = entry.measured
+    tied = entry in ranking.tied and len(ranking.tied) > 1
+    marks = (
+        ("=" if tied else "") + ("*" if measured.few is not None else "") + ("!" if measured.biased else "")
+    )
+    value, low, high = (_short(number / unit) for number in entry.work)
+    return [
+        marks,
+        measured.estimator,
+        str(measured.num_samples),
+        f"{value} [{low}, {high}]",
+        _ratio(entry.to_first),
+        _bias(measured),
+    ]
+
+
+def _ratio(ratio: Interval | None) -> str:
+    if ratio is None:
+        return "-"
+    if ratio == (1.0, 1.0, 1.0):
+        return "1"
+    ends = [_short(end) for end in ratio]
+    return f"{ends[0]} [{ends[1]}, {ends[2]}]"
+
+
+def _short(value: float) -> str:
+    """Two digits, more where they are before the point."""
+    if value == math.inf:
+        return "∞"
+    return f"{value:.0f}" if 10 <= value < 1e4 else f"{value:.2g}"
+
+
+def _bias(measured: Measured) -> str:
+    if measured.bias is None:
+        return "declared" if not measured.claims_unbiased else "?"
+    if measured.bias.shown:
+        return f"{measured.bias.relative:.1%}"
+    return f"≤ {measured.bias.bound:.1%}"
+
+
+def _references(ranking: Ranking) -> list[str]:
+    """What the biases were held against."""
+    biases = [e.measured.bias for e in ranking.entries]
+    against = list(dict.fromkeys(b.reference for b in biases if b is not None))
+    lines = [f"  bias: relative, against {reference}" for reference in against]
+    if any(b is None for b in biases):
+        lines.append("  bias not measured" + (" where not given" if lines else ": no reference in time"))
+    return lines
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    spare = _WIDTH - sum(widths) - 2 * (len(widths) - 1)
+    if spare < 0:  # long specifications are cut, numbers never
+        widths[1] = max(_NARROWEST, widths[1] + spare)
+    return [
+        "  ".join(_cut(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    return f"{text if len(text) <= width else text[: width - 1] + '…':<{width}}"
+
+
+def _left_out(advice: Advice, step: int, several: bool) -> str:
+    items = advice.left_out.get(step, ())
+    if not items:
+        return ""
+    title = f"left out at step {step}:" if several else "left out:"
+    labels: dict[str, list[str]] = {}
+    for label, reason in items:
+        labels.setdefault(reason, []).append(label)
+    return "\n".join([title, *(_item(f"{'; '.join(who)}: {reason}") for reason, who in labels.items())])
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH)

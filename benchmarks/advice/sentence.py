@@ -1,0 +1,148 @@
+"""Advice in words: no more than the intervals of a ranking justify."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .measured import Measured, cost_ratio
+from .rank import Entry, Ranking
+
+_LISTED = 4
+
+
+def name_of(measured: Measured, ranking: Ranking) -> str:
+    """How the text calls it: with S where S was a choice."""
+    return (
+        measured.estimator if ranking.num_samples else f"{measured.estimator} with S = {measured.num_samples}"
+    )
+
+
+def advice_on(ranking: Ranking) -> str:
+    """What one ranking says to do."""
+    sentences = [_choice(ranking), _of_the_biased(ranking), _of_the_noiseless(ranking)]
+    return " ".join(filter(None, sentences))
+
+
+def advice_over(rankings: Sequence[Ranking]) -> str:
+    """What rankings of one objective at several steps say together; empty for a single one."""
+    if len(rankings) < 2 or not all(r.tied for r in rankings):
+        return ""
+    unbeaten = [[e.measured.estimator for e in r.tied] for r in rankings]
+    common = [name for name in unbeaten[0] if all(name in names for names in unbeaten)]
+    steps = _listed([f"step {r.step}" for r in rankings])
+    bound = "" if rankings[0].num_samples is None else f", S = {rankings[0].num_samples}"
+    start = f"Over training ({rankings[0].objective}{bound}):"
+    if common:
+        verb = "are" if len(common) > 1 else "is"
+        return f"{start} {_listed(common)} {verb} not beaten at {steps}."
+    each = [f"{r.tied[0].measured.estimator} at step {r.step}" for r in rankings]
+    return f"{start} none is unbeaten at {steps}; lowest by estimate: {_listed(each)}."
+
+
+def _choice(ranking: Ranking) -> str:
+    tied = ranking.tied
+    if not tied:
+        return "" if ranking.noiseless else "No unbiased estimator was measured: nothing to recommend."
+    first, rest = tied[0], tied[1:]
+    name = name_of(first.measured, ranking)
+    sound = [e for e in ranking.entries if not e.measured.biased]
+    if len(sound) == 1:
+        return f"{_capital(name)} is the only unbiased one measured."
+    few = [e for e in tied if e.measured.few is not None]
+    known = [e for e in tied if e.measured.few is None]
+    if few:
+        return f"Undecided: {_of_the_known(known, ranking)}{_of_the_unknown(few, ranking)}."
+    if rest:
+        return (
+            f"A tie: {_names(tied, ranking)} cannot be told apart; the best is one of these {len(tied)} of "
+            f"{len(sound)}, at {_level(ranking)}."
+        )
+    second = next(e for e in sound if e is not first)
+    behind = min((e for e in sound if e is not first), key=_least)
+    low = _least(behind)
+    if low <= 1:  # beaten, but not by the first itself
+        return (
+            f"Use {name}: each of the other {len(sound) - 1} unbiased ones was beaten, at {_level(ranking)}."
+        )
+    margin = f"at least {low:.3g} times" if low < math.inf else "infinitely many times"
+    next_one = name_of(second.measured, ranking)
+    return (
+        f"Use {name}: every other of the {len(sound)} unbiased ones costs {margin} its work for the same "
+        f"precision (the next is {next_one}), at {_level(ranking)}."
+    )
+
+
+def _of_the_known(known: Sequence[Entry], ranking: Ranking) -> str:
+    if not known:
+        return "unbeaten are only "
+    verb = "were not beaten" if len(known) > 1 else "was not beaten"
+    return f"{_names(known, ranking)} {verb}, but neither was "
+
+
+def _of_the_unknown(few: Sequence[Entry], ranking: Ranking) -> str:
+    needed = max(e.measured.few or 0 for e in few)
+    have = "have" if len(few) > 1 else "has"
+    return f"{_names(few, ranking)}, which {have} not enough replicates (at least {needed})"
+
+
+def _of_the_biased(ranking: Ranking) -> str:
+    if not ranking.ahead:
+        return ""
+    each = [f"{name_of(e.measured, ranking)} ({bias_in_words(e.measured)})" for e in ranking.ahead]
+    return f"Lower still, but biased: {_listed(each)}."
+
+
+def _of_the_noiseless(ranking: Ranking) -> str:
+    if not ranking.noiseless:
+        return ""
+    one = ranking.noiseless[0]
+    biased = f", but is biased ({bias_in_words(one)})" if one.biased else ""
+    name = _capital(one.estimator)
+    if not ranking.tied:
+        return f"{name} has no noise of its own{biased}."
+    first = ranking.tied[0].measured
+    ratio = cost_ratio(one, first, ranking.confidence)
+    other = name_of(first, ranking)
+    if ratio.high < 1 and not one.biased:
+        return f"Better still, {one.estimator}: it has no noise of its own, and is faster than {other}."
+    return (
+        f"{name} has no noise of its own{biased}, at {ratio.value:.2g} times the seconds of {other}: it pays "
+        f"only where that noise counts beside the minibatch's."
+    )
+
+
+def bias_in_words(measured: Measured) -> str:
+    """What is known of an estimator's bias."""
+    bias = measured.bias
+    claim = "" if measured.claims_unbiased else "by its own word"
+    if bias is None:
+        return f"{claim}, not measured" if claim else "not measured"
+    if bias.shown:
+        return f"by {bias.relative:.2g} of the gradient" if bias.relative < math.inf else "gradient is 0"
+    bound = f"at most {bias.bound:.2g} of the gradient"
+    return f"{claim}, {bound}" if claim else bound
+
+
+def _least(entry: Entry) -> float:
+    return entry.to_first.low if entry.to_first is not None else math.inf
+
+
+def _names(entries: Sequence[Entry], ranking: Ranking) -> str:
+    return _listed([name_of(e.measured, ranking) for e in entries])
+
+
+def _level(ranking: Ranking) -> str:
+    pairs = f"all {ranking.comparisons} comparisons" if ranking.comparisons > 1 else "one comparison"
+    return f"95% confidence for {pairs}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = (
+        list(names) if len(names) <= _LISTED else [*names[: _LISTED - 1], f"{len(names) - _LISTED + 1} more"]
+    )
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,125 @@
+"""`elbograd list --long`: claims, cost and reference of every estimator."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from elbograd.benchmarks.cli import main
+from elbograd.benchmarks.listing import cost_in_words, describe_estimators, reference_of
+from elbograd.estimators import Estimate, Estimator, analytic_kl, catalogue, create
+from elbograd.estimators.registry import REGISTRY
+
+
+class Greedy(Estimator):
+    """Looks at log p(x|z) five times, in three calls.
+
+    References:
+        Nobody, A Title That Goes
+        On, 1900, eq. 1.
+        Somebody, Another, 1901.
+    """
+
+    min_samples = 3
+    unbiased = False
+
+    def forward(self, q, target, num_samples):
+        z = q.sample((num_samples,))
+        f = target.log_likelihood(z) + target.log_likelihood(z.repeat(3, 1, 1))[:num_samples]
+        f = (f + target.log_likelihood(z)).detach() / 3
+        kl = analytic_kl(q, target)
+        return Estimate(surrogate=(f * q.log_prob(z)).mean(0) - kl, value=f.mean(0) - kl)
+
+
+class Nameless(Greedy):
+    """No section of that name."""
+
+
+@pytest.fixture
+def elbograd(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["elbograd", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_every_estimator_has_all_of_it_at_80_columns(elbograd):
+    code, out, _ = elbograd("list", "--long")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    paragraphs = {p.splitlines()[0]: p for p in out.strip().split("\n\n")}
+    assert list(paragraphs) == list(catalogue())
+    for name in paragraphs:
+        for label in ("gradient of", "needs", "cost", "reference"):
+            assert re.search(rf"^    {label} +\S", paragraphs[name], re.MULTILINE), (name, label)
+        assert "cannot be used" not in paragraphs[name]
+    assert "the IWAE bound, biased" in paragraphs["iwae-sticking-the-landing"]
+    assert "S ≥ 2, no derivative of log p(x|z) in z, iid draws" in paragraphs["leave-one-out"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "cost"),
+    [
+        (Greedy(), "5 S evaluations of log p(x|z) in 3 calls"),
+        (create("reparameterization"), "S evaluations of log p(x|z) in 1 call "),
+        (create("measure-valued"), "3 D S + S evaluations of log p(x|z) in 2 calls"),
+        (create("optimal-baseline[pilot=16]"), "S + 16 evaluations of log p(x|z) in 2 calls"),
+        (create("exact[method=enumeration]"), "8 (at D = 3, S = 8) evaluations of log p(x|z) in 1 call"),
+    ],
+    ids=lambda value: value.label if isinstance(value, Estimator) else "",
+)
+def test_the_cost_is_what_is_counted(estimator, cost):
+    assert cost_in_words(estimator).startswith(cost)
+
+
+def test_the_reference_is_the_first_entry_of_the_docstring():
+    assert reference_of(Greedy()) == "Nobody, A Title That Goes On, 1900, eq. 1."
+    assert reference_of(Nameless()) == "-"
+
+
+def test_a_broken_plugin_is_one_line_and_breaks_nothing(monkeypatch):
+    def broken():
+        raise RuntimeError("no idea\nat all")
+
+    monkeypatch.setattr(REGISTRY, "registered", {"broken": (broken, "-"), "fine": (Nameless, "-")})
+    *others, failed, fine = describe_estimators(())
+    assert len(others) == len(catalogue()) - 2
+    assert failed == "broken\n  cannot be used: broken: RuntimeError: no idea"
+    assert fine.endswith("reference    -")
+
+
+def test_third_parties_are_imported_when_asked_for(monkeypatch):
+    class Point:
+        name, value, dist = "from-afar", "nowhere:Nothing", None
+
+        @staticmethod
+        def load():
+            raise ImportError("nowhere to be found")
+
+    monkeypatch.setattr("elbograd.estimators.plugins._installed", lambda *_: [Point])
+    assert (
+        list(describe_estimators(()))[-1] == "from-afar\n  from ? (nowhere:Nothing); -e from-afar shows more"
+    )
+    (asked,) = describe_estimators(["from-afar"])
+    assert "nowhere to be found" in asked
+    assert len(asked.splitlines()) <= 3
+
+
+def test_the_short_list_stays_fast_and_names_go_with_long(elbograd):
+    code = (
+        "import sys; sys.argv = ['elbograd', 'list']\n"
+        "from elbograd.benchmarks.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+    status, out, _ = elbograd("list", "--long", "-e", "dreg")
+    assert (status, out.count("reference")) == (0, 1)
+    assert elbograd("list", "-e", "dreg")[0] == 2
