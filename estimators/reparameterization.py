@@ -49,7 +49,7 @@ class Reparameterization(Estimator):
         super().__init__()
         self.kl = one_of("kl", kl, KL_CHOICES)
         self.draws = one_of("draws", draws, DRAWS)
-        self.min_samples = smallest_number(draws)
+        self.min_samples = max(self.min_samples, smallest_number(draws))
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if not reparameterizable(q):
