@@ -30,7 +30,11 @@ VARIANTS = (
     "score-function[draws=sobol]",
     "leave-one-out[kl=sampled]",
     "measure-valued[coupled=false]",
+    "linearized-hessian[hessian=full]",
+    "delta-method[pilot=16]",
     "vimco[mean=arithmetic]",
+    "ovis[form=asymptotic]",
+    "reweighted-wake-sleep[form=doubly-reparameterized]",
 )
 # Without a prior these are one of the others.
 _SAME_WITHOUT_PRIOR = (

@@ -590,6 +590,12 @@ def test_the_eight_styles_are_fixed_and_distinct() -> None:
     assert styles[0] == Style("#0072B2", "o", "-")
 
 
+def test_every_built_in_estimator_has_a_style_of_its_own() -> None:
+    styles = styles_of(catalogue())
+    assert all(styles[name] == style_of(name) for name in catalogue())
+    assert len({(style.color, style.marker) for style in styles.values()}) == len(catalogue())
+
+
 def test_a_style_depends_on_the_name_alone() -> None:
     assert style_of("my_idea.py") == style_of("my_idea.py") == styles_of(["a", "my_idea.py"])["my_idea.py"]
     assert style_of("score-function[kl=sampled]").color == style_of("score-function").color

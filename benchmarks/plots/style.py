@@ -52,7 +52,18 @@ _BUILTINS = {
     "sticking-the-landing": Style("#882255", "<", _LONG),
     "measure-valued": Style("#332288", "h", _DASH_DOT),
     "vargrad": Style("#117733", "d", _DOTTED),
+    "linearized-hessian": Style("#44AA99", ">", _SOLID),
+    "quadratic-control-variate": Style("#999933", "p", _DASHED),
+    "delta-method": Style("#CC6677", "8", _DASH_DOT),
+    "mixed": Style("#661100", "H", _SOLID),
+    "generalized-reparameterization": Style("#6699CC", "d", _DASHED),
     "iwae": Style("#AA4499", "p", _DASH_DOT_DOT),
+    "dreg": Style("#009E73", "s", _LONG),
+    "iwae-sticking-the-landing": Style("#882255", "d", _DASHED),
+    "vimco": Style("#999933", "v", _DASH_DOT),
+    "ovis": Style("#D55E00", "X", _DOTTED),
+    "reweighted-wake-sleep": Style("#E69F00", "D", _SOLID),
+    "thermodynamic": Style("#56B4E9", "^", _DASHED),
 }
 # For all other names: colours (Tol's muted scheme) and markers that no built-in estimator has.
 _COLORS = ("#332288", "#882255", "#44AA99", "#999933", "#CC6677", "#117733", "#AA4499")
