@@ -1,6 +1,7 @@
 """Every built-in estimator under every posterior: it works, or says in one line why it cannot."""
 
 import mpmath
+import posterior_table
 import pytest
 import torch
 from elbograd.benchmarks.exact_objectives import exact_gradients
@@ -88,3 +89,8 @@ def test_each_estimator_works_or_says_why_not(posterior):
         estimator.init(q, target)
         (gradient,) = torch.autograd.grad(estimator.double()(q, target, count).surrogate.sum(), eta)
         assert gradient.isfinite().all(), name
+
+
+def test_the_table_of_the_docs_is_what_supports_says():
+    shown = posterior_table.PAGE.read_text(encoding="utf-8")
+    assert posterior_table.table().strip() in shown
