@@ -1,11 +1,13 @@
 """Every estimator of the suite, compared: ``python -m elbograd.benchmarks.whole_catalogue``.
 
-Two runs: ``training``, on the shared VAE at the start, half-way and near the optimum, over S; ``roughness``,
-on one-dimensional costs from smooth to rough. docs/choosing-an-estimator.md draws its conclusions from these.
+Three runs: ``training``, on the shared VAE at the start, half-way and near the optimum, over S; ``roughness``,
+on one-dimensional costs from smooth to rough; ``distance``, from the true posterior to far from it.
+docs/choosing-an-estimator.md draws its conclusions from these.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,11 +86,29 @@ RUNS = {
         dtype="float64",
         compared=tuple(e for e in (*BUILTIN_NAMES, *VARIANTS) if not e.startswith(_SAME_WITHOUT_PRIOR)),
     ),
+    "distance": WholeCatalogue(
+        problem=("conjugate[latent_dim=4,distance=[0.01,0.03,0.1,0.3,1,3]]",),
+        num_samples=(16,),
+        batch_size=(),
+        step=(0,),
+        dtype="float64",
+        compared=(
+            "reparameterization",
+            "reparameterization[kl=sampled]",
+            "sticking-the-landing",
+            "iwae",
+            "dreg",
+            "vimco",
+            "ovis",
+        ),
+    ),
 }
 
 
 def main(
-    which: Annotated[list[str] | None, typer.Argument(help="training, roughness; both by default.")] = None,
+    which: Annotated[
+        list[str] | None, typer.Argument(help="training, roughness, distance; all by default.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="For a run folder each; the same go on there."),
@@ -117,7 +137,7 @@ def _run(name: str) -> WholeCatalogue:
 
 
 def _small(options: WholeCatalogue) -> WholeCatalogue:
-    last = tuple(problem.replace("0.01,0.1,1,", "") for problem in options.problem)
+    last = tuple(re.sub(r"\[([\d.]+,)+", "[", problem) for problem in options.problem)
     return replace(options, problem=last, num_samples=(4,), step=(0,), replicates=200)
 
 
