@@ -1,7 +1,7 @@
 """Every estimator of the suite, compared: ``python -m elbograd.benchmarks.whole_catalogue``.
 
-Three runs: ``training``, on the shared VAE at the start, half-way and near the optimum, over S; ``roughness``,
-on one-dimensional costs from smooth to rough; ``distance``, from the true posterior to far from it.
+Three runs: ``training``, on the shared VAE at the start, half-way and near the optimum, over S;
+``roughness``, on one-dimensional costs from smooth to rough; ``distance``, from the true posterior away.
 docs/choosing-an-estimator.md draws its conclusions from these.
 """
 
@@ -107,7 +107,7 @@ RUNS = {
 
 def main(
     which: Annotated[
-        list[str] | None, typer.Argument(help="training, roughness, distance; all by default.")
+        list[str] | None, typer.Argument(help="training, roughness or distance; all by default.")
     ] = None,
     output: Annotated[
         Path | None,
