@@ -19,7 +19,7 @@ def describe_environment(device: str) -> dict[str, Any]:
     import torch
 
     described: dict[str, Any] = {
-        "command": shlex.join(["elbograd", *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -31,6 +31,14 @@ def describe_environment(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         described |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return described
+
+
+def _program() -> list[str]:
+    """``elbograd``, or ``python -m`` and the module that was run."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if module is None or not module.name.startswith("elbograd.benchmarks"):
+        return ["elbograd"]
+    return ["python", "-m", module.name.removesuffix(".__main__")]
 
 
 def _version(package: str) -> str | None:

@@ -37,9 +37,7 @@ def along_training(objectives: tuple[str, ...], num_samples: int) -> str:
         at = of_one.set_index("step")
         last = at.loc[STEPS[-1]]
         cells = [interval(*at.loc[s, ["variance", "variance_low", "variance_high"]]) for s in STEPS]
-        marks = [
-            "" if at.loc[s, "note"] == "" or "replicates" not in at.loc[s, "note"] else "\\*" for s in STEPS
-        ]
+        marks = [_mark(at.loc[s]) for s in STEPS]
         objective = [str(last["objective"]).partition("[")[0]] if several else []
         lines.append(
             (
@@ -78,9 +76,14 @@ def swept(run: str, problem: str, key: str, names: tuple[str, ...]) -> str:
     values = sorted(table["at"].unique())
     lines = []
     for name in names:
-        at = table[table["estimator"] == name].set_index("at")["variance"]
-        lines.append([f"`{name}`", *(number(at[value]) for value in values)])
+        at = table[table["estimator"] == name].set_index("at")
+        cells = [number(at.loc[value, "variance"]) + _mark(at.loc[value]) for value in values]
+        lines.append([f"`{name}`", *cells])
     return _grid(["estimator", *(f"{key} = {value:g}" for value in values)], lines)
+
+
+def _mark(case: pd.Series) -> str:
+    return "\\*" if "enough replicates" in case["note"] else ""
 
 
 def _grid(head: list[str], lines: list[list[str]]) -> str:
@@ -96,6 +99,9 @@ ROUGH = (
     "optimal-baseline",
     "measure-valued",
     "mixed",
+    "linearized-hessian",
+    "delta-method",
+    "quadratic-control-variate",
 )
 NEAR = ("reparameterization", "sticking-the-landing", "iwae", "dreg", "vimco", "ovis")
 TABLES = {

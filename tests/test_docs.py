@@ -138,3 +138,10 @@ def test_every_reproduction_has_a_section_and_a_figure():
     assert re.findall(r"^## (.+)$", REPRODUCTIONS.text, flags=re.MULTILINE) == list(NAMES)
     for name in NAMES:
         assert f"results/published/reproductions/{name}.png" in REPRODUCTIONS.text
+
+
+def test_the_tables_on_choosing_are_those_of_the_published_rows():
+    import choosing_tables
+
+    text = choosing_tables.PAGE.read_text(encoding="utf-8")
+    assert choosing_tables.page_with_tables(text) == text

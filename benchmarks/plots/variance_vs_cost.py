@@ -13,13 +13,14 @@ from matplotlib.lines import Line2D
 from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
 from .labels import Segment, label_points
 from .panels import split
-from .sheet import Legend, sheet
+from .sheet import Legend, legend_of, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
 from .text import short_names
 from .variance import METRIC, unit
 from .wide import PANELS, at_default, measured
 
 _MILLI = ["seconds", "seconds_low", "seconds_high"]
+_MOST_NAMES = 12  # in a panel; where there are more, only those on the front are named beside their points
 _ISO = {"color": FAINT, "linewidth": 0.7, "linestyle": (0, (1, 2.5))}
 
 
@@ -28,7 +29,8 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     """Variance against milliseconds a training-step gradient, log–log, at the default S.
 
     The step line is the Pareto front: no estimator is at once faster and less noisy than one on it. Along a
-    dotted line the work-normalized variance, variance × time, is the same.
+    dotted line the work-normalized variance, variance × time, is the same. Where a panel has many estimators,
+    those on the front are named beside their points, all of them in the legend.
     """
     points = measured(rows, "variance", [METRIC, "seconds"])
     points, zero = at_default(points[points["seconds"] > 0], METRIC)
@@ -39,6 +41,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 28)
     spacing = _iso_spacing(points)
     front = Line2D([], [], color=INK, linewidth=1.0, alpha=0.55)
+    crowded = any(len(panel.points) > _MOST_NAMES for panel in panels)
     figure, grid = sheet(
         len(panels),
         1 if len(panels) == 1 else 2,
@@ -50,9 +53,8 @@ def draw(rows: pd.DataFrame) -> Figure | None:
             warnings_note(points, METRIC),
             negligible_note(zero, "variance"),
         ],
-        Legend(
-            [front, Line2D([], [], **{**_ISO, "linewidth": 1.0})],  # type: ignore[arg-type]
-            ["Pareto front", f"equal variance × time, a factor of {10**spacing:g} apart"],
+        _legend(
+            styles if crowded else {}, front, f"equal variance × time, a factor of {10**spacing:g} apart"
         ),
     )
     for panel, axes in zip(panels, grid, strict=True):
@@ -62,10 +64,17 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         axes.set_xlabel("time of a training-step gradient (ms)")
         axes.set_ylabel(f"variance, tr Cov(ĝ){unit(rows, METRIC)}")
     for panel, axes in zip(panels, grid, strict=True):
-        places = list(zip(panel.points["seconds"], panel.points[METRIC], strict=True))
-        labels = [names[name] for name in panel.points["estimator"]]
+        named = pareto_front(panel.points) if crowded else panel.points
+        places = list(zip(named["seconds"], named[METRIC], strict=True))
+        labels = [names[name] for name in named["estimator"]]
         label_points(figure, axes, places, labels, _covering(axes, panel.points))
     return figure
+
+
+def _legend(styles: dict[str, Style], front: Line2D, spacing: float) -> Legend:
+    dotted = Line2D([], [], **{**_ISO, "linewidth": 1.0})  # type: ignore[arg-type]
+    iso = f"equal variance × time, a factor of {10**spacing:g} apart"
+    return legend_of(styles, [(front, "Pareto front"), (dotted, iso)], lines=False)
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,6 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         "evaluations",
         PANELS,
         "Variance of the gradient against evaluations of the decoder",
-        "evaluations of log p(x|z), per datum and estimate",
+        "evaluations of log p(x|z)",
         guide="slope −1: equal variance × evaluations",
     )

@@ -18,12 +18,12 @@ KEYS = [
     "problem",
     "latent_dim",
     "batch_size",
+    "objective",
     "step",
     "device",
     "dtype",
     "mode",
     "num_samples",
-    "objective",
     "estimator",
 ]
 #: What figures give a panel of its own.
