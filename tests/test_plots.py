@@ -713,13 +713,13 @@ assert "torch" not in sys.modules
 
 def test_where_there_are_many_estimators_the_legend_names_them_and_the_panel_its_front() -> None:
     names = [*BUILTINS[:7], *(f"idea-{i}" for i in range(8))]
-    figure = draw("variance-vs-cost", variance_rows(names, steps=(0,)))
+    figure = draw("variance-vs-cost", variance_rows(names, samples=(2,), steps=(0,)))
     assert figure is not None
     legend = {text.get_text() for one in figure.legends for text in one.get_texts()}
     assert set(names) <= legend
     beside = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert 0 < len(beside & set(names)) < 6
-    few = draw("variance-vs-cost", variance_rows(names[:5], steps=(0,)))
+    few = draw("variance-vs-cost", variance_rows(names[:5], samples=(2,), steps=(0,)))
     assert few is not None
     assert not {t.get_text() for one in few.legends for t in one.get_texts()} & set(names)
 

@@ -53,9 +53,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
             warnings_note(points, METRIC),
             negligible_note(zero, "variance"),
         ],
-        _legend(
-            styles if crowded else {}, front, f"equal variance × time, a factor of {10**spacing:g} apart"
-        ),
+        _legend(styles if crowded else {}, front, spacing),
     )
     for panel, axes in zip(panels, grid, strict=True):
         _axes(axes, points[points["problem"] == panel.points["problem"].iloc[0]])
