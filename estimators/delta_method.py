@@ -171,5 +171,5 @@ def _control_variate(q: Distribution, taylor: _Taylor, polynomial: Tensor, z: Te
     with torch.enable_grad():
         own = with_parameters(q, leaves)
         difference = (polynomial * log_prob(own, z)).mean(0) - taylor.expectation(own)
-    found = torch.autograd.grad(difference.sum(), tuple(leaves.values()))
+        found = torch.autograd.grad(difference.sum(), tuple(leaves.values()))
     return dict(zip(leaves, found, strict=True))

@@ -30,9 +30,42 @@ _PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
 }
 
 
+_NO_INVERSE = "needs log q(z) at a given z, and a transform of this flow does not implement its inverse"
+
+
 def reparameterizable(q: Distribution) -> bool:
-    """Whether `rsample` can draw from q: torch can, or q is a von Mises distribution."""
-    return q.has_rsample or von_mises.is_von_mises(q)
+    """Whether `rsample` can draw from q: torch can, or q is a von Mises distribution.
+
+    What torch calls rsample of a straight-through one-hot is no pathwise derivative, but a biased stand-in.
+    """
+    return (q.has_rsample and not _is_straight_through(q)) or von_mises.is_von_mises(q)
+
+
+def _is_straight_through(q: Distribution) -> bool:
+    while isinstance(q, td.Independent | td.TransformedDistribution):
+        q = q.base_dist
+    return isinstance(q, td.OneHotCategoricalStraightThrough)
+
+
+def no_score(q: Distribution) -> str | None:
+    """Why ∇_η log q(z) at a fixed z is not to be had, or has not the mean zero; or None."""
+    base = q
+    while isinstance(base, td.Independent):
+        base = base.base_dist
+    if isinstance(base, td.Uniform):
+        return "needs a posterior whose support does not move with its parameters, not a Uniform"
+    return _no_inverse(base) if isinstance(base, td.TransformedDistribution) else None
+
+
+@torch.no_grad()
+def _no_inverse(q: td.TransformedDistribution) -> str | None:
+    z = _zeros(q)  # in the support or not: what counts is whether there is a formula
+    try:
+        for transform in reversed(q.transforms):
+            z = transform.inv(z)
+    except NotImplementedError:
+        return _NO_INVERSE
+    return None
 
 
 def draw(q: Distribution, num_samples: int) -> Tensor:
@@ -43,7 +76,23 @@ def draw(q: Distribution, num_samples: int) -> Tensor:
     which synchronizes a GPU.
     """
     with torch.no_grad():
-        return rsample(q, num_samples) if reparameterizable(q) else q.sample(torch.Size((num_samples,)))
+        if reparameterizable(q):
+            return uncached(q, rsample(q, num_samples))
+        return uncached(q, q.sample(torch.Size((num_samples,))))
+
+
+def uncached(q: Distribution, z: Tensor) -> Tensor:
+    """z as another tensor where a transform of q may hold φ: with ``cache_size=1`` it knows its last output.
+
+    It would answer log q(z) with the input it remembers, in which its own parameters have no gradient.
+    Where there are none the memory is right, and better than an inverse that saturates.
+    """
+    while isinstance(q, td.Independent | td.TransformedDistribution):
+        for transform in getattr(q, "transforms", ()):
+            if _requires_grad(transform, set()) or type(transform).__module__ != td.transforms.__name__:
+                return z.clone()
+        q = q.base_dist
+    return z
 
 
 def rsample(q: Distribution, num_samples: int) -> Tensor:
@@ -115,10 +164,22 @@ def cut(q: Distribution) -> Distribution:
 def _check_whole(q: td.TransformedDistribution, parameters: dict[str, Tensor]) -> None:
     """Refuse a flow with another way to φ, e.g. through a method's closure; where z lies is no matter."""
     copied = with_parameters(q, {name: value.detach() for name, value in parameters.items()})
-    z = next(iter(parameters.values())).new_zeros(q.batch_shape + q.event_shape)
     with torch.enable_grad():
-        if copied.log_prob(z).requires_grad:
+        try:
+            density = copied.log_prob(_zeros(q))
+        except NotImplementedError:
+            raise TypeError(_NO_INVERSE) from None
+        if density.requires_grad:
             raise TypeError("the parameters of this flow are not known to elbograd: its methods hold tensors")
+
+
+def _zeros(q: td.TransformedDistribution) -> Tensor:
+    """Zeros in the shape of one sample of q, of the dtype and on the device of its parameters."""
+    base = q.base_dist
+    while isinstance(base, td.Independent | td.TransformedDistribution):
+        base = base.base_dist
+    like = next(value for value in vars(base).values() if isinstance(value, Tensor))
+    return like.new_zeros(q.batch_shape + q.event_shape)
 
 
 def has_grad(q: Distribution) -> bool:
@@ -141,6 +202,15 @@ def _requires_grad(thing: object, seen: set[int]) -> bool:
     return False
 
 
+def check_events(q: Distribution, prior: Distribution) -> None:
+    """UsageError where q and the prior are over events of different shapes: the densities would broadcast."""
+    if prior.event_shape != q.event_shape:
+        raise UsageError(
+            f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
+            f"Independent(prior, 1) makes the last batch dimension part of the event"
+        )
+
+
 def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
     """KL(q || prior), (*batch), or None when there is no closed form.
 
@@ -149,16 +219,26 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
     Raises:
         UsageError: q and the prior are over events of different shapes.
     """
-    if prior.event_shape != q.event_shape:
-        raise UsageError(
-            f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
-            f"Independent(prior, 1) makes the last batch dimension part of the event"
-        )
+    check_events(q, prior)
     if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
         return gaussians.kl(q, prior)
-    if prior.batch_shape != q.batch_shape:
-        prior = prior.expand(q.batch_shape)
+    if type(prior) is td.MultivariateNormal and _is_vector_of_normals(q):
+        q = _as_full_covariance(q)
+    elif type(q) is td.MultivariateNormal and _is_vector_of_normals(prior):
+        prior = _as_full_covariance(prior)
     try:
+        if prior.batch_shape != q.batch_shape:
+            prior = prior.expand(q.batch_shape)
         return td.kl_divergence(q, prior)
     except NotImplementedError:
         return None
+
+
+def _is_vector_of_normals(q: Distribution) -> bool:
+    return gaussians.is_diagonal_gaussian(q) and len(q.event_shape) == 1
+
+
+def _as_full_covariance(q: Distribution) -> Distribution:
+    """A diagonal Gaussian as the MultivariateNormal it is, for the pair that torch knows."""
+    loc, scale = parameters_of(q).values()
+    return td.MultivariateNormal(loc, scale_tril=torch.diag_embed(scale), validate_args=False)

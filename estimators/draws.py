@@ -37,7 +37,7 @@ def draw(q: Distribution, num_samples: int, draws: str = "iid") -> Tensor:
     if draws == "iid":
         return distributions.draw(q, num_samples)
     with torch.no_grad():
-        return _push(q, num_samples, draws, q.batch_shape)
+        return distributions.uncached(q, _push(q, num_samples, draws, q.batch_shape))
 
 
 def unsupported_draws(q: Distribution, draws: str) -> str | None:

@@ -41,6 +41,7 @@ class DReG(StickingTheLanding):
     """
 
     objective = "iwae"
+    requires_iid_draws = True
     label = "dreg"
 
     def __init__(self) -> None:

@@ -37,6 +37,7 @@ class IWAE(Reparameterization):
     """
 
     objective = "iwae"
+    requires_iid_draws = True
 
     def __init__(self) -> None:
         super().__init__(kl="sampled")

@@ -11,7 +11,7 @@ from .base import Estimate, Estimator, Target
 from .distributions import parameters_of, rsample, with_parameters
 from .objective import KL_CHOICES, analytic_kl, integrand
 from .reparameterization import Reparameterization
-from .scores import align, inner, per_sample, scores
+from .scores import align, inner, per_sample, scores, shared_parameters
 
 _TINY_PILOT = 4  # with fewer, the variance that an estimated weight adds need not be finite
 
@@ -61,11 +61,7 @@ class Mixed(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        try:
-            parameters_of(q)
-        except TypeError as error:
-            return str(error)
-        return Reparameterization(self.kl).supports(q, target, num_samples)
+        return shared_parameters(q) or Reparameterization(self.kl).supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         f_pilot, *pilot = _both(q, target, self.pilot, self.kl)
@@ -102,7 +98,8 @@ def _both(
         own = with_parameters(q, leaves)
         z = rsample(own, 1).squeeze(0)
         f = integrand(own, target, z, kl)
-        path = torch.autograd.grad(f.sum(), tuple(leaves.values()), retain_graph=True, materialize_grads=True)
+        total = f.sum() + 0.0 * z.sum()  # keeps what is constant in z differentiable in it
+        path = torch.autograd.grad(total, tuple(leaves.values()), retain_graph=True, materialize_grads=True)
     return f, dict(zip(leaves, path, strict=True)), scores(q, parameters, z.detach())
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .base import Target
-from .distributions import closed_form_kl, describe
+from .distributions import check_events, closed_form_kl, describe
 from .errors import UsageError
 
 KL_CHOICES = ("analytic", "sampled")
@@ -36,6 +36,7 @@ def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor
             f"expected (num_samples, *batch) = {tuple(expected)}"
         )
     if kl == "sampled" and target.prior is not None:
+        check_events(q, target.prior)
         f = f + target.prior.log_prob(z) - (q.log_prob(z) if log_q is None else log_q)
     return f
 

@@ -10,7 +10,7 @@ from .base import Estimate, Target
 from .distributions import cut, draw, parameters_of
 from .objective import analytic_kl, integrand
 from .score_function import ScoreFunction
-from .scores import align, inner, scores
+from .scores import align, inner, scores, shared_parameters
 
 
 class OptimalBaseline(ScoreFunction):
@@ -45,11 +45,7 @@ class OptimalBaseline(ScoreFunction):
         self.pilot = positive_integer("pilot", pilot)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        try:
-            parameters_of(q)
-        except TypeError as error:
-            return str(error)
-        return super().supports(q, target, num_samples)
+        return shared_parameters(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         parameters = parameters_of(q)

@@ -10,6 +10,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .distributions import describe
+from .von_mises import is_von_mises
 
 
 class Quadratic(NamedTuple):
@@ -50,6 +51,8 @@ def flat(q: Distribution, z: Tensor) -> Tensor:
 
 def unknown_mean(q: Distribution) -> str | None:
     """Why E_q z is not to be had, or None."""
+    if is_von_mises(q):
+        return "needs a posterior whose mean is known; that of a VonMises is the mean direction, not E_q z"
     try:
         known = len(q.event_shape) > 0 and bool(q.mean.isfinite().all())
     except NotImplementedError:
@@ -62,6 +65,8 @@ def unknown_mean(q: Distribution) -> str | None:
 
 def unknown_covariance(q: Distribution) -> str | None:
     """Why E_q z and Cov_q z are not to be had, or None: known for independent coordinates and Gaussians."""
+    if is_von_mises(q):
+        return unknown_mean(q)
     try:
         known = unknown_mean(q) is None and _is_known(q) and bool(q.variance.isfinite().all())
     except NotImplementedError:

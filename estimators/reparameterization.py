@@ -53,7 +53,8 @@ class Reparameterization(Estimator):
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if not reparameterizable(q):
-            return f"needs a reparameterizable posterior; {describe(q)} is not (torch has no rsample for it)"
+            why = "its rsample is biased" if q.has_rsample else "torch has no rsample for it"
+            return f"needs a reparameterizable posterior; {describe(q)} is not ({why})"
         refused = super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
         return refused or unsupported_draws(q, self.draws)
 

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import draw, log_prob
+from .distributions import draw, log_prob, no_score
 from .dreg import DReG
 from .importance_weights import unweighable
 from .objective import integrand
@@ -64,7 +64,8 @@ class ReweightedWakeSleep(DReG):
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if self.form == "score":
-            return unweighable(target) or Estimator.supports(self, q, target, num_samples)
+            refused = unweighable(target) or no_score(q)
+            return refused or Estimator.supports(self, q, target, num_samples)
         return super().supports(q, target, num_samples)
 
     def weigh(self, normalized: Tensor) -> Tensor:

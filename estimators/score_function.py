@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import log_prob
+from .distributions import log_prob, no_score
 from .draws import DRAWS, draw, smallest_number, unsupported_draws
 from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 
@@ -50,7 +50,9 @@ class ScoreFunction(Estimator):
         self.min_samples = max(self.min_samples, smallest_number(draws))
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        refused = super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
+        refused = (
+            super().supports(q, target, num_samples) or no_score(q) or unsupported_kl(q, target, self.kl)
+        )
         return refused or unsupported_draws(q, self.draws)
 
     def baseline(self, f: Tensor, target: Target) -> Tensor | float:

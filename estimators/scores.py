@@ -6,7 +6,23 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .distributions import with_parameters
+from .distributions import parameters_of, with_parameters
+
+
+def shared_parameters(q: Distribution) -> str | None:
+    """Why the parameters of q do not go with its data one by one, or None."""
+    try:
+        parameters = parameters_of(q)
+    except TypeError as error:
+        return str(error)
+    rows = len(q.batch_shape)
+    for name, value in parameters.items():
+        # A number for a whole vector would be taken for one of its coordinates' when there are S of it.
+        lone = value.dim() == 0 and len(q.event_shape) > 0
+        if lone or value.shape[:rows] != q.batch_shape:
+            shapes = f"{tuple(value.shape)} for the batch shape {tuple(q.batch_shape)}"
+            return f"needs parameters of its own for each datum; {name} of this flow has shape {shapes}"
+    return None
 
 
 def per_sample(parameters: dict[str, Tensor], num_samples: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from .arguments import positive_integer, positive_number
 from .base import Estimate, Estimator, Target
-from .distributions import draw, log_prob
+from .distributions import draw, log_prob, no_score
 from .errors import UsageError
 from .importance_weights import unweighable
 from .objective import integrand
@@ -66,7 +66,7 @@ class Thermodynamic(Estimator):
             self.unbiased = self.unbiased_value = False
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return unweighable(target) or super().supports(q, target, num_samples)
+        return unweighable(target) or no_score(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = draw(q, num_samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from .base import Estimate, Estimator, Target
-from .distributions import draw, log_prob
+from .distributions import draw, log_prob, no_score
 from .objective import integrand
 
 
@@ -37,6 +37,9 @@ class VarGrad(Estimator):
     min_samples = 2
     requires_iid_draws = True
     label = "vargrad"
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return super().supports(q, target, num_samples) or no_score(q)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = draw(q, num_samples)

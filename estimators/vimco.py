@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from .arguments import one_of
 from .base import Estimate, Estimator, Target
-from .distributions import draw, log_prob
+from .distributions import draw, log_prob, no_score
 from .importance_weights import log_sum_of_others, unweighable
 from .objective import integrand
 
@@ -54,7 +54,7 @@ class VIMCO(Estimator):
         self.mean = one_of("mean", mean, MEANS)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return unweighable(target) or super().supports(q, target, num_samples)
+        return unweighable(target) or no_score(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z = draw(q, num_samples)
@@ -73,5 +73,12 @@ class VIMCO(Estimator):
         others = log_sum_of_others(log_w)
         if self.mean == "arithmetic":
             return others - math.log(k - 1)
-        stand_in = (log_w.sum(0) - log_w) / (k - 1)
+        stand_in = _sum_of_others(log_w) / (k - 1)
         return torch.logaddexp(others, stand_in) - math.log(k)
+
+
+def _sum_of_others(log_w: Tensor) -> Tensor:
+    """Σ_{l≠k} log w_l for every k, from the sums before and after k: −∞ less −∞ is no number."""
+    nothing = torch.zeros_like(log_w[:1])
+    before = torch.cat((nothing, log_w[:-1].cumsum(0)))
+    return before + torch.cat((log_w[1:].flip(0).cumsum(0).flip(0), nothing))
