@@ -102,9 +102,14 @@ def theta_block(oracle: Oracle, confirm_level: float) -> Block:
     )
 
 
+_CANCELLED = 1e-13  # rounding error of terms of order 1
+
+
 def variance_block(oracle: Oracle, variance: Tensor, confirm_level: float) -> Block:
     """The variance of every coordinate, as a multiple of the exact one."""
-    scale = variance + (_rounding(oracle) * _rms(oracle.eta_grad)) ** 2
+    # A variance of zero is measured to the rounding error of terms that cancel, which the others tell.
+    terms = _rms(oracle.eta_grad) + float(variance.max().sqrt())
+    scale = variance + (_rounding(oracle) * terms + _CANCELLED) ** 2
     ones = torch.ones(variance.numel(), dtype=torch.float64)
 
     def columns(draws: Draws) -> Tensor:
