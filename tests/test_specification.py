@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import Estimator, UsageError, create, register
+from elbograd.estimators.registry import REGISTRY
 from elbograd.estimators.specification import Specification, expand, parse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,7 +122,9 @@ def test_a_broken_file_is_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_registering():
+def test_registering(monkeypatch):
+    monkeypatch.setattr(REGISTRY, "registered", dict(REGISTRY.registered))
+
     @register("test-only-idea")
     class Idea(Estimator):
         """An idea."""

@@ -151,6 +151,12 @@ def test_peak_memory_of_a_step_counts_its_temporaries():
 # ---- measure_throughput
 
 
+@pytest.fixture(autouse=True)
+def not_in_parallel(monkeypatch):
+    """pytest-benchmark in a test is not told that the tests themselves run on several processes."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.fixture(scope="module")
 def result() -> ThroughputResult:
     return measure_throughput(
