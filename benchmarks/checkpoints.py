@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import textwrap
+import zipfile
+import zlib
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +14,13 @@ from pathlib import Path
 import torch
 
 from ..estimators.errors import UsageError
+from .atomic import replacing, write_atomically
 from .problems.protocol import Problem
 from .problems.registry import load_problem
 from .trajectory import State, Trajectory, heldout_objective, walk
 
 HELDOUT = "heldout.json"
+_CHECKSUM = "crc32"  # of the values, in a heldout.json that the suite wrote; a user's needs none
 
 
 def problem_at(
@@ -92,24 +95,40 @@ def _cached(specification: str, seed: int, steps: tuple[int, ...], folder: Path 
         return walk(load_problem(specification), steps, seed)
     key = hashlib.sha256(f"{specification}|{seed}|{steps}".encode()).hexdigest()[:12]
     kept = folder / key
-    if not (kept / HELDOUT).exists():  # written last
-        _write(kept, walk(load_problem(specification), steps, seed))
-    return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
+    if (kept / HELDOUT).exists():  # written last
+        with suppress(UsageError):  # damaged: the same training makes the same again
+            return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
+    trajectory = walk(load_problem(specification), steps, seed)
+    _write(kept, trajectory)
+    return trajectory
 
 
 def _write(folder: Path, trajectory: Trajectory) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for step, state in trajectory.states.items():
-        temporary = folder / f"{step}.{os.getpid()}"  # other processes may be about to write the same
-        torch.save(state, temporary)
-        temporary.replace(folder / f"{step}.pt")
-    temporary = folder / f"{HELDOUT}.{os.getpid()}"
-    temporary.write_text(json.dumps(trajectory.heldout))
-    temporary.replace(folder / HELDOUT)
+        with replacing(folder / f"{step}.pt") as unfinished:  # other processes may be about to write the same
+            torch.save(state, unfinished)
+    values = {str(step): value for step, value in trajectory.heldout.items()}
+    write_atomically(folder / HELDOUT, json.dumps({**values, _CHECKSUM: _checksum(values)}))
 
 
 def _read_heldout(folder: Path) -> dict[int, float]:
-    return {int(step): float(value) for step, value in json.loads((folder / HELDOUT).read_text()).items()}
+    file = folder / HELDOUT
+    try:
+        content = json.loads(file.read_bytes())
+        if _CHECKSUM in content and content.pop(_CHECKSUM) != _checksum(content):
+            raise UsageError(f"{file}: damaged: its checksum does not match")
+        return {int(step): float(value) for step, value in content.items()}
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    except UsageError:
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UsageError(f"{file}: not a JSON object of steps and held-out objectives") from error
+
+
+def _checksum(values: dict[str, float]) -> str:
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
 @lru_cache(maxsize=8)
@@ -131,14 +150,24 @@ def _gap(heldout: dict[int, float], step: int) -> tuple[float, float] | None:
 
 def _read(file: Path) -> State:
     try:
+        if zipfile.is_zipfile(file) and not _is_whole(file):
+            raise UsageError(f"{file}: damaged: a checksum in it does not match")
         state: State = torch.load(file, weights_only=True, map_location="cpu")
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
+    except UsageError:
+        raise
     except Exception as error:  # bytes that are no checkpoint make the unpickler raise anything
         raise UsageError(f"{file}: not a checkpoint that torch.load(..., weights_only=True) reads") from error
     if not isinstance(state, dict) or not {"encoder", "decoder"} <= state.keys():
         raise UsageError(f'{file}: expected a dict of "encoder" and "decoder" state dicts')
     return state
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the bytes are those that torch saved; torch writes checksums and does not look at them."""
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip() is None
 
 
 def _load(problem: Problem, state: State) -> None:

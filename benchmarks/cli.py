@@ -441,6 +441,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
 ) -> None:
     """Draw a run's figures and write its tables anew."""
+    from ..estimators.plugins import one_line
     from .store import load_results
     from .suite import present
 
@@ -449,7 +450,13 @@ def report(
     rows = load_results(folder)
     if rows.empty:
         raise UsageError(f"no rows in {folder}")
-    present(rows, folder)
+    try:
+        present(rows, folder)
+    except (UsageError, OSError):
+        raise
+    except Exception as error:  # rows that no benchmark of this suite wrote may hold any text
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"cannot show the rows of {folder}: {what}") from error
 
 
 @app.command()

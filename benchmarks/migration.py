@@ -1,28 +1,23 @@
-"""Rows of older versions of the schema, brought up to the present one. Imports neither torch nor pandas."""
+"""Rows of older versions of the schema, with today's columns. Imports neither torch nor pandas."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from .schema import SCHEMA_VERSION
-
 _OTHER_OBJECTIVE = re.compile(r"of the objective ([\w-]+), not to be compared with the ELBO's(; )?")
 
 
 def migrate(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of this or an older version, as one of this version; others are returned as they are.
+    """A row of an older version, with the columns of this one; others are returned as they are.
 
     Version 1 had no column ``objective``: of a variance, the reason said so where it was not the ELBO.
+    Version 2 has the columns of version 3, which changed the file around the rows.
     """
-    if row.get("schema_version") != 1:
+    if row.get("schema_version") != 1 or "objective" in row:
         return row
-    reason = str(row.get("reason") or "")
-    other = _OTHER_OBJECTIVE.match(reason)
+    reason = row.get("reason")
+    other = _OTHER_OBJECTIVE.match(reason) if isinstance(reason, str) else None
     of_variance = row.get("benchmark") == "variance"
-    return {
-        **row,
-        "schema_version": SCHEMA_VERSION,
-        "objective": (other.group(1) if other else "elbo") if of_variance else "",
-        "reason": reason[other.end() :] if other else reason,
-    }
+    migrated = {**row, "objective": (other.group(1) if other else "elbo") if of_variance else ""}
+    return {**migrated, "reason": reason[other.end() :]} if other and isinstance(reason, str) else migrated

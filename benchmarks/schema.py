@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 2
+#: 1: no column ``objective``. 2: with it. 3: lines of rows.jsonl have a place in their case, and a checksum.
+SCHEMA_VERSION = 3
+
+STATUSES = ("done", "skipped", "diverged", "failed")
 
 #: column -> (type, default, meaning). ``None`` is "does not apply".
 COLUMNS: dict[str, tuple[type, Any, str]] = {
@@ -47,3 +53,50 @@ def row(**values: Any) -> dict[str, Any]:
     if unknown:
         raise KeyError(f"not a column of the results: {', '.join(sorted(unknown))}")
     return {name: values.get(name, default) for name, (_, default, _) in COLUMNS.items()}
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of this version from one of this version or an earlier one: all columns, each of its type.
+
+    NaN becomes None. Rows of version 1 lack a column, which `migration.migrate` adds first.
+
+    Raises:
+        ValueError: it is not a row; says why in a few words.
+    """
+    if values.keys() != COLUMNS.keys():
+        different = sorted(map(str, values.keys() ^ COLUMNS.keys()))
+        raise ValueError(f"its columns are not those of a row ({different[0][:40]!r})")
+    plain = {name: _plain(name, values[name]) for name in COLUMNS}
+    if not plain["case"] or plain["status"] not in STATUSES or not _is_object(plain["parameters"]):
+        raise ValueError("it has no case, an unknown status, or parameters that are not JSON")
+    if not 1 <= plain["schema_version"] <= SCHEMA_VERSION:
+        raise ValueError("it is of no known schema version")
+    return {**plain, "schema_version": SCHEMA_VERSION}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value as the column's type.
+
+    Raises:
+        ValueError: it is of another type, or beyond 64 bits.
+    """
+    kind, default, _ = COLUMNS[name]
+    if value is None and default is None:
+        return None
+    if kind is str and isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()  # a lone surrogate fits into no file
+    if kind is int and isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return int(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return None if math.isnan(value) else float(value)
+        except OverflowError:
+            pass
+    raise ValueError(f"its {name} is not {'a text' if kind is str else 'a number of 64 bits'}")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

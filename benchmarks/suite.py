@@ -71,7 +71,11 @@ def run(request: Run) -> bool:
         request.output or default_folder(request.name), config, describe_environment(device), request.force
     )
     if folder.torn:
-        print(f"{folder.path}: a row that was not written whole was dropped", file=sys.stderr)
+        what = "a case that was not written whole was dropped, and runs again"
+        print(f"{folder.path}: {what}", file=sys.stderr)
+    if folder.changed:
+        what = f"another environment ({', '.join(folder.changed)})"
+        print(f"{folder.path}: earlier rows were measured in {what}: see environment.json", file=sys.stderr)
     print(f"results go to {folder.path}", file=sys.stderr)
     good = True
     for options, plan in plans:
@@ -79,7 +83,8 @@ def run(request: Run) -> bool:
             good &= _run_throughput(options, plan, folder)
         else:
             good &= run_plan(plan, folder, jobs=request.jobs, plugins=request.plugins)
-    present(folder.finish(), folder.path)
+    order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
+    present(folder.finish(order), folder.path)
     return good
 
 

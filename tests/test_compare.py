@@ -12,6 +12,7 @@ from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.comparison.changes import changes
 from elbograd.benchmarks.comparison.guard import parse_condition, violations
 from elbograd.benchmarks.schema import row
+from elbograd.benchmarks.store.lines import sealed
 from elbograd.estimators.errors import UsageError
 from scipy.stats import t as student
 
@@ -173,7 +174,8 @@ def folder(tmp_path):
     def write(name, rows, environment=None):
         made = tmp_path / name
         made.mkdir()
-        (made / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        lines = [sealed([{**r, "case": r["case"] or f"case {k}"}]) for k, r in enumerate(rows)]
+        (made / "rows.jsonl").write_bytes(b"".join(lines))
         if environment is not None:
             (made / "environment.json").write_text(json.dumps(environment))
         return str(made)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ..store import ENVIRONMENT, ROWS, TABLE, load_results
+from ..store import ENVIRONMENT, load_results
 from ..throughput_rows import read_json, rows_from_json
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def read_source(path: Path) -> Source:
             "commit": (content.get("commit_info") or {}).get("id"),
         }
         return Source(str(path), pd.DataFrame(rows_from_json(path)), {k: v for k, v in known.items() if v})
-    table_alone = path.is_dir() and not (path / ROWS).exists() and (path / TABLE).exists()
-    rows = load_results(path / TABLE if table_alone else path)
+    rows = load_results(path)
     if rows.empty:
         raise UsageError(f"no rows in {path}")
     return Source(str(path), rows, _environment(path if path.is_dir() else path.parent))

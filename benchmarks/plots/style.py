@@ -16,6 +16,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ..atomic import replacing
+
 Dashes = Literal["-"] | tuple[int, tuple[float, ...]]
 
 INK = "#222222"
@@ -183,6 +185,6 @@ def save(figure: Figure, path: Path) -> Path:
     undated = {".svg": "Date", ".svgz": "Date", ".pdf": "CreationDate", ".png": "Software"}
     key = undated.get(path.suffix.lower())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with theme():
-        figure.savefig(path, metadata=None if key is None else {key: None})
+    with theme(), replacing(path) as unfinished:
+        figure.savefig(unfinished, metadata=None if key is None else {key: None})
     return path

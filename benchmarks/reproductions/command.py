@@ -74,10 +74,10 @@ def run_reproductions(
         folder.forget({name})
         start = time.monotonic()
         result = reproduce(name, quick=quick, seed=seed)
-        folder.append(_row(name, claim, seed) for claim in result.claims)
         figure = draw(result)
         assert figure is not None
         save(figure, folder.path / "figures" / f"{name}.png")
+        folder.append(_row(name, claim, seed) for claim in result.claims)  # last: it is finished with these
         console.print(_table(result))
         console.print(
             f"{'pass' if result.holds else 'FAIL'}: {name} ({time.monotonic() - start:.0f} s)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic import write_atomically
 from .cases import summary
 from .columns import BENCHMARKS
 from .markdown import section
@@ -41,7 +42,7 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
         texts["certify.csv"] = verdict_cases(rows).to_csv(index=False)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_atomically(folder / name, text)
     return [folder / name for name in texts]
 
 
