@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ..estimators.errors import UsageError
+from .executors.choice import Engine
 from .options import Advise, Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
 from .suite import Run, run
 
@@ -201,7 +202,21 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be ru
 
 #: What every benchmark's command takes besides: the fields of `Run`, and how the options are read.
 _RUN = {
-    "jobs": _whole("--jobs", "-j", help="Processes, one thread each."),
+    "jobs": _whole("--jobs", "-j", help="Cases at a time: processes of this machine, or Slurm jobs."),
+    "threads": _whole("--threads", help="That a case computes with, the same wherever it runs."),
+    "executor": _text(str, "--executor", metavar="NAME", help="local, dask or slurm."),
+    "scheduler": _text(
+        str | None, "--scheduler", metavar="ADDRESS", help="Of a running Dask scheduler, for --executor dask."
+    ),
+    "slurm_option": _repeatable(
+        "--slurm-option",
+        metavar="KEY=VALUE",
+        help="Of sbatch, such as partition=long, time=120 (minutes); repeatable. cluster=local: try it here.",
+    ),
+    "retries": _whole("--retries", help="How often a case is begun again whose worker vanished."),
+    "allow_shared_timings": _flag(
+        "--allow-shared-timings", "Measure seconds on a cluster, where others may be computing too."
+    ),
     "output": _Output,
     "plugin": _Plugins,
     "config": Annotated[
@@ -218,7 +233,13 @@ _RUN = {
     "quick": _Quick,
     "dry_run": _DryRun,
 }
-_RUN_DEFAULTS: dict[str, Any] = {"jobs": 1, "force": False, "quick": False, "dry_run": False}
+_ENGINE = tuple(field.name for field in fields(Engine))
+_RUN_DEFAULTS: dict[str, Any] = {
+    **{name: getattr(Engine, name) for name in _ENGINE if name != "slurm_option"},
+    "force": False,
+    "quick": False,
+    "dry_run": False,
+}
 
 
 def _numbers(values: list[str], option: str, kind: type) -> tuple[Any, ...]:
@@ -277,10 +298,13 @@ def _benchmark(
         def command(**values: Any) -> None:
             given = {name: read(name, values[name]) for name in own if values[name] not in (None, [])}
             benchmarks = function(given)
+            engine = {name: values[name] for name in _ENGINE if name in values}
+            if "slurm_option" in engine:
+                engine["slurm_option"] = tuple(engine["slurm_option"] or ())
             request = Run(
                 [quick(b) for b in benchmarks] if values["quick"] else benchmarks,
                 values["output"],
-                values.get("jobs", 1),
+                Engine(**engine),
                 tuple(values["plugin"] or ()),
                 values["force"],
                 values["dry_run"],
@@ -326,7 +350,7 @@ def convergence(given: _Given) -> Sequence[Benchmark]:
     return [Convergence(**given)]
 
 
-@_benchmark(Throughput, without=("jobs",))
+@_benchmark(Throughput, without=_ENGINE)
 def throughput(given: _Given) -> Sequence[Benchmark]:
     """Time training steps and gradients, through pytest-benchmark."""
     return [Throughput(**given)]
@@ -340,7 +364,7 @@ def certify(given: _Given) -> Sequence[Benchmark]:
 
 @_benchmark(
     Advise,
-    without=("jobs",),
+    without=_ENGINE,
     instead={
         "budget": _real(float, "--budget", help="Seconds of measuring, a problem; training comes on top.")
     },

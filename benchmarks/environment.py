@@ -26,7 +26,7 @@ def describe_environment(device: str) -> dict[str, Any]:
         "cpu": _cpu(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version_of(name) for name in _PACKAGES},
     }
     if device.startswith("cuda"):
         described |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
@@ -41,7 +41,8 @@ def _program() -> list[str]:
     return ["python", "-m", module.name.removesuffix(".__main__")]
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version that is installed, if any."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -26,29 +26,31 @@ from .placement import check_dtype, default_batch_size, first_batch, place
 from .problems.protocol import Problem
 from .problems.registry import REGISTRY, load_problem
 from .references import Reference, measure_bias, reference_gradient
-from .schema import row
+from .schema import NOT_TIMED, row
 from .statistics import product_interval
-from .variance import measure_variance
+from .variance import VarianceResult, measure_variance
 
+_TIMED = {"variance": ("seconds", "work_normalized_variance"), "convergence": ("seconds",)}
 _TUNING_SEED = 10_007  # apart from the seeds that are reported
 
 
-def execute(case: Case, folder: Path | None = None) -> list[dict[str, Any]]:
+def execute(case: Case, folder: Path | None = None, *, timings: bool = True) -> list[dict[str, Any]]:
     """Measure a case.
 
     Args:
         case: of any benchmark but throughput.
         folder: of the run, for checkpoints.
+        timings: whether to measure seconds; their rows are else skipped with a reason.
 
     Raises:
         UsageError: the case asks for what is not supported.
         EstimatorError: the estimator broke the protocol.
     """
     measure = {"variance": _variance, "convergence": _convergence, "certify": _certify}[case.benchmark]
-    return case.complete(measure(case, folder))
+    return case.complete(measure(case, folder, timings))
 
 
-def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+def _variance(case: Case, folder: Path | None, timings: bool) -> list[dict[str, Any]]:
     step = case.settings["step"]
     problem, x = _problem_and_data(case, folder)
     estimator = create(case.estimator)
@@ -65,26 +67,10 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
     )
     common = {**result.case, "n": result.replicates}
     rows = result.rows()
-    with seeded(case.seed, x.device):
-        prepare(problem, estimator, x, case.num_samples, warmup=0)
-        estimator.train()
-        seconds, low, high, n = seconds_per_gradient(problem, estimator, x, case.num_samples)
-    cost = (seconds, low, high)
-    rows.append(
-        row(**{**common, "n": n}, metric="seconds", value=seconds, ci_low=low, ci_high=high, unit="s")
-    )
-    value, low, high = product_interval((result.total, result.ci_low, result.ci_high), cost)
-    rows.append(
-        row(
-            **common,
-            metric="work_normalized_variance",
-            value=value,
-            ci_low=low,
-            ci_high=high,
-            unit="s",
-            reason=result.warning,
-        )
-    )
+    if timings:
+        rows += _cost(case, problem, x, result, common)
+    else:
+        rows += [_untimed(row(**common, metric=metric, unit="s")) for metric in _TIMED["variance"]]
     if case.settings.get("relative_to") not in (None, case.estimator):
         rows.append(_ratio(case, problem, x, common))
     distance = _distance(case, folder)
@@ -102,6 +88,36 @@ def _variance(case: Case, folder: Path | None) -> list[dict[str, Any]]:
             rows.append(row(**common, metric="bias", value=bias.relative, parameters=against))
             rows.append(row(**common, metric="bias_bound", value=bias.bound, parameters=against))
     return [{**r, "step": step} for r in rows]
+
+
+def _cost(
+    case: Case, problem: Problem, x: torch.Tensor, result: VarianceResult, common: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Seconds of one gradient, and variance × seconds."""
+    estimator = create(case.estimator)
+    with seeded(case.seed, x.device):
+        prepare(problem, estimator, x, case.num_samples, warmup=0)
+        estimator.train()
+        seconds, low, high, n = seconds_per_gradient(problem, estimator, x, case.num_samples)
+    timed = row(**{**common, "n": n}, metric="seconds", value=seconds, ci_low=low, ci_high=high, unit="s")
+    variance = (result.total, result.ci_low, result.ci_high)
+    value, product_low, product_high = product_interval(variance, (seconds, low, high))
+    product = row(
+        **common,
+        metric="work_normalized_variance",
+        value=value,
+        ci_low=product_low,
+        ci_high=product_high,
+        unit="s",
+        reason=result.warning,
+    )
+    return [timed, product]
+
+
+def _untimed(measured: dict[str, Any]) -> dict[str, Any]:
+    """The row without its seconds."""
+    status = "skipped" if measured["status"] == "done" else measured["status"]
+    return {**measured, "value": None, "status": status, "reason": NOT_TIMED}
 
 
 def _ratio(case: Case, problem: Problem, x: torch.Tensor, common: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +181,7 @@ def _cached_reference(point: str, folder: Path | None) -> Reference | None:
     return reference_gradient(*_problem_and_data(case, folder), seed=case.seed)
 
 
-def _convergence(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+def _convergence(case: Case, folder: Path | None, timings: bool) -> list[dict[str, Any]]:
     settings = case.settings
     common: dict[str, Any] = {
         "num_samples": case.num_samples,
@@ -193,10 +209,12 @@ def _convergence(case: Case, folder: Path | None) -> list[dict[str, Any]]:
             **common,
         )
         rows += run.rows()
-    return rows
+    if timings:
+        return rows
+    return [_untimed(r) if r["metric"] in _TIMED["convergence"] else r for r in rows]
 
 
-def _certify(case: Case, folder: Path | None) -> list[dict[str, Any]]:
+def _certify(case: Case, folder: Path | None, timings: bool) -> list[dict[str, Any]]:
     given = case.settings
     settings = Settings(
         confidence=given["confidence"],

@@ -1,90 +1,82 @@
-"""Running cases and keeping their rows, one process or several."""
+"""Running cases and keeping their rows: one process writes, whoever computes."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from ..estimators.plugins import load_plugin, one_line
 from .certification.result import outcome
+from .executors.base import Executor, Failure, Rows
 from .grid import Case
 from .plan import Plan
 from .progress import CaseProgress
 from .store import RunFolder
 
-_HEADLINE = {"variance": "variance", "convergence": "heldout_objective", "certify": "check"}
+HEADLINE = {
+    "variance": "variance",
+    "convergence": "heldout_objective",
+    "certify": "check",
+    "throughput": "steps_per_second",
+}
+_RETRIES_OF_EXCEPTIONS = 1  # draws are the same each time: what helps is that a machine may not be
 
 
-def run_plan(plan: Plan, folder: RunFolder, *, jobs: int = 1, plugins: Sequence[str] = ()) -> bool:
+def run_plan(plan: Plan, folder: RunFolder, executor: Executor, *, retries: int = 2) -> bool:
     """Run every case that is not finished yet; a case that fails leaves a row, the others go on.
 
     Args:
         plan: what to run.
         folder: where rows go, a case at a time.
-        jobs: processes; each computes with one thread when there are several.
-        plugins: to load in each process.
+        executor: where cases run.
+        retries: how often a case is begun again whose worker vanished; one that raised an exception is
+            begun again once at most, one that was refused never.
 
     Returns:
         Whether every case is done.
     """
-    finished = folder.finished()
-    todo = [case for case in plan.cases if case.id not in finished]
-    folder.forget({case.id for case in todo})
-    skipped = [
-        case.row(metric=_HEADLINE[case.benchmark], status="skipped", reason=why)
-        for case, why in plan.skipped
-        if case.id not in finished
-    ]
-    folder.append(skipped)
+    todo = begin(plan, folder)
     good = True
-    with CaseProgress(len(plan.cases), len(plan.cases) - len(todo)) as progress:
-        for case, rows in _results(todo, folder.path, jobs, plugins, progress):
+    tries: Counter[str] = Counter()
+    with CaseProgress(todo, len(plan.cases), executor.running) as progress:
+        for case in todo:
+            executor.submit(case)
+        for case, result in executor.outcomes():
+            tries[case.id] += 1
+            if isinstance(result, Failure) and tries[case.id] <= _worth_trying(result, retries):
+                progress.again(case, result.reason, tries[case.id])
+                executor.submit(case)
+                continue
+            rows = _failed(case, result, tries[case.id]) if isinstance(result, Failure) else result
             folder.append(rows)
-            good &= not any(r["status"] == "failed" for r in rows)
-            progress.finish(case.title, _outcome(case, rows))
+            failed = any(r["status"] == "failed" for r in rows)
+            good &= not failed
+            progress.finish(case, _outcome(case, rows), failed)
     return good
 
 
-def run_case(case: Case, folder: Path) -> list[dict[str, Any]]:
-    """A case's rows; whatever goes wrong in it becomes one failed row."""
-    from .execute import execute
-
-    try:
-        return execute(case, folder)
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        return [case.row(metric=_HEADLINE[case.benchmark], status="failed", reason=reason)]
-
-
-def _results(
-    cases: Sequence[Case], folder: Path, jobs: int, plugins: Sequence[str], progress: CaseProgress
-) -> Iterator[tuple[Case, list[dict[str, Any]]]]:
-    if jobs == 1:
-        for case in cases:
-            progress.start(case.title)
-            yield case, run_case(case, folder)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _begin_worker, (tuple(plugins),)) as pool:
-        futures = {pool.submit(run_case, case, folder): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def begin(plan: Plan, folder: RunFolder) -> list[Case]:
+    """The cases not finished yet, whose rows are dropped; the skipped ones get their rows."""
+    finished = folder.finished()
+    todo = [case for case in plan.cases if case.id not in finished]
+    folder.forget({case.id for case in todo})
+    folder.append(
+        case.row(metric=HEADLINE[case.benchmark], status="skipped", reason=why)
+        for case, why in plan.skipped
+        if case.id not in finished
+    )
+    return todo
 
 
-def _begin_worker(plugins: tuple[str, ...]) -> None:
-    import torch
+def _worth_trying(failure: Failure, retries: int) -> int:
+    return {"refused": 0, "raised": min(_RETRIES_OF_EXCEPTIONS, retries), "vanished": retries}[failure.kind]
 
-    torch.set_num_threads(1)
-    for plugin in plugins:
-        load_plugin(plugin)
+
+def _failed(case: Case, failure: Failure, tries: int) -> Rows:
+    times = f" ({tries} times)" if tries > 1 else ""
+    reason = f"{failure.reason}{times}"
+    return [case.row(metric=HEADLINE[case.benchmark], status="failed", reason=reason)]
 
 
 def _outcome(case: Case, rows: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +85,7 @@ def _outcome(case: Case, rows: Sequence[dict[str, Any]]) -> str:
         return f"failed: {failed['reason']}"
     if case.benchmark == "certify":
         return outcome(rows)
-    metric = _HEADLINE[case.benchmark]
+    metric = HEADLINE[case.benchmark]
     headline = [r for r in rows if r["metric"] == metric and r["parameter"] == ""]
     final = [r for r in headline if r["step"] == headline[-1]["step"]]  # one a seed
     value = sum(math.nan if r["value"] is None else r["value"] for r in final) / len(final)

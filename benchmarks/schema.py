@@ -11,6 +11,8 @@ from typing import Any
 SCHEMA_VERSION = 3
 
 STATUSES = ("done", "skipped", "diverged", "failed")
+#: The reason of seconds that are missing because others may have been computing on the same machine.
+NOT_TIMED = "no timings: shared machines"
 
 #: column -> (type, default, meaning). ``None`` is "does not apply".
 COLUMNS: dict[str, tuple[type, Any, str]] = {

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..estimators.errors import UsageError
 from ..estimators.plugins import load_plugin
-from .grid import specifications
-from .options import Benchmark, Throughput, at_least
+from ..estimators.specification import parse
+from .executors.base import Executor, Work
+from .executors.choice import Engine
+from .grid import Case, specifications
+from .options import Benchmark, Throughput
+from .schema import NOT_TIMED
 from .store import RunFolder, default_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .plan import Plan
+
 
 _TABLE_WIDTH = 80
+_INTERRUPTED = 130  # the exit status of a command that was interrupted
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Run:
     Attributes:
         benchmarks: in order.
         output: the run folder; None for a dated one.
-        jobs: processes.
+        engine: where cases run.
         plugins: modules or files to import first.
         force: begin the folder anew.
         dry_run: print the cases and stop.
@@ -37,7 +45,7 @@ class Run:
 
     benchmarks: Sequence[Benchmark]
     output: Path | None = None
-    jobs: int = 1
+    engine: Engine = field(default_factory=Engine)
     plugins: tuple[str, ...] = ()
     force: bool = False
     dry_run: bool = False
@@ -51,10 +59,9 @@ def run(request: Run) -> bool:
         UsageError: what was asked cannot be done; nothing has been written then.
     """
     from .environment import describe_environment
-    from .plan import Plan, make_plan
-    from .runner import run_plan
+    from .plan import make_plan
 
-    at_least("--jobs", 1, request.jobs)
+    request.engine.check()
     for plugin in request.plugins:
         load_plugin(plugin)
     plans: list[tuple[Benchmark, Plan]] = []
@@ -62,14 +69,43 @@ def run(request: Run) -> bool:
         chosen = specifications(options.estimator, "estimator")
         plans.append((options, make_plan(options.grid(), chosen)))
     if request.dry_run:
-        for _, plan in plans:
-            _print_plan(plan)
+        from .dry_run import print_plans
+
+        print_plans(plans, request.engine, request.output)
         return True
     device = request.benchmarks[0].device
     config = {type(options).__name__.lower(): settings_of(options) for options in request.benchmarks}
-    folder = RunFolder(
-        request.output or default_folder(request.name), config, describe_environment(device), request.force
-    )
+    environment = describe_environment(device) | {"case_threads": request.engine.threads}
+    path = request.output or default_folder(request.name)
+    cases = [case for options, plan in plans if not isinstance(options, Throughput) for case in plan.cases]
+    with _open(request, cases, path) as executor:
+        folder = RunFolder(path, config, environment, request.force)
+        _tell_of(folder)
+        if cases and executor.workers:
+            print(f"cases run on {executor.workers}", file=sys.stderr)
+        try:
+            good = _run_plans(request.engine, plans, folder, executor)
+        except KeyboardInterrupt:
+            again = f"the same command with -o {shlex.quote(str(folder.path))} goes on from here"
+            print(f"\nelbograd: stopped; finished cases are kept, {again}", file=sys.stderr)
+            raise SystemExit(_INTERRUPTED) from None
+    order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
+    present(folder.finish(order), folder.path)
+    return good
+
+
+def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:
+    """The executor; where it cannot be had, nothing stays of a folder made for this run."""
+    try:
+        return request.engine.open(_work(request, cases, path))
+    except UsageError:
+        if request.output is None:
+            path.rmdir()
+        raise
+
+
+def _tell_of(folder: RunFolder) -> None:
+    """Say on stderr where results go, and what is noteworthy about results that are there."""
     if folder.torn:
         what = "a case that was not written whole was dropped, and runs again"
         print(f"{folder.path}: {what}", file=sys.stderr)
@@ -77,15 +113,43 @@ def run(request: Run) -> bool:
         what = f"another environment ({', '.join(folder.changed)})"
         print(f"{folder.path}: earlier rows were measured in {what}: see environment.json", file=sys.stderr)
     print(f"results go to {folder.path}", file=sys.stderr)
+
+
+def _run_plans(
+    engine: Engine, plans: Sequence[tuple[Benchmark, Plan]], folder: RunFolder, executor: Executor
+) -> bool:
+    """Run all cases; whether every one is done."""
+    from .runner import run_plan
+
+    if not engine.timings:
+        print(f"{NOT_TIMED} (--allow-shared-timings measures them)", file=sys.stderr)
     good = True
     for options, plan in plans:
-        if isinstance(options, Throughput):
+        if not isinstance(options, Throughput):
+            good &= run_plan(plan, folder, executor, retries=engine.retries)
+        elif engine.timings:
             good &= _run_throughput(options, plan, folder)
         else:
-            good &= run_plan(plan, folder, jobs=request.jobs, plugins=request.plugins)
-    order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
-    present(folder.finish(order), folder.path)
+            print("throughput: left out, it is nothing but timings", file=sys.stderr)
     return good
+
+
+def _work(request: Run, cases: Sequence[Case], path: Path) -> Work:
+    """What every worker is told."""
+    engine = request.engine
+    named = [name for case in cases for name in (case.estimator, case.problem) if name]
+    places = {parse(name).name.partition(":")[0] for name in named} | set(request.plugins)
+    files = sorted(place for place in places if place.endswith(".py"))
+    return Work(
+        folder=str(path.resolve()),
+        directory=str(Path.cwd()),
+        plugins=request.plugins,
+        sources={place: Path(place).expanduser().read_text(encoding="utf-8") for place in files},
+        # A Dask worker is an installation of its own; processes here and jobs are of this one.
+        path=() if engine.executor == "dask" else tuple(filter(None, sys.path)),
+        threads=engine.threads,
+        timings=engine.timings,
+    )
 
 
 def present(rows: pd.DataFrame, folder: Path) -> None:
@@ -132,17 +196,11 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
     return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
 
 
-def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:
+def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:
+    from .runner import begin
     from .throughput import ThroughputCase, run_throughput
 
-    finished = folder.finished()
-    todo = [case for case in plan.cases if case.id not in finished]
-    folder.forget({case.id for case in todo})
-    folder.append(
-        case.row(metric="steps_per_second", status="skipped", reason=why)
-        for case, why in plan.skipped
-        if case.id not in finished
-    )
+    todo = begin(plan, folder)
     if not todo:
         return True
     described = {
@@ -169,10 +227,3 @@ def _run_throughput(options: Throughput, plan: Any, folder: RunFolder) -> bool:
 def settings_of(options: Benchmark) -> dict[str, Any]:
     """What config.toml says of a benchmark."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
-
-
-def _print_plan(plan: Any) -> None:
-    for case in plan.cases:
-        print(f"{case.benchmark}: {case.title}")
-    for case, reason in plan.skipped:
-        print(f"{case.benchmark}: {case.title}: skipped, {reason}")

@@ -16,6 +16,7 @@ import typer
 
 from ..estimators.errors import UsageError
 from ..estimators.registry import BUILTIN_NAMES
+from .executors.choice import Engine
 from .grid import Case
 from .options import Variance
 from .store import default_folder
@@ -121,7 +122,11 @@ def main(
     folder = output or default_folder("catalogue")
     try:
         done = [
-            run(Run([_small(options) if quick else options], folder / name, jobs, dry_run=dry_run))
+            run(
+                Run(
+                    [_small(options) if quick else options], folder / name, Engine(jobs=jobs), dry_run=dry_run
+                )
+            )
             for name, options in {name: _run(name) for name in which or RUNS}.items()
         ]
     except UsageError as error:

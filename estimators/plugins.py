@@ -23,6 +23,9 @@ from typing import Any
 from .errors import UsageError
 from .specification import Specification, Value, parse
 
+#: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
+COPIES: dict[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Builtin:
@@ -179,7 +182,7 @@ def load_plugin(place: str) -> None:
 
 
 def _load_file(place: str) -> ModuleType:
-    path = Path(place).expanduser().resolve()
+    path = Path(COPIES.get(place, place)).expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"{place}: no such file")
     # The name depends on the whole path, so that two files called alike stay apart.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -28,6 +27,14 @@ def elbograd(monkeypatch, capsys, tmp_path):
         return stop.value.code, captured.out, captured.err
 
     return run
+
+
+def planned(out):
+    """The cases that a dry run has printed, without their times."""
+    *cases, total = out.splitlines()
+    assert re.match(rf"{len(cases)} cases? to run: about ", total)
+    assert all(re.search(r": about \d+(\.\d)? (s|min)$", line) for line in cases)
+    return [line.rpartition(": ")[0] for line in cases]
 
 
 def write_plugin(path, body, name="MyIdea"):
@@ -298,9 +305,9 @@ def test_configuration_file(elbograd, tmp_path):
     )
     code, out, _ = elbograd("variance", "--config", "options.toml", "--dry-run")
     assert code == 0
-    assert out.splitlines() == [f"variance: exact, S={s}, quadratic at step 0" for s in (1, 2)]
+    assert planned(out) == [f"variance: exact, S={s}, quadratic at step 0" for s in (1, 2)]
     code, out, _ = elbograd("variance", "--config", "options.toml", "-s", "4", "--dry-run")
-    assert out.splitlines() == ["variance: exact, S=4, quadratic at step 0"]
+    assert planned(out) == ["variance: exact, S=4, quadratic at step 0"]
     (tmp_path / "bad.toml").write_text("replicate = 3\n")
     code, _, err = elbograd("variance", "--config", "bad.toml")
     assert code == 2
@@ -309,7 +316,7 @@ def test_configuration_file(elbograd, tmp_path):
         'num_samples = 2\nestimator = "exact"\nproblem = "quadratic"\nquick = true\n'
     )
     code, out, _ = elbograd("variance", "--config", "scalar.toml", "--dry-run")
-    assert out.splitlines() == ["variance: exact, S=2, quadratic at step 0"]
+    assert planned(out) == ["variance: exact, S=2, quadratic at step 0"]
     (tmp_path / "bad.toml").write_text("jobs = [1, 2]\n")
     code, _, err = elbograd("variance", "--config", "bad.toml")
     assert code == 2
@@ -320,7 +327,7 @@ def test_a_runs_own_configuration_repeats_it(elbograd, tmp_path):
     elbograd("variance", *QUICK, "-e", "exact", "-o", "run")
     code, out, _ = elbograd("variance", "--config", tmp_path / "run" / "config.toml", "--dry-run")
     assert code == 0
-    assert out.splitlines() == ["variance: exact, S=2, quadratic at step 0"]
+    assert planned(out) == ["variance: exact, S=2, quadratic at step 0"]
 
 
 def test_new_estimator_runs_as_it_is(elbograd, tmp_path):
@@ -331,42 +338,6 @@ def test_new_estimator_runs_as_it_is(elbograd, tmp_path):
     assert code == 0
     code, _, _err = elbograd("new-estimator", "my-idea")
     assert code == 2
-
-
-def test_progress_is_a_bar_on_a_terminal(tmp_path):
-    pty = pytest.importorskip("pty", reason="needs a Unix terminal")
-    code = "from elbograd.benchmarks.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "variance",
-        *QUICK,
-        "-e",
-        "score-function",
-        "-o",
-        str(tmp_path / "run"),
-    ]
-    master, slave = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR")} | {
-        "TERM": "xterm-256color"
-    }
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                part = os.read(master, 4096)
-            except OSError:
-                break
-            if not part:
-                break
-            shown += part
-    os.close(master)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    assert process.returncode == 0
-    assert "━" in text
-    assert "score-function, S=2, quadratic" in text
 
 
 MODEL = """
@@ -453,12 +424,12 @@ def test_batch_sizes_are_a_list(elbograd):
         "variance", "-p", "linear-gaussian", "-e", "exact", "-s", "1", "--batch-size", "8,4", "--dry-run"
     )
     assert code == 0
-    assert out.splitlines() == [f"variance: exact, S=1, B={b}, linear-gaussian at step 0" for b in (8, 4)]
+    assert planned(out) == [f"variance: exact, S=1, B={b}, linear-gaussian at step 0" for b in (8, 4)]
     code, out, _ = elbograd(
         "bench", "-p", "linear-gaussian", "-e", "reparameterization", "--batch-size", "8,4", "--dry-run"
     )
     assert code == 0
-    assert [line.rpartition(", linear")[0] for line in out.splitlines() if "S=2" in line] == [
+    assert [line.rpartition(", linear")[0] for line in planned(out) if "S=2" in line] == [
         f"{benchmark}: reparameterization, S=2, B=8" for benchmark in ("convergence", "throughput")
     ]
     assert any("S=4, B=4" in line for line in out.splitlines())

@@ -17,6 +17,7 @@ from pages import ROOT, Page
 OWN_MODEL = Page("docs/bring-your-own-model.md")
 CERTIFICATION, REPRODUCTIONS = Page("docs/certification.md"), Page("docs/reproductions.md")
 CHOOSING = Page("docs/choosing-an-estimator.md")
+MANY_CASES = Page("docs/running-many-cases.md")
 PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -94,8 +95,12 @@ def test_links_lead_somewhere_and_names_exist(page):
     assert set(re.findall(r"\bv\.(\w+)", page.text)) <= attributes
 
 
-@pytest.mark.parametrize("command", [*CERTIFICATION.commands, *REPRODUCTIONS.commands, *CHOOSING.commands])
+@pytest.mark.parametrize(
+    "command",
+    [*CERTIFICATION.commands, *REPRODUCTIONS.commands, *CHOOSING.commands, *MANY_CASES.commands],
+)
 def test_commands_are_accepted(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("elbograd.benchmarks.estimate.PILOT_SECONDS", 0)  # has tests of its own
     monkeypatch.setattr(sys, "argv", ["elbograd", "new-estimator", "my-idea"])
     with pytest.raises(SystemExit):
         main()

@@ -46,4 +46,4 @@ def test_the_command_prints_runs_and_refuses(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(whole_catalogue, "run", lambda request: seen.append(request) or True)
     with pytest.raises(Exit):
         main(["roughness"], tmp_path, 2)
-    assert [(r.output, r.jobs) for r in seen] == [(tmp_path / "roughness", 2)]
+    assert [(r.output, r.engine.jobs) for r in seen] == [(tmp_path / "roughness", 2)]

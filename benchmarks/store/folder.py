@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
-_OURS = (ROWS, TABLE, CONFIG, "throughput.json", "report.html")
+_OURS = (ROWS, TABLE, CONFIG, "throughput.json", "report.html", "advice.txt")
 _OUR_FOLDERS = ("figures", "tables", "checkpoints")
+_ROWS_OF = {"advise": "variance"}  # commands whose rows are another benchmark's
 
 _Config = dict[str, dict[str, Any]]
 
@@ -173,7 +174,8 @@ class RunFolder:
             raise self._unusable(f"{CONFIG} is damaged ({reason(error)})") from error
         if strange := [name for name, settings in there.items() if not isinstance(settings, dict)]:
             raise self._unusable(f"{CONFIG} is not a run's ({strange[0]})")
-        if unknown := {r["benchmark"] for r in read_rows(self.path / ROWS)} - there.keys() - {""}:
+        known = {_ROWS_OF.get(name, name) for name in there} | {""}
+        if unknown := {r["benchmark"] for r in read_rows(self.path / ROWS)} - known:
             raise self._unusable(f"{CONFIG} does not say how its {min(unknown)} rows were made")
         return there
 

@@ -9,6 +9,7 @@ import pandas as pd
 from ..plots.seeds import mean_interval
 from ..plots.text import clean
 from ..plots.wide import KEYS, PANELS, ordered, parts, pivot, select
+from ..schema import NOT_TIMED
 
 _TIMELESS = [key for key in KEYS if key not in ("objective", "step")]
 # metric -> whether it comes with an interval
@@ -150,7 +151,7 @@ def _notes(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """For each case the warnings of its rows, and why it was skipped, failed or diverged."""
     said = [
         (reason and join([_NAMED_IN_NOTES.get(metric, ""), reason], ": "))
-        if status == "done"
+        if status == "done" or reason == NOT_TIMED
         else join([status, reason], ": ")
         for status, reason, metric in zip(frame["status"], frame["reason"], frame["metric"], strict=True)
     ]

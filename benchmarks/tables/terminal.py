@@ -29,11 +29,7 @@ def printable(benchmark: Benchmark, cases: pd.DataFrame) -> list[Table]:
 
 
 def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
-    notes = dict.fromkeys(
-        f"{shorten(name, 30)}: {note}"
-        for name, note in zip(cases["estimator"], cases["note"], strict=True)
-        if note
-    )
+    notes = _notes(cases)
     measured = [any(column.cell(case) for column in benchmark.columns) for case in cases.to_dict("records")]
     cases = cases[measured] if any(measured) else cases  # of a case that never ran, the note is all there is
     shared = constants(cases, [*(s for s in PANELS if s in cases), *_INSIDE])
@@ -68,6 +64,18 @@ def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
     for ends, line in zip(sections, zip(*texts, strict=True), strict=True):
         table.add_row(*(Text(text, no_wrap=True) for text in line), end_section=bool(ends))
     return table
+
+
+def _notes(cases: pd.DataFrame) -> list[str]:
+    """What is to be said of each estimator; what goes for all of them, once."""
+    said = [note.split("; ") if note else [] for note in cases["note"]]
+    common = [part for part in said[0] if len(said) > 1 and all(part in parts for parts in said)]
+    own = [
+        f"{shorten(name, 30)}: {'; '.join(mine)}"
+        for name, parts in zip(cases["estimator"], said, strict=True)
+        if (mine := [part for part in parts if part not in common])
+    ]
+    return list(dict.fromkeys([*own, *common]))
 
 
 def _title(benchmark: Benchmark, shared: dict[str, Any]) -> Text:
