@@ -462,25 +462,24 @@ def new_estimator(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where to write; the run's own folder without it, the current one for several runs.",
+        ),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", metavar="NAME[,NAME]", help="Of the figures: png, svg, pdf.")
+    ] = "png,svg,pdf",
 ) -> None:
-    """Draw a run's figures and write its tables anew."""
-    from ..estimators.plugins import one_line
-    from .store import load_results
-    from .suite import present
+    """Write report.html, and a run's figures and tables anew."""
+    from .report.command import write
 
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is not a run folder")
-    rows = load_results(folder)
-    if rows.empty:
-        raise UsageError(f"no rows in {folder}")
-    try:
-        present(rows, folder)
-    except (UsageError, OSError):
-        raise
-    except Exception as error:  # rows that no benchmark of this suite wrote may hold any text
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"cannot show the rows of {folder}: {what}") from error
+    write(run, output, formats)
 
 
 @app.command()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+FORMATS = ("png", "svg")  # of figures, where nothing else is asked for
 _TABLE_WIDTH = 80
 _INTERRUPTED = 130  # the exit status of a command that was interrupted
 
@@ -152,8 +153,13 @@ def _work(request: Run, cases: Sequence[Case], path: Path) -> Work:
     )
 
 
-def present(rows: pd.DataFrame, folder: Path) -> None:
+def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> None:
     """Print the tables of a run, and draw its figures into its folder.
+
+    Args:
+        rows: of the run.
+        folder: where ``figures/`` and ``tables/`` go.
+        formats: of the figures.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -163,7 +169,7 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
     from .tables import terminal_tables
     from .tables.verdicts import failures
 
-    drawn = draw(rows, folder)
+    drawn = draw(rows, folder, formats)
     console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
     for table in terminal_tables(rows):
         console.print(table)
@@ -177,7 +183,7 @@ def present(rows: pd.DataFrame, folder: Path) -> None:
     print(drawn)
 
 
-def draw(rows: pd.DataFrame, folder: Path) -> str:
+def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> str:
     """Write a run's tables and figures into its folder, and say where they are.
 
     Raises:
@@ -188,10 +194,10 @@ def draw(rows: pd.DataFrame, folder: Path) -> str:
 
     try:
         write_tables(rows, folder / "tables")
-        figures = draw_all(rows, folder / "figures")
+        figures = draw_all(rows, folder / "figures", formats)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
-    pictures = sum(f.suffix == ".png" for f in figures)
+    pictures = len({f.stem for f in figures})
     drawn = f"{pictures} figures in {folder / 'figures'}, " if pictures else ""
     return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
 

@@ -84,4 +84,5 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     expected = {f"elbograd/{f.relative_to(ROOT)}" for package in PACKAGES for f in sources(package)}
-    assert names == expected | {f"elbograd/{package}/py.typed" for package in PACKAGES}
+    page = {f"elbograd/benchmarks/report/page/report.{kind}" for kind in ("html", "css", "js")}
+    assert names == expected | page | {f"elbograd/{package}/py.typed" for package in PACKAGES}

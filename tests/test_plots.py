@@ -251,13 +251,13 @@ def markers(axes: Axes, label: str) -> list[Line2D]:
 def test_each_figure_is_drawn_where_there_are_rows_for_it(drawn: dict[tuple[str, str], Figure]) -> None:
     of = {kind: {name for k, name in drawn if k == kind} for kind in SETS}
     sweeps = {name for name in FIGURES if "-vs-" in name or "-along-" in name} - {"variance-vs-cost"}
-    others = {"convergence", "throughput"}
-    assert of["full"] == set(FIGURES) - sweeps | {"variance-vs-samples", "variance-along-training"}
+    others, problems = {"convergence", "throughput"}, {"performance-profile"}
+    assert of["full"] == set(FIGURES) - sweeps - problems | {"variance-vs-samples", "variance-along-training"}
     assert of["dims"] == set(FIGURES) - sweeps - others | {"variance-vs-latent-dim"}
-    assert of["batches"] == set(FIGURES) - sweeps - others | {"variance-vs-batch-size"}
-    assert of["training"] == set(FIGURES) - sweeps - others | {"variance-along-training"}
+    assert of["batches"] == set(FIGURES) - sweeps - others - problems | {"variance-vs-batch-size"}
+    assert of["training"] == set(FIGURES) - sweeps - others - problems | {"variance-along-training"}
     assert of["small"] == {*SMALL_FIGURES}
-    assert of["objectives"] == set(FIGURES) - sweeps - others | {
+    assert of["objectives"] == set(FIGURES) - sweeps - others - problems | {
         "variance-vs-samples",
         "variance-vs-evaluations",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from elbograd.benchmarks.schema import COLUMNS, row
 from elbograd.benchmarks.tables import summary, terminal_tables, write_tables
+from elbograd.benchmarks.tables.latex import _CHARACTERS, escape
 from rich.console import Console
 
 ODD = "my|idea_$x$<b>.py:Mine[a=1]"
@@ -206,6 +208,7 @@ def test_files_hold_a_table_a_benchmark_and_unrounded_numbers(tmp_path: Path) ->
         "breakdown.csv",
         "convergence.csv",
         "throughput.csv",
+        *(f"{name}.tex" for name in ("variance", "breakdown", "convergence", "throughput")),
         "summary.csv",
     ]
     page = paths[0].read_text(encoding="utf-8")
@@ -287,13 +290,13 @@ def test_the_breakdown_has_a_column_for_each_part(tmp_path: Path) -> None:
     assert (ratio["estimator"], ratio["relative_to"]) == ("reparameterization", "score-function")
     assert ratio["variance_ratio"] == pytest.approx(0.31 / 37.2)
     page = paths["tables.md"].read_text(encoding="utf-8").partition("## Signal and noise")[2]
-    assert "| `reparameterization` | 0.00833 [0.00820, 0.00850] | score-function |" in page
+    assert "| `reparameterization` | 0.00833 [0.00820, 0.00850] | `score-function` |" in page
     lines = [line for line in page.partition("## Ratios")[0].splitlines() if line.startswith("| `")]
     assert len(lines) == 3  # exact has no noise
     assert (
         lines[0]
         == "| `reparameterization` | 0.420 [0.410, 0.440] | 0.700 [0.680, 0.720] | 4.25 | 1.50 [1.30, 1.80] "
-        "| mean 25%, log_scale 75% | 2 70% | 0.560 |"
+        "| mean 25%, log\\_scale 75% | 2 70% | 0.560 |"
     )
     text = printed(rows).partition("Signal and noise")[2]
     assert "0.00833 [0.00820, 0.00850]  score-function" in text
@@ -307,9 +310,41 @@ def test_a_run_without_a_breakdown_has_no_table_of_it(tmp_path: Path) -> None:
     assert [path.name for path in write_tables(rows, tmp_path)] == [
         "tables.md",
         "variance.csv",
+        "variance.tex",
         "summary.csv",
     ]
     assert len(terminal_tables(rows)) == 1
+
+
+def test_a_latex_table_has_rules_and_as_many_cells_in_every_line(tmp_path: Path) -> None:
+    paths = {path.name: path.read_text(encoding="utf-8") for path in write_tables(ROWS, tmp_path)}
+    for name in ("variance.tex", "breakdown.tex", "convergence.tex", "throughput.tex"):
+        comments = [line for line in paths[name].splitlines() if line.startswith("%")]
+        first, *lines = [line for line in paths[name].splitlines() if line not in comments]
+        columns = first.removeprefix(r"\begin{tabular}{").removesuffix("}")
+        assert set(columns) <= {"l", "r"}
+        assert [line for line in lines if not line.endswith(r" \\")] == [
+            r"\toprule",
+            r"\midrule",
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        for line in lines:
+            if line.endswith(r" \\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+        assert "37.2 [35.7, 39.1]" in paths["variance.tex"]
+
+
+@pytest.mark.parametrize("text", [ODD, r"50% & \input{x} ~^_#{}", "a\nb\\\\", '≤ × ĝ "`|', "[0pt]*"])
+def test_latex_prints_text_as_it_stands(text: str) -> None:
+    inside = escape(text)
+    # What is left when the commands for characters are taken back is the text, on one line.
+    back = {command: character for character, command in _CHARACTERS.items()}
+    commands = "|".join(re.escape(command) for command in sorted(back, key=len, reverse=True))
+    assert re.sub(commands, lambda found: back[found[0]], inside) == " ".join(text.split())
+    rest = re.sub(commands, "", inside)
+    assert not set(rest) & set("\\{}%&$#_~^")
+    assert rest.isascii()
 
 
 # terminal

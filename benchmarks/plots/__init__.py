@@ -28,6 +28,7 @@ FIGURES = (
     "variance-by-datum",
     "noise-sources",
     "bias",
+    "performance-profile",
     "convergence",
     "throughput",
 )

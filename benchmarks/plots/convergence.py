@@ -17,7 +17,7 @@ from .wide import PANELS, select, separate_samples
 
 METRIC = "heldout_objective"
 _SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
-_BAND = 4  # seeds for a band: with fewer, Student's t makes it wider than the seeds lie apart
+BAND = 4  # seeds for a band: with fewer, Student's t makes it wider than the seeds lie apart
 _TRANSIENT = 0.2  # share of the training whose values need not fit into the panel
 
 
@@ -52,7 +52,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
             _seeds_note(seeds),
             _diverged_note(frame),
         ],
-        legend_of({label: styles[label] for label in _ranked(panels[0].points, list(styles))}),
+        legend_of({label: styles[label] for label in ranked(panels[0].points, list(styles))}),
     )
     for index, panel in enumerate(panels):
         _row(grid[2 * index], grid[2 * index + 1], panel.points, styles)
@@ -71,7 +71,7 @@ def _row(steps: Axes, seconds: Axes, points: pd.DataFrame, styles: dict[str, Sty
         timed.append(against_seconds(values, by_seed(one, "seconds")))
         _line(steps, curves[-1], style, label, diverged, offset)
         _line(seconds, timed[-1], style, label, diverged, offset)
-    low, high = _limits(curves)
+    low, high = limits(curves)
     steps.set_xlim(left=0)
     _time_axis(seconds, timed, low)
     for axes, label in ((steps, "training steps"), (seconds, "training time (s)")):
@@ -95,7 +95,7 @@ def _line(axes: Axes, curve: Curve, style: Style, label: str, diverged: bool, of
         markersize=5.5,
         label=label,
     )
-    if 1 < len(curve.each) < _BAND:
+    if 1 < len(curve.each) < BAND:
         axes.plot(curve.x, curve.each.T, color=style.color, linewidth=0.8, alpha=0.55)
     elif np.isfinite(curve.low).any():
         axes.fill_between(curve.x, curve.low, curve.high, color=style.color, alpha=0.16, linewidth=0)
@@ -120,7 +120,7 @@ def _time_axis(axes: Axes, curves: list[Curve], low: float) -> None:
         log_axis(axes, "x", start / margin, end * margin, most=6)
 
 
-def _limits(curves: list[Curve]) -> tuple[float, float]:
+def limits(curves: list[Curve]) -> tuple[float, float]:
     """Ends of the vertical axis: all that comes after the first, steep fifth of the training."""
     curves = [curve for curve in curves if len(curve.x)]
     if not curves:
@@ -133,7 +133,7 @@ def _limits(curves: list[Curve]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ranked(points: pd.DataFrame, labels: list[str]) -> list[str]:
+def ranked(points: pd.DataFrame, labels: list[str]) -> list[str]:
     """The labels as their curves end, highest first, so that the legend reads like the panel."""
     ends = points[(points["metric"] == METRIC) & points["value"].notna()].sort_values("step", kind="stable")
     final = ends.groupby(["label", "seed"], dropna=False)["value"].last().groupby("label").mean()
@@ -143,7 +143,7 @@ def _ranked(points: pd.DataFrame, labels: list[str]) -> list[str]:
 def _seeds_note(seeds: int) -> str:
     if seeds == 1:
         return "One seed."
-    spread = "thin lines: each seed" if seeds < _BAND else "bands: 95% interval of the mean"
+    spread = "thin lines: each seed" if seeds < BAND else "bands: 95% interval of the mean"
     return f"Thick lines: mean over {seeds} seeds; {spread}."
 
 

@@ -1,4 +1,4 @@
-"""Tables, from rows alone: to print when a run ends, to read in Markdown, to compute with in CSV."""
+"""Tables, from rows alone: to print when a run ends, to read in Markdown, for papers in LaTeX, as CSV."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ..atomic import write_atomically
 from .cases import summary
 from .columns import BENCHMARKS
+from .latex import latex, tabular
 from .markdown import section
 from .terminal import printable
-from .verdicts import verdict_cases, verdict_section, verdict_table
+from .verdicts import verdict_cases, verdict_layout, verdict_section, verdict_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ __all__ = ["summary", "terminal_tables", "write_tables"]
 
 
 def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write ``tables.md`` and, with unrounded numbers, a CSV file a benchmark and ``summary.csv``.
+    """Write ``tables.md``, a LaTeX file a benchmark and, with unrounded numbers, CSV files.
 
     Args:
         rows: long rows, the columns of ``schema.COLUMNS``.
@@ -36,10 +37,12 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
     sections = [verdicts] * bool(verdicts) + [section(*table) for table in tables.items()]
     texts = {"tables.md": "\n".join(sections)}
     texts |= {f"{benchmark.name}.csv": table.to_csv(index=False) for benchmark, table in tables.items()}
+    texts |= {f"{benchmark.name}.tex": latex(benchmark, table) for benchmark, table in tables.items()}
     if tables:
         texts["summary.csv"] = summary(rows).to_csv(index=False)
     if verdicts:
         texts["certify.csv"] = verdict_cases(rows).to_csv(index=False)
+        texts["certify.tex"] = tabular(verdict_layout(rows), "Certification")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, text)

@@ -4,55 +4,32 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..plots.text import clean, constants, describe_shared, say, shorten
-from .columns import Benchmark, Cell, Column, count, word
+from ..plots.text import clean, shorten
+from .columns import Benchmark, Column
+from .layout import NAMES, lay_out
 
-_HEADINGS = {
-    "problem": "problem",
-    "latent_dim": "D",
-    "batch_size": "B",
-    "num_samples": "S",
-    "objective": "objective",
-    "step": "where",
-    "mode": "mode",
-    "device": "device",
-    "dtype": "dtype",
-}
 _MARKUP = "\\|`*_<>[]$"
 
 
 def section(benchmark: Benchmark, cases: pd.DataFrame) -> str:
     """Heading, the settings that all cases share, the table, and what its columns mean."""
-    cases = benchmark.readable(cases)
-    settings = [setting for setting in _HEADINGS if setting in cases]
-    shared = constants(cases, settings)
-    columns = [
-        *(Column(_HEADINGS[s], _setting(s), number=s in _COUNTS) for s in settings if s not in shared),
-        Column("estimator", lambda case: code(case["estimator"]), number=False),
-        *(column for column in benchmark.columns if column.page),
-        Column("note", lambda case: plain(case["note"]), number=False),
-    ]
-    lines = cases.to_dict("records")
-    cells = {column: [column.cell(line) for line in lines] for column in columns}
-    cells = {column: texts for column, texts in cells.items() if any(texts)}
+    layout = lay_out(benchmark, cases)
     table = [
-        [column.heading for column in cells],
-        ["---:" if column.number else "---" for column in cells],
-        *zip(*cells.values(), strict=True),
+        [column.heading for column in layout.columns],
+        ["---:" if column.number else "---" for column in layout.columns],
+        *(
+            [_marked(column, text) for column, text in zip(layout.columns, line, strict=True)]
+            for line in layout.lines
+        ),
     ]
     grid = "\n".join(f"| {' | '.join(line)} |" for line in table)
-    return f"## {benchmark.title}\n\n{plain(describe_shared(shared))}\n\n{grid}\n\n{benchmark.caption}\n"
+    return f"## {benchmark.title}\n\n{plain(layout.settings)}\n\n{grid}\n\n{benchmark.caption}\n"
 
 
-_COUNTS = ("latent_dim", "batch_size", "num_samples")
-
-
-def _setting(column: str) -> Cell:
-    if column in _COUNTS:
-        return count(column)
-    if column == "problem":
-        return lambda case: code(case[column])
-    return word(column) if column != "step" else lambda case: say(column, case[column])
+def _marked(column: Column, text: str) -> str:
+    if column.number:
+        return text
+    return code(text) if column.heading in NAMES else plain(text)
 
 
 def code(text: str) -> str:

@@ -14,6 +14,8 @@ from ..certification.levels import ALARM_RATE
 from ..certification.result import BiasBound, Certificate, Check, percent
 from ..plots.text import shorten
 from ..plots.wide import normalized
+from .columns import Column, word
+from .layout import Layout
 from .markdown import code, plain
 
 _WORDS = {True: "holds", False: "fails", None: "not shown"}
@@ -115,6 +117,19 @@ def verdict_section(rows: pd.DataFrame) -> str:
     return "\n".join(
         ["## Certification", "", plain(_statement(found)), "", *lines, "", *failures, *notes, ""]
     )
+
+
+def verdict_layout(rows: pd.DataFrame) -> Layout:
+    """The same, laid out for other pages."""
+    columns = [Column(name, word(name), number=name in _NUMBERS) for name in _COLUMNS]
+    return Layout("", columns, [_cells(c) for c in certificates(rows)])
+
+
+def verdict_notes(rows: pd.DataFrame) -> list[str]:
+    """How certain the table is, what failed, and why a verdict was not reached; a sentence each."""
+    found = certificates(rows)
+    failed = [f"{c.estimator} fails {line}" for c in found for line in c.failures]
+    return [_statement(found), *failed, *_open(found)] if found else []
 
 
 def _cells(c: Certificate) -> list[str]:

@@ -1,0 +1,93 @@
+"""Training steps and gradients a second, and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ...plots.panels import split
+from ...plots.text import number, short_names
+from ...plots.wide import PANELS, family, pivot, select, separate_samples
+from ..runs import Run
+from .marks import errors, figure, gather, hover, plain, safe, said, series_of
+from .panel import Panel, Section
+
+_METRICS = {
+    "steps_per_second": "training steps a second",
+    "gradients_per_second": "gradients a second",
+    "peak_memory": "peak memory (MiB)",
+}
+_SETTINGS = [*(column for column in PANELS if column != "step"), "mode"]
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """One section, where throughput was measured: a panel a metric, setting and mode."""
+    points = gather(runs, _cases)
+    if points.empty:
+        return []
+    settings, labels = separate_samples(points, _SETTINGS)
+    points = points.assign(label=labels)
+    subtitle, panels = split(points, settings)
+    made = [
+        _panel(panel.title, panel.points, metric)
+        for panel in panels
+        for metric in _METRICS
+        if metric in panel.points and panel.points[metric].notna().any()
+    ]
+    return [
+        Section(
+            "throughput",
+            "Throughput",
+            "Medians with 95% intervals; of memory the peak of one training step.",
+            made,
+            [f"{subtitle}."] if subtitle else [],
+        )
+    ]
+
+
+def _cases(rows: pd.DataFrame) -> pd.DataFrame:
+    frame = select(rows, "throughput")
+    frame = frame[(frame["status"] == "done") & frame["metric"].isin(_METRICS) & frame["value"].notna()]
+    points = pivot(frame, [metric for metric in _METRICS if (frame["metric"] == metric).any()])
+    for memory in points.columns.intersection(["peak_memory", "peak_memory_low", "peak_memory_high"]):
+        points[memory] /= 2**20
+    return points
+
+
+def _panel(title: str, points: pd.DataFrame, metric: str) -> Panel:
+    points = points[points[metric].notna()].sort_values(metric, kind="stable").reset_index(drop=True)
+    axis = _METRICS[metric]
+    several = list(series_of(points, "label"))
+    names = short_names([series.label for series in several], 26)
+    traces, lines = [], []
+    for series in several:
+        p = series.points.to_dict("records")[-1]
+        ends = (p[f"{metric}_low"], p[f"{metric}_high"])
+        traces.append(
+            go.Bar(
+                x=plain([p[metric]]),
+                y=[safe(names[series.label])],
+                orientation="h",
+                name=safe(series.label),
+                marker={"color": series.style.color},
+                error_x=errors(series.points.tail(1), metric),
+                hovertext=[hover(series.label, f"{axis}: {said(p[metric], *ends)}")],
+                hoverinfo="text",
+                meta={**series.meta, "role": "bar"},
+            )
+        )
+        lines.append([series.label, *(number(value, 4) for value in (p[metric], *ends))])
+    best, worst = lines[-1], lines[0]
+    words = ("Most", "fewest") if metric != "peak_memory" else ("Highest", "lowest")
+    made = figure(traces, "", "", bargap=0.28, barmode="overlay")
+    return Panel(
+        " · ".join(part for part in (title, axis) if part),
+        f"{words[0]}: {best[0]}, {best[1]}; {words[1]}: {worst[0]}, {worst[1]}.",
+        made,
+        ["estimator", axis, "from", "to"],
+        lines[::-1],
+        (False, None),
+        family(str(points["problem"].iloc[0])),
+    )

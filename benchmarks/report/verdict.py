@@ -1,0 +1,185 @@
+"""The verdict: a sentence or two on each problem, before the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ..plots.text import describe, interval, number, shorten
+from ..tables.verdicts import certificates
+from .cells import Grid
+from .lines import lines
+from .runs import Run
+from .verdict_table import Filter, filters, grid
+
+_MOST = 3  # problems with a sentence of their own
+Case = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page says first."""
+
+    sentences: list[Markup]
+    grid: Grid
+    filters: list[Filter]
+
+
+def verdict(runs: Sequence[Run]) -> Verdict:
+    """The verdict on these runs."""
+    tables = [lines(run.rows).assign(run=run.name) for run in runs]
+    sentences: list[Markup] = []
+    for run, table in zip(runs, tables, strict=True):
+        said = [*_of_problems(table), *_of_checks(run.rows)]
+        if len(runs) > 1 and said:
+            said = [Markup("<b>{}</b>: {}").format(run.name, Markup(" ").join(said))]
+        sentences += said
+    cases = pd.concat(tables, ignore_index=True)
+    return Verdict(sentences, grid(cases, len(runs) > 1), filters(cases))
+
+
+def _of_problems(table: pd.DataFrame) -> list[Markup]:
+    """Who gives the least variance for its time, and who trained best."""
+    shown = table[table["default"]]
+    problems = list(dict.fromkeys(shown["family"]))
+    if len(problems) > _MOST:
+        return _of_many(shown, problems)
+    return [
+        sentence for problem in problems for sentence in _of_one(table[table["family"] == problem], problem)
+    ]
+
+
+def _of_one(table: pd.DataFrame, problem: str) -> list[Markup]:
+    shown = table[table["default"]]
+    least = _least_work(shown, problem)
+    trained = _trained(table, problem if least is None else "")
+    if least is None and trained is None:
+        fastest = _fastest(shown, problem)
+        return [] if fastest is None else [fastest]
+    return [sentence for sentence in (least, trained) if sentence is not None]
+
+
+def _ranked(shown: pd.DataFrame, metric: str, ascending: bool = True) -> pd.DataFrame:
+    """The noisy estimators of the objective that most share, the best first."""
+    found = shown[shown[metric].notna() & ~(shown["variance"] == 0)]
+    if metric in ("variance", "work_normalized_variance"):
+        counts = found["objective"].value_counts(sort=False)
+        if len(counts) > 1:
+            best = sorted(counts.index, key=lambda name: (-counts[name], name != "elbo", name))[0]
+            found = found[found["objective"] == best]
+    return found.sort_values(metric, ascending=ascending, kind="stable").drop_duplicates("estimator")
+
+
+def _least_work(shown: pd.DataFrame, problem: str) -> Markup | None:
+    """The estimator with the least variance × time, and by how much."""
+    metric = "work_normalized_variance" if shown["work_normalized_variance"].gt(0).any() else "variance"
+    what = "variance × time" if metric != "variance" else "variance"
+    ranked = _ranked(shown, metric)
+    if ranked.empty:
+        return None
+    first = ranked.iloc[0]
+    where = describe({k: first[k] for k in ("latent_dim", "batch_size", "num_samples", "step")})
+    place = Markup("On <code>{}</code>{}").format(problem, f" ({where})" if where else "")
+    if len(ranked) == 1:
+        said = interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+        unit = " s" if metric != "variance" else ""
+        return Markup("{}, the {} of {} is {}{}.").format(place, what, _name(first), said, unit)
+    second = ranked.iloc[1]
+    if _apart(first, second, metric):
+        times = number(second[metric] / first[metric], 2)
+        return Markup("{}, {} has the least {}, {} times below {}, the next.").format(
+            place, _name(first), what, times, _name(second)
+        )
+    tied = [case for _, case in ranked.iterrows() if not _apart(first, case, metric)]
+    names = Markup(", ").join(_name(case) for case in tied)
+    return Markup("{}, the least {} is that of {}; their 95% intervals overlap.").format(place, what, names)
+
+
+def _trained(table: pd.DataFrame, problem: str) -> Markup | None:
+    """Where training ended best."""
+    metric = "heldout_objective"
+    ranked = _ranked(table.assign(variance=float("nan")), metric, ascending=False)
+    if len(ranked) < 2:
+        return None
+    first, others = ranked.iloc[0], ranked.iloc[1:]
+    said = interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
+    place = Markup("On <code>{}</code>, training").format(problem) if problem else Markup("Training")
+    tied = [case for _, case in others.iterrows() if not _apart(first, case, metric)]
+    tail: Markup = Markup("")
+    if tied:
+        names = Markup(", ").join(_name(case) for case in tied)
+        tail = Markup("; its 95% interval overlaps with {}").format(names)
+    return Markup("{} ended highest with {}: held-out objective {} nats a datum{}.").format(
+        place, _name(first), said, tail
+    )
+
+
+def _fastest(shown: pd.DataFrame, problem: str) -> Markup | None:
+    ranked = _ranked(shown, "steps_per_second", ascending=False)
+    if ranked.empty:
+        return None
+    first = ranked.iloc[0]
+    return Markup("On <code>{}</code>, {} makes the most training steps a second: {}.").format(
+        problem, _name(first), number(first["steps_per_second"])
+    )
+
+
+def _of_many(shown: pd.DataFrame, problems: list[str]) -> list[Markup]:
+    """On how many problems which estimator has the least variance × time."""
+    wins: dict[str, int] = {}
+    for problem in problems:
+        ranked = _ranked(shown[shown["family"] == problem], "work_normalized_variance")
+        if len(ranked) > 1:
+            winner = ranked["estimator"].iloc[0]
+            wins[winner] = wins.get(winner, 0) + 1
+    if not wins:
+        return []
+    ordered = sorted(wins.items(), key=lambda pair: (-pair[1], pair[0]))
+    said = Markup(", ").join(Markup("{} on {}").format(_name({"estimator": n}), k) for n, k in ordered[:5])
+    return [Markup("Least variance × time over {} problems: {}.").format(sum(wins.values()), said)]
+
+
+def _of_checks(rows: pd.DataFrame) -> list[Markup]:
+    """What certification and reproductions came to."""
+    sentences = []
+    found = certificates(rows)
+    if found:
+        failed = [c.estimator for c in found if c.holds is False]
+        unclear = [c.estimator for c in found if c.holds is None]
+        holds = len(found) - len(failed) - len(unclear)
+        text = Markup("Certification: the claims of {} of {} estimators hold").format(holds, len(found))
+        for names, word in ((failed, "fail"), (unclear, "not shown")):
+            if names:
+                said = Markup(", ").join(_name({"estimator": name}) for name in names)
+                text += Markup("; {}: {}").format(word, said)
+        sentences.append(text + ".")
+    claims = rows[(rows["benchmark"] == "reproduce") & (rows["metric"] == "claim")]
+    if len(claims):
+        good = int((claims["value"] == 1).sum())
+        sentences.append(
+            Markup("{} of {} claims of {} published results hold.").format(
+                good, len(claims), claims["problem"].nunique()
+            )
+        )
+    return sentences
+
+
+def _apart(one: Case, other: Case, metric: str) -> bool:
+    """Whether the two intervals do not overlap; with an interval missing, whether the values differ."""
+    low = max(_end(one, metric, "low"), _end(other, metric, "low"))
+    high = min(_end(one, metric, "high"), _end(other, metric, "high"))
+    return low > high
+
+
+def _end(case: Case, metric: str, end: str) -> float:
+    value = float(case[f"{metric}_{end}"])
+    return float(case[metric]) if math.isnan(value) else value
+
+
+def _name(case: Case) -> Markup:
+    return Markup("<strong>{}</strong>").format(shorten(str(case["estimator"]), 60))
