@@ -183,7 +183,8 @@ def grid(cases: pd.DataFrame, several: bool) -> Grid:
 
 def _marks(case: Case, settings: list[str]) -> dict[str, str]:
     marks = {"estimator": str(case["estimator"]), "run": str(case["run"]), "problem": str(case["family"])}
-    return marks | {setting: _value(case[setting]) for setting in settings if setting != "problem"}
+    marks |= {setting: _value(case[setting]) for setting in settings if setting != "problem"}
+    return marks | {"default": str(int(case["default"]))}
 
 
 def _value(value: Any) -> str:
@@ -193,7 +194,10 @@ def _value(value: Any) -> str:
 
 
 def filters(cases: pd.DataFrame) -> list[Filter]:
-    """A choice for each setting that varies; the settings that most was measured at show first."""
+    """A choice for each setting that varies; the settings that most was measured at show first.
+
+    Where problems or runs differ in these, a choice of its own shows the lines at each one's own.
+    """
     found = []
     first = cases[cases["default"]]
     for setting in SETTINGS:
@@ -205,4 +209,7 @@ def filters(cases: pd.DataFrame) -> list[Filter]:
         usual = first[setting].dropna().unique()
         chosen = _value(usual[0]) if len(usual) == 1 else ""
         found.append(Filter(setting, _PLACES[setting].text, options, chosen))
-    return found
+    if all(filter.chosen for filter in found) or cases["default"].all():
+        return found
+    main = Filter("default", "settings", {"1": "each problem's last step, one S"}, "1")
+    return [main, *(replace(filter, chosen="") for filter in found)]

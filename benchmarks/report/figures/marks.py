@@ -173,8 +173,8 @@ def figure(traces: list[Any], x: str, y: str, **layout: Any) -> go.Figure:
     """A figure with these axis titles; colours of text and grid are the page's."""
     made = go.Figure(traces, layout={"template": go.layout.Template()})
     made.update_layout(
-        xaxis={"title": {"text": safe(x)}, "automargin": True, "zeroline": False},
-        yaxis={"title": {"text": safe(y)}, "automargin": True, "zeroline": False},
+        xaxis={"title": {"text": safe(x)}, "automargin": "height", "zeroline": False, "tickangle": 0},
+        yaxis={"title": {"text": safe(y)}, "automargin": "width", "zeroline": False},
         margin={"l": 10, "r": 12, "t": 10, "b": 10},
         showlegend=False,
         hovermode="closest",

@@ -46,6 +46,7 @@
         delete axis.ticktext;
       } else if (!axis.tickvals) {
         axis.dtick = null;
+        axis.nticks = 6;
         axis.minor = { ticks: "outside", ticklen: 3, tickcolor: color("--line") };
       }
     }
