@@ -562,6 +562,26 @@ def elbograd(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 SMALL = [r for name in ("leave-one-out", "reparameterization") for r in variance_rows(name, step=0)]
 
 
+def test_problems_with_settings_of_their_own_begin_at_each_one_s(tmp_path: Path) -> None:
+    rows = [
+        r
+        for name in ("leave-one-out", "reparameterization")
+        for problem, samples in (("vae", (2, 4)), ("quadratic", (4, 8)))
+        for s in samples
+        for r in variance_rows(name, problem=problem, num_samples=s, step=0)
+    ]
+    said = verdict(load_runs([write_run(tmp_path / "run", rows)]))
+    assert [(f.setting, f.chosen) for f in said.filters] == [("default", "1"), ("num_samples", "")]
+    shown = {
+        (line.filters["problem"], line.filters["num_samples"])
+        for line in said.grid.lines
+        if line.filters["default"] == "1"
+    }
+    assert shown == {("vae", "2"), ("quadratic", "4")}
+    one = verdict(load_runs([write_run(tmp_path / "one", [r for r in rows if r["problem"] == "vae"])]))
+    assert [(f.setting, f.chosen) for f in one.filters] == [("num_samples", "2")]
+
+
 def test_the_command_writes_page_figures_and_tables(elbograd: Any, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SMALL)
     write_table(read_rows(run / "rows.jsonl"), run / "rows.parquet")
