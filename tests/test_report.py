@@ -296,6 +296,20 @@ def test_another_objective_is_not_ranked_with_the_elbo(tmp_path: Path) -> None:
     assert objectives == {"leave-one-out": "elbo", "score-function": "elbo", "reparameterization": "iwae"}
 
 
+def test_a_verdict_on_another_objective_says_so(tmp_path: Path) -> None:
+    rows = [
+        {**r, "objective": "iwae"}
+        for name in ("leave-one-out", "score-function")
+        for problem in ("one", "two", "three", "four")
+        for r in variance_rows(name, problem=problem, step=0)
+    ]
+    (sentence,) = verdict(load_runs([write_run(tmp_path / "run", rows)])).sentences
+    assert "over 4 problems (objective iwae): <strong>leave-one-out</strong> on 4" in sentence
+    few = [r for r in rows if r["problem"] == "one"]
+    (sentence,) = verdict(load_runs([write_run(tmp_path / "few", few)])).sentences
+    assert "initialization · objective iwae), <strong>leave-one-out</strong> has the least" in sentence
+
+
 def test_overlapping_intervals_are_not_a_verdict(tmp_path: Path) -> None:
     rows = [r for name in ("leave-one-out", SCRIPT) for r in variance_rows(name, step=0)]
     for r in rows:

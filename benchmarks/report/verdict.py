@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from ..plots.text import describe, interval, number, shorten
+from ..plots.text import describe_shared, interval, number, shorten
 from ..tables.verdicts import certificates
 from .cells import Grid
 from .lines import lines
@@ -18,6 +18,7 @@ from .runs import Run
 from .verdict_table import Filter, filters, grid
 
 _MOST = 3  # problems with a sentence of their own
+_PLACE = ("latent_dim", "batch_size", "num_samples", "step", "objective")
 Case = Mapping[str, Any]
 
 
@@ -83,7 +84,7 @@ def _least_work(shown: pd.DataFrame, problem: str) -> Markup | None:
     if ranked.empty:
         return None
     first = ranked.iloc[0]
-    where = describe({k: first[k] for k in ("latent_dim", "batch_size", "num_samples", "step")})
+    where = describe_shared({k: first[k] for k in _PLACE})
     place = Markup("On <code>{}</code>{}").format(problem, f" ({where})" if where else "")
     if len(ranked) == 1:
         said = interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
@@ -132,16 +133,19 @@ def _fastest(shown: pd.DataFrame, problem: str) -> Markup | None:
 def _of_many(shown: pd.DataFrame, problems: list[str]) -> list[Markup]:
     """On how many problems which estimator has the least variance × time."""
     wins: dict[str, int] = {}
+    objectives: dict[str, None] = {}
     for problem in problems:
         ranked = _ranked(shown[shown["family"] == problem], "work_normalized_variance")
         if len(ranked) > 1:
             winner = ranked["estimator"].iloc[0]
             wins[winner] = wins.get(winner, 0) + 1
+            objectives[ranked["objective"].iloc[0]] = None
     if not wins:
         return []
     ordered = sorted(wins.items(), key=lambda pair: (-pair[1], pair[0]))
     said = Markup(", ").join(Markup("{} on {}").format(_name({"estimator": n}), k) for n, k in ordered[:5])
-    return [Markup("Least variance × time over {} problems: {}.").format(sum(wins.values()), said)]
+    of = "" if set(objectives) <= {"elbo", ""} else f" (objective {' or '.join(objectives)})"
+    return [Markup("Least variance × time over {} problems{}: {}.").format(sum(wins.values()), of, said)]
 
 
 def _of_checks(rows: pd.DataFrame) -> list[Markup]:
