@@ -331,7 +331,7 @@ _Given = dict[str, Any]
 
 @_benchmark(Variance, only=("estimator", "problem", "replicates", "batch_size", "seed", "device", "dtype"))
 def bench(given: _Given) -> Sequence[Benchmark]:
-    """Run variance, convergence and throughput in one run folder, with tables and figures."""
+    """Run variance, convergence and throughput in one run folder, with tables, figures and a report."""
     shared = {name: value for name, value in given.items() if name != "replicates"}
     shared["batch_size"] = shared.get("batch_size", ())[:1]
     here = {} if "problem" not in given else {"step": Variance.step}

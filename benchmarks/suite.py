@@ -92,7 +92,16 @@ def run(request: Run) -> bool:
             raise SystemExit(_INTERRUPTED) from None
     order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
     present(folder.finish(order), folder.path)
+    if len(request.benchmarks) > 1:  # enough to be read as a whole
+        _report(folder.path)
     return good
+
+
+def _report(folder: Path) -> None:
+    from .report.command import write_page
+    from .report.runs import load_runs
+
+    write_page(load_runs([folder]), folder)
 
 
 def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:

@@ -11,7 +11,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins import one_line
 from ..suite import present
 from . import missing, write_report
-from .runs import load_runs
+from .runs import Run, load_runs
 
 _FORMATS = ("png", "svg", "pdf")
 
@@ -39,11 +39,18 @@ def write(folders: Sequence[Path], output: Path | None = None, formats: str = ",
         place = run.folder if output is None else output / run.name if len(runs) > 1 else output
         with _told(str(run.folder)):
             present(run.rows, place, chosen)
-    needed = missing()
-    if needed:
+    write_page(runs, output or (runs[0].folder if len(runs) == 1 else Path()))
+
+
+def write_page(runs: Sequence[Run], where: Path) -> None:
+    """Write ``report.html`` into a folder and say so, or what it needs.
+
+    Raises:
+        UsageError: the folder cannot be written, or the rows cannot be shown.
+    """
+    if needed := missing():
         print(f"elbograd: no report.html: {needed}", file=sys.stderr)
         return
-    where = output or (runs[0].folder if len(runs) == 1 else Path())
     with _told(", ".join(str(run.folder) for run in runs)):
         path = write_report(runs, where)
     print(f"report in {path} ({path.stat().st_size / 2**20:.1f} MiB)")
