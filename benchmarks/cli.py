@@ -441,7 +441,8 @@ def _print_entries(title: str, entries: Mapping[str, str]) -> None:
     width = max(map(len, entries))
     typer.echo(f"{title}:")
     for name, summary in entries.items():
-        typer.echo(f"  {name:<{width}}  {summary}")
+        line = f"  {name:<{width}}  {summary}"
+        typer.echo("".join(c if c.isprintable() else " " for c in line))
 
 
 @app.command("new-estimator")
@@ -494,7 +495,8 @@ def compare(
         typer.Option(
             "--fail-if",
             metavar="CONDITION",
-            help="Exit with 1 if met, e.g. 'variance>1.1'; repeatable. Of objectives the change is in nats.",
+            help="Exit with 1 where the whole interval of B / A is beyond a limit, e.g. 'variance>1.1', or "
+            "cannot be had any more; repeatable. Of objectives the change is B - A, in nats.",
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Print what shows no change, too.")] = False,
@@ -520,6 +522,10 @@ def doctor() -> None:
         typer.echo(f"{key}: {value}")
 
 
+#: Commands that a second call begins anew.
+_WITHOUT_RUN = {"advise", "list", "report", "compare", "new-estimator", "doctor"}
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -532,7 +538,10 @@ def main() -> None:
     except UsageError as error:
         code = _complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("\nelbograd: stopped; the same command with the same -o goes on from here", file=sys.stderr)
+        goes_on = (
+            "" if _WITHOUT_RUN & {*sys.argv[1:2]} else "; the same command with the same -o goes on from here"
+        )
+        print(f"\nelbograd: stopped{goes_on}", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -548,5 +557,10 @@ def main() -> None:
 
 
 def _complain(message: str, status: int = 2) -> int:
-    print(f"elbograd: error: {' '.join(message.split())}", file=sys.stderr)
+    message = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    print(f"elbograd: error: {message}", file=sys.stderr)
     return status
+
+
+if __name__ == "__main__":
+    main()

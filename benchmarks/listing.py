@@ -35,29 +35,39 @@ def describe_estimators(names: Sequence[str]) -> Iterator[str]:
 
     Args:
         names: specifications, as `create` takes them.
+
+    Raises:
+        UsageError: one of ``names`` cannot be used; of the catalogue the paragraph says so.
     """
     for name in names or catalogue():
         known = name in BUILTIN_NAMES or name in REGISTRY.registered
-        if names or known:
+        if names:
             yield _describe(name)
+        elif known:
+            yield _described_or_why_not(name)
         else:
             yield _lines(name, f"{catalogue()[name]}; -e {name} shows more")
 
 
-def _describe(name: str) -> str:
+def _described_or_why_not(name: str) -> str:
     try:
-        estimator = create(name)
-        summary = (inspect.getdoc(type(estimator)) or "-").splitlines()[0]
+        return _describe(name)
+    except UsageError as error:
+        return _lines(name, f"cannot be used: {error}")
+
+
+def _describe(name: str) -> str:
+    estimator = create(name)
+    try:
+        summary = next(iter((inspect.getdoc(type(estimator)) or "").splitlines()), "-")
         facts = {
             "gradient of": _objective(estimator),
             "needs": _needs(estimator),
             "cost": cost_in_words(estimator),
             "reference": reference_of(estimator),
         }
-    except UsageError as error:
-        return _lines(name, f"cannot be used: {error}")
-    except Exception as error:  # a plugin may raise anything
-        return _lines(name, f"cannot be used: {type(error).__name__}: {one_line(error)}")
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise UsageError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
     return "\n".join([_lines(name, summary), *(_fact(label, fact) for label, fact in facts.items())])
 
 
@@ -209,7 +219,7 @@ _FAMILIES = {
 
 
 def _lines(name: str, summary: str) -> str:
-    return f"{name}\n{_filled('  ', summary)}"
+    return f"{_printable(name)}\n{_filled('  ', summary)}"
 
 
 def _fact(label: str, fact: str) -> str:
@@ -217,5 +227,9 @@ def _fact(label: str, fact: str) -> str:
 
 
 def _filled(start: str, text: str) -> str:
-    indent = " " * len(start)
+    indent, text = " " * len(start), _printable(text)
     return textwrap.fill(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

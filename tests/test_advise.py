@@ -6,14 +6,17 @@ import math
 import re
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from elbograd.benchmarks import advise, load_results
 from elbograd.benchmarks.advice import measure
 from elbograd.benchmarks.advice.measured import BiasVerdict, Measured, compare, fewest_rounds
 from elbograd.benchmarks.advice.rank import rank_all
+from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
 from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.problems import load_problem
@@ -97,6 +100,26 @@ def test_too_few_replicates_beat_nobody():
     beaten = only([synthetic("few", 1000.0, n=200, shape=0.05), synthetic("well-known", 1.0)])
     assert beaten.entries[1].measured.few is not None
     assert names(beaten.tied) == ["well-known"]  # a heavy tail that is missing makes it worse
+
+
+def test_what_cannot_be_ranked_is_not_called_a_tie():
+    """The first has too few replicates to beat anybody; others that are far above it do not equal it."""
+    few, worse = synthetic("few", 0.01, n=12), synthetic("worse", 29.0)
+    ranking = only([few, worse, synthetic("worst", 2900.0)])
+    assert names(ranking.tied) == ["few", "worse"]
+    assert names(ranking.unranked) == ["worse"]
+    advice = Advice("p", (ranking,), {}, 4, "cpu", "float32", 1.0)
+    table = [line for line in str(advice).splitlines() if re.match(r"[=~* ]{2}  ?\S+ +4 ", line)]
+    marks = {line[2:].split()[0]: line[:2].strip() for line in table}
+    assert marks == {"few": "*", "worse": "~", "worst": ""}
+    assert "~ not ranked" in str(advice)
+    assert "= not shown" not in str(advice)
+    text = advice_on(ranking)
+    assert re.search(
+        r"few with S = 4 is [\d.e+]+ times lower than worse with S = 4, which so few do not show", text
+    )
+    over = advice_over([only([few, worse]), only([replace(few, step=9), replace(worse, step=9)])])
+    assert "leave the order open at step 0 and step 9" in over
 
 
 def test_too_few_turns_of_the_clock_decide_nothing():
@@ -358,6 +381,56 @@ def test_the_command_end_to_end(elbograd, monkeypatch):
     assert code == 0
     code, _, err = elbograd(*command, "--seed", "1")
     assert (code, "other settings (seed)" in err) == (2, True)
+
+
+def test_an_interrupt_ends_the_command_like_any_other(elbograd, monkeypatch, tmp_path):
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])
+    text = tmp_path / "run" / "advice.txt"
+    text.parent.mkdir()
+    text.write_text("of an earlier run, with other settings\n")
+    calls = []
+    original = measure.Contender.time_one_block
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) > 12:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(measure.Contender, "time_one_block", interrupted)
+    command = ["advise", "-p", SMALL, "-e", "reparameterization", "-s", "4", "--budget", "3", "-o", "run"]
+    code, out, err = elbograd(*command, "--force")
+    assert code == 130
+    assert "Stopped before its time" in out
+    assert err.strip().endswith("elbograd: stopped")
+    assert not text.exists()
+    assert len(load_results("run"))
+
+
+def test_other_results_in_the_folder_stay(elbograd, monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])
+    quick = ["-p", "quadratic", "-e", "reparameterization", "-s", "1", "-o", "run"]
+    assert elbograd("variance", *quick, "-r", "50")[0] == 0
+    before = load_results("run")
+    assert elbograd("advise", *quick, "--budget", "0.3")[0] == 0
+    after = load_results("run")
+    assert len(after) > len(before)
+    pd.testing.assert_frame_equal(after[after["case"].isin(before["case"])], before)
+
+
+def test_an_advice_about_nothing_is_no_success(elbograd, tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from elbograd.estimators import Estimator\n"
+        "class Broken(Estimator):\n"
+        "    def forward(self, q, target, num_samples):\n"
+        "        raise RuntimeError('no\\x1b[31m idea')\n"
+    )
+    command = ["advise", "-p", "quadratic", "-e", "broken.py", "--budget", "0.3", "-o", "run"]
+    for _ in range(2):  # nor is it remembered
+        code, out, _ = elbograd(*command)
+        assert code == 1
+        assert "broken.py: failed at S = 1: RuntimeError: no [31m idea" in out
+        assert "Nothing could be measured: no advice." in out
 
 
 def test_the_command_says_what_it_would_do_and_what_is_wrong(elbograd):

@@ -10,6 +10,7 @@ import pytest
 from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.listing import cost_in_words, describe_estimators, reference_of
 from elbograd.estimators import Estimate, Estimator, analytic_kl, catalogue, create
+from elbograd.estimators.errors import UsageError
 from elbograd.estimators.registry import REGISTRY
 
 
@@ -94,6 +95,36 @@ def test_a_broken_plugin_is_one_line_and_breaks_nothing(monkeypatch):
     assert fine.endswith("reference    -")
 
 
+class Quits(Greedy):
+    """Rings \x07 the bell\x1b[31m."""
+
+    def forward(self, q, target, num_samples):
+        raise SystemExit(0)
+
+
+class Rings(Quits):
+    forward = Greedy.forward
+
+    __doc__ = Quits.__doc__
+
+
+@pytest.mark.parametrize("name", ["reinforce", "x\x1b[31m", "os:system", "quits"])
+def test_what_was_asked_for_and_cannot_be_used_is_bad_usage(elbograd, monkeypatch, name):
+    monkeypatch.setattr(REGISTRY, "registered", {"quits": (Quits, "-")})
+    code, out, err = elbograd("list", "--long", "-e", name)
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1)
+    assert err.strip().isprintable()
+
+
+def test_what_plugins_say_of_themselves_rings_no_bell(elbograd, monkeypatch):
+    monkeypatch.setattr(REGISTRY, "registered", {"rings": (Rings, "two\nlines\x1b[31m")})
+    for arguments in (["list"], ["list", "--long", "-e", "rings"]):
+        code, out, _ = elbograd(*arguments)
+        assert code == 0
+        assert all(line.isprintable() for line in out.split("\n"))
+        assert "rings" in out
+
+
 def test_third_parties_are_imported_when_asked_for(monkeypatch):
     class Point:
         name, value, dist = "from-afar", "nowhere:Nothing", None
@@ -106,9 +137,8 @@ def test_third_parties_are_imported_when_asked_for(monkeypatch):
     assert (
         list(describe_estimators(()))[-1] == "from-afar\n  from ? (nowhere:Nothing); -e from-afar shows more"
     )
-    (asked,) = describe_estimators(["from-afar"])
-    assert "nowhere to be found" in asked
-    assert len(asked.splitlines()) <= 3
+    with pytest.raises(UsageError, match="nowhere to be found"):
+        list(describe_estimators(["from-afar"]))
 
 
 def test_the_short_list_stays_fast_and_names_go_with_long(elbograd):
@@ -123,3 +153,20 @@ def test_the_short_list_stays_fast_and_names_go_with_long(elbograd):
     status, out, _ = elbograd("list", "--long", "-e", "dreg")
     assert (status, out.count("reference")) == (0, 1)
     assert elbograd("list", "-e", "dreg")[0] == 2
+
+
+def test_the_module_is_a_command_too():
+    command = [sys.executable, "-m", "elbograd.benchmarks.cli", "list"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.startswith("estimators:")
+
+
+@pytest.mark.parametrize(("command", "said"), [("list", "stopped"), ("variance", "goes on from here")])
+def test_an_interrupt_says_what_goes_on(elbograd, monkeypatch, command, said):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("elbograd.benchmarks.problems.registry.problem_catalogue", interrupted)
+    monkeypatch.setattr("elbograd.benchmarks.options.Variance.grid", interrupted)
+    code, _, err = elbograd(command)
+    assert (code, err.strip().endswith(said)) == (130, True)

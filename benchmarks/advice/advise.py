@@ -84,6 +84,8 @@ def advise(
     )
     label = getattr(problem, "label", type(problem).__name__)
     with torch.enable_grad(), seeded(seed, x.device):
+        if train_steps:
+            on_progress(f"training {train_steps} steps", 0.0)
         states = trained(problem, train_steps, seed)
         candidates, left_out = find_candidates(problem, x, estimators, num_samples)
         encoder_jacobian(problem.encoder, x[:1]).gram()  # what torch imports for it is not measuring

@@ -11,7 +11,7 @@ from ...estimators.plugins import load_plugin
 from ..environment import describe_environment
 from ..grid import Case, specifications
 from ..options import Advise
-from ..store import RunFolder, default_folder
+from ..store import ROWS, RunFolder, default_folder, load_results
 from ..suite import Run, draw, settings_of
 from .advise import advise, prepare_problem
 from .candidates import find_candidates
@@ -22,10 +22,11 @@ TEXT = "advice.txt"
 
 
 def run_advice(request: Run) -> bool:
-    """Measure, rank and print; whether it was not interrupted.
+    """Measure, rank and print; whether there was something to rank, of every problem.
 
-    A folder that holds the same command's finished advice prints it again; an interrupted one is begun anew,
-    for timings do not go on where they stopped.
+    An interrupt ends it like any command, once what was measured by then is printed and written. A folder
+    that holds the same command's finished advice prints it again; an interrupted one is begun anew, for
+    timings do not go on where they stopped.
 
     Raises:
         UsageError: what was asked cannot be done; nothing has been written then.
@@ -53,7 +54,8 @@ def run_advice(request: Run) -> bool:
         print(text.read_text(encoding="utf-8"))
         return True
     print(f"results go to {folder.path}", file=sys.stderr)
-    folder.forget(folder.finished())
+    text.unlink(missing_ok=True)  # of an earlier run, that --force replaces
+    folder.forget(_earlier(folder))
     found: list[Advice] = []
     for problem in problems:
         with AdviceProgress() as progress:
@@ -69,9 +71,19 @@ def run_advice(request: Run) -> bool:
     rows = folder.finish()
     print(draw(rows, folder.path))
     if found[-1].interrupted:
+        raise KeyboardInterrupt
+    if not all(advice.rankings for advice in found):
         return False
     text.write_text("\n\n".join(map(str, found)) + "\n", encoding="utf-8")
     return True
+
+
+def _earlier(folder: RunFolder) -> set[str]:
+    """Cases of an earlier advice; what else the folder holds stays."""
+    if not (folder.path / ROWS).exists():
+        return set()
+    rows = load_results(folder.path)
+    return set(rows.loc[rows["parameters"].str.contains('"command": "advise"', regex=False), "case"])
 
 
 def _arguments(options: Advise) -> dict[str, Any]:

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 _WIDTH, _NARROWEST = 80, 8
 _MARKS = {
     "=": "not shown to be worse than the first",
+    "~": "not ranked: the first has not enough replicates to say that this is worse",
     "*": "not enough replicates: its interval is not to be trusted",
     "!": "biased",
+}
+#: Whether interrupted -> what is said where nothing was measured in earnest.
+NOTHING = {
+    True: "Stopped at the first look: no advice.",
+    False: "Nothing could be measured: no advice.",
 }
 
 
@@ -30,10 +36,12 @@ def page(advice: Advice) -> str:
         parts.append(_left_out(advice, step, len(steps) > 1))
     parts += [_wrapped(sentence) for sentence in advice.over_training]
     if advice.screened_only:
-        parts.append("Stopped at the first look: no advice.")
+        parts.append(NOTHING[advice.interrupted])
     elif advice.interrupted:
         parts.append("Stopped before its time: from what was measured by then.")
-    return "\n\n".join(filter(None, parts))
+    # What a plugin raises or declares may hold anything.
+    text = "\n\n".join(filter(None, parts))
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _head(advice: Advice) -> str:
@@ -47,7 +55,7 @@ def _ranking(ranking: Ranking, advice: Advice) -> str:
     unit = _unit(ranking)
     rows = [_cells(entry, ranking, unit) for entry in ranking.entries]
     if advice.screened_only:  # nothing was compared
-        rows = [[row[0].replace("=", ""), *row[1:]] for row in rows]
+        rows = [[row[0].strip("=~"), *row[1:]] for row in rows]
     if rows:
         head = f"var × s / {unit:.0e} [95%]" if unit != 1 else "var × s [95%]"
         lines += _table(["", "estimator", "S", head, "to the first", "bias"], rows)
@@ -75,10 +83,8 @@ def _unit(ranking: Ranking) -> float:
 
 def _cells(entry: Entry, ranking: Ranking, unit: float) -> list[str]:
     measured = entry.measured
-    tied = entry in ranking.tied and len(ranking.tied) > 1
-    marks = (
-        ("=" if tied else "") + ("*" if measured.few is not None else "") + ("!" if measured.biased else "")
-    )
+    few = "*" if measured.few is not None else ""
+    marks = _place(entry, ranking) + few + ("!" if measured.biased else "")
     value, low, high = (_short(number / unit) for number in entry.work)
     return [
         marks,
@@ -88,6 +94,13 @@ def _cells(entry: Entry, ranking: Ranking, unit: float) -> list[str]:
         _ratio(entry.to_first),
         _bias(measured),
     ]
+
+
+def _place(entry: Entry, ranking: Ranking) -> str:
+    if entry in ranking.unranked:
+        return "~"
+    equals = [e for e in ranking.tied if e not in ranking.unranked]
+    return "=" if entry in equals and len(equals) > 1 else ""
 
 
 def _ratio(ratio: Interval | None) -> str:

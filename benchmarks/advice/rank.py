@@ -58,6 +58,11 @@ class Ranking:
     confidence: float
 
     @property
+    def unranked(self) -> tuple[Entry, ...]:
+        """Those of ``tied`` above the first by their interval, which has not the replicates to beat them."""
+        return tuple(e for e in self.tied if e.to_first is not None and e.to_first.low > 1)
+
+    @property
     def group(self) -> Group:
         """What makes this ranking one of its own."""
         return self.step, self.objective, self.num_samples

@@ -9,7 +9,7 @@ from typing import Any
 from ..schema import row
 from .candidates import LeftOut
 from .measured import Measured
-from .page import page
+from .page import NOTHING, page
 from .rank import Ranking
 from .sentence import advice_on, advice_over
 
@@ -29,7 +29,7 @@ class Advice:
         dtype: floating-point type.
         seconds: that measuring took.
         interrupted: whether the user stopped it before its time.
-        screened_only: whether that was after a first look only, so that there is no advice.
+        screened_only: whether there was but a first look, so that there is no advice.
     """
 
     problem: str
@@ -47,7 +47,7 @@ class Advice:
     def sentences(self) -> tuple[str, ...]:
         """One sentence of advice for each ranking, and one over training where there are several points."""
         if self.screened_only:
-            return ("Stopped at the first look: no advice.",)
+            return (NOTHING[self.interrupted],)
         return (*(advice_on(ranking) for ranking in self.rankings), *self.over_training)
 
     @property

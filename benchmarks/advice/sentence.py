@@ -35,7 +35,9 @@ def advice_over(rankings: Sequence[Ranking]) -> str:
     start = f"Over training ({rankings[0].objective}{bound}):"
     if common:
         verb = "are" if len(common) > 1 else "is"
-        return f"{start} {_listed(common)} {verb} not beaten at {steps}."
+        open_ = _listed([f"step {r.step}" for r in rankings if r.unranked] or [""])
+        unsure = f", where not enough replicates leave the order open at {open_}" if open_ else ""
+        return f"{start} {_listed(common)} {verb} not beaten at {steps}{unsure}."
     each = [f"{r.tied[0].measured.estimator} at step {r.step}" for r in rankings]
     return f"{start} none is unbeaten at {steps}; lowest by estimate: {_listed(each)}."
 
@@ -83,7 +85,15 @@ def _of_the_known(known: Sequence[Entry], ranking: Ranking) -> str:
 def _of_the_unknown(few: Sequence[Entry], ranking: Ranking) -> str:
     needed = max(e.measured.few or 0 for e in few)
     have = "have" if len(few) > 1 else "has"
-    return f"{_names(few, ranking)}, which {have} not enough replicates (at least {needed})"
+    text = f"{_names(few, ranking)}, which {have} not enough replicates (at least {needed})"
+    if not ranking.unranked:
+        return text
+    next_one = ranking.unranked[0]
+    assert next_one.to_first is not None
+    name, value = name_of(next_one.measured, ranking), next_one.to_first.value
+    times = f"{value:.3g}" if value < math.inf else "infinitely many"
+    lower = f"{name_of(ranking.tied[0].measured, ranking)} is {times} times lower than {name}"
+    return f"{text}: by estimate {lower}, which so few do not show; a larger budget draws more"
 
 
 def _of_the_biased(ranking: Ranking) -> str:
@@ -145,4 +155,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """As a sentence begins, but for the names of modules and files."""
+    return text if {":", "."} & {*text} else text[:1].upper() + text[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from rich.text import Text
 
 from ...estimators.errors import UsageError
 from ..plots.panels import split
-from ..plots.text import describe, interval, number, shorten
+from ..plots.text import clean, describe, number, shorten
 from ..plots.wide import PANELS
-from .changes import DEFAULT_METRICS, METRICS, changes
-from .guard import parse_condition, violations
-from .sources import MACHINE, Source, differences, read_source
+from .changes import DEFAULT_METRICS, METRICS, TIMES, changes
+from .guard import check_measured, parse_condition, violations
+from .sources import MACHINE, Source, differences, read_source, settings_that_differ
 
 _HEADINGS = {
     "variance": "variance",
@@ -28,7 +29,6 @@ _HEADINGS = {
     "steps_per_second": "steps/s",
     "gradients_per_second": "gradients/s",
 }
-_TIMES = ("seconds", "work_normalized_variance", "steps_per_second", "gradients_per_second")
 _SETTINGS = [*(setting for setting in PANELS if setting != "objective"), "num_samples", "mode"]
 _STYLES = {
     "higher": "bold",
@@ -36,13 +36,19 @@ _STYLES = {
     "only before": "dim",
     "only after": "dim",
     "not compared": "dim",
+    "negligible": "dim",
 }
+_COMPARED = ("higher", "lower", "no change shown", "identical")
+_REST = ("only before", "only after", "not compared", "negligible")
 
 
 def run_comparison(
     a: Path, b: Path, metrics: Sequence[str] = (), fail_if: Sequence[str] = (), every: bool = False
 ) -> bool:
-    """Print what changed from run a to run b; whether no condition of ``fail_if`` is met.
+    """Print what changed from run a to run b; whether it passes every condition of ``fail_if``.
+
+    A condition is met where the whole interval of a change is beyond its limit. What cannot be held against a
+    condition (gone, without an interval, more seeds diverged) does not pass it.
 
     Args:
         a: run folder, file of rows, or JSON file of a throughput run: before.
@@ -52,7 +58,8 @@ def run_comparison(
         every: print the comparisons that show no change too.
 
     Raises:
-        UsageError: no results, nothing in common, an unknown metric or condition.
+        UsageError: no results, nothing in common, an unknown metric or condition, or a condition on what was
+            not measured before.
     """
     conditions = [parse_condition(text) for text in fail_if]
     for metric in metrics:
@@ -64,31 +71,37 @@ def run_comparison(
     both = table[~table["verdict"].isin(["only before", "only after"])]
     if both.empty and not (len(table) and conditions):
         raise UsageError(f"{a} and {b} have no measured case in common: {_why_apart(table)}")
+    check_measured(table, conditions, str(a))
     console = Console(width=max(Console().width, 80))
     for said in _environment_lines(before, after, both):
         console.print(Text(said))
     shown = table if every else table[table["verdict"].isin(["higher", "lower"])]
     for printed in _tables(shown):
         console.print(printed)
-    for said in (*_alone(table), _summary(table)):
+    for said in (*_remarks(table), *_alone(table), _summary(table)):
         console.print(Text(said))
     broken = violations(table, conditions)
-    for line, reason in broken:
-        console.print(Text(f"failed: {line['estimator']}, {_where(line)}: {reason}"))
+    for case, reason in broken:
+        console.print(Text(f"failed: {_name(case)}: {reason}"))
     return not broken
 
 
 def _environment_lines(a: Source, b: Source, both: pd.DataFrame) -> list[str]:
     found = differences(a, b)
     lines = [f"{name} differs: {before} before, {after} after" for name, (before, after) in found.items()]
-    seeds = [sorted(set(side.rows["seed"].dropna().astype(int))) for side in (a, b)]
-    if seeds[0] != seeds[1]:
+    for benchmark in ("variance", "convergence", "throughput"):
+        settings = settings_that_differ(a, b, benchmark)
+        lines += [f"{benchmark}: {name} {x} before, {y} after" for name, (x, y) in settings.items()]
+    seeds = [sorted(set(side.rows["seed"].dropna())) for side in (a, b)]
+    if all(seeds) and seeds[0] != seeds[1]:
         lines.append("the seeds differ, and with them data and weights: changes need not be of the code")
     known = {name for name in MACHINE if name in a.environment and name in b.environment}
     if not known:
         lines.append("where the runs were measured is not known of both")
-    elif both["metric"].isin(_TIMES).any() and any(name in found for name in MACHINE):
+    elif both["metric"].isin(TIMES).any() and any(name in found for name in MACHINE):
         lines.append("times of different machines: their changes say nothing about the code")
+    elif both.loc[both["metric"].isin(TIMES), "verdict"].isin(["higher", "lower"]).any():
+        lines.append("times vary from run to run more than their intervals, which are of one run each, say")
     return lines
 
 
@@ -113,7 +126,7 @@ def _table(table: pd.DataFrame) -> Table:
     for heading in ("metric", "before", "after", "change", ""):
         printed.add_column(heading, no_wrap=True, justify="left" if heading in ("metric", "") else "right")
     for line in table.to_dict("records"):
-        change = interval(line["change"], line["change_low"], line["change_high"])
+        change = _interval(line["change"], line["change_low"], line["change_high"])
         if line["kind"] == "ratio" and change:
             change = f"× {change}"
         cells = (
@@ -122,20 +135,56 @@ def _table(table: pd.DataFrame) -> Table:
             number(line["a"]),
             number(line["b"]),
             change,
-            line["verdict"],
+            f"{line['verdict']}{' *' if _few(line) else ''}",
         )
         style = _STYLES.get(str(line["verdict"]), "")
         printed.add_row(*(Text(cell, no_wrap=True, style=style) for cell in cells))
     return printed
 
 
+def _interval(value: float, low: float, high: float) -> str:
+    """With the digits that its narrower side warrants: ratios are skewed, and that end tells the verdict."""
+    if not low < high:
+        return number(value)
+    narrow = min(value - low, high - value)
+    size = math.log10(abs(value) / narrow) if 0 < narrow < math.inf and 0 < abs(value) < math.inf else 0.0
+    digits = min(max(math.ceil(size) + 2, 2), 6)
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
 def _summary(table: pd.DataFrame) -> str:
     count = table["verdict"].value_counts()
-    compared = sum(count.get(v, 0) for v in ("higher", "lower", "no change shown", "identical"))
-    words = [f"{count[v]} {v}" for v in ("higher", "lower", "no change shown", "identical") if v in count]
-    rest = [f"{count[v]} {v}" for v in ("only before", "only after", "not compared") if v in count]
+    compared = sum(count.get(v, 0) for v in _COMPARED)
+    words = [f"{count[v]} {v}" for v in _COMPARED if v in count]
+    rest = [f"{count[v]} {v}" for v in _REST if v in count]
     said = f"{compared} compared, at 95% for all at once: {', '.join(words) or 'none'}"
     return "; ".join([said, *rest])
+
+
+def _remarks(table: pd.DataFrame) -> list[str]:
+    """What keeps a comparison from being trusted, or from being made."""
+    lines = []
+    few = table[(table["a_few"] == 1) | (table["b_few"] == 1)].drop_duplicates("estimator")
+    if len(few):
+        names = "; ".join(f"{shorten(str(e['estimator']), 40)} ({_few(e)})" for e in few.to_dict("records"))
+        lines.append(f"* not enough replicates, the interval is not to be trusted: {names}")
+    apart = table[table["verdict"] == "not compared"]
+    for (metric, reason), cases in apart.groupby(["metric", "reason"], sort=False):
+        which = "; ".join(dict.fromkeys(shorten(str(name), 40) for name in cases["estimator"]))
+        lines.append(f"not compared: {_HEADINGS[str(metric)]} of {which}: {reason}")
+    for case in table.to_dict("records"):
+        if case["a_lost"] != case["b_lost"] and case["verdict"] in (*_COMPARED, "not compared"):
+            lost = f"{case['a_lost']:.0f} seeds diverged before, {case['b_lost']:.0f} after"
+            lines.append(f"{_name(case)}: {lost}")
+    return lines
+
+
+def _few(line: dict[str, Any]) -> str:
+    return " and ".join(when for when, side in (("before", "a"), ("after", "b")) if line[f"{side}_few"] == 1)
+
+
+def _name(line: dict[str, Any]) -> str:
+    return f"{clean(str(line['estimator']))}, {_where(line)}"
 
 
 def _alone(table: pd.DataFrame) -> list[str]:
