@@ -412,7 +412,8 @@ def test_a_dask_worker_killed_in_mid_run_loses_nothing(elbograd, cluster):
 
 def test_an_interrupt_stops_at_once_and_the_same_command_goes_on(elbograd):
     plugin("sleepy.py", f"os.environ.get('SLEEPY') and time.sleep(600); {PATHWISE}")
-    code = (
+    code = (  # what runs the tests in the background may have them ignore interrupts, and their children too
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import elbograd.benchmarks.plots as p; p.draw_all = lambda *_: []\n"
         "from elbograd.benchmarks.cli import main; main()"
     )
