@@ -498,3 +498,15 @@ def test_reproduce_lists_refuses_and_fails(elbograd, tmp_path, monkeypatch):
     code, out, _ = elbograd("reproduce", "sticking-the-landing", "--quick", "-o", "other")
     assert code == 1
     assert "FAIL: sticking-the-landing" in out
+
+
+def test_bench_measures_everything_and_writes_a_report(elbograd, tmp_path, monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])  # figures have their own tests
+    run = tmp_path / "run"
+    code, out, _ = elbograd("bench", "--quick", "-p", "quadratic", "-e", "reparameterization", "-o", run)
+    assert code == 0
+    assert set(load_results(run)["benchmark"]) == {"variance", "convergence", "throughput"}
+    assert f"report in {run / 'report.html'}" in out
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Convergence" in page
+    assert "Throughput" in page
