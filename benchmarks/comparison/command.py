@@ -101,7 +101,7 @@ def _environment_lines(a: Source, b: Source, both: pd.DataFrame) -> list[str]:
     elif both["metric"].isin(TIMES).any() and any(name in found for name in MACHINE):
         lines.append("times of different machines: their changes say nothing about the code")
     elif both.loc[both["metric"].isin(TIMES), "verdict"].isin(["higher", "lower"]).any():
-        lines.append("times vary from run to run more than their intervals, which are of one run each, say")
+        lines.append("times vary more from run to run than these intervals, each within one run, can say")
     return lines
 
 
@@ -147,8 +147,11 @@ def _interval(value: float, low: float, high: float) -> str:
     if not low < high:
         return number(value)
     narrow = min(value - low, high - value)
-    size = math.log10(abs(value) / narrow) if 0 < narrow < math.inf and 0 < abs(value) < math.inf else 0.0
-    digits = min(max(math.ceil(size) + 2, 2), 6)
+    digits = 2
+    if 0 < narrow < math.inf and 0 < abs(value) < math.inf:
+        # As in tables: a half-width of 1 or 2 units in its first digit deserves a second one.
+        digits += math.floor(math.log10(abs(value))) - math.floor(math.log10(narrow / 3)) - 1
+    digits = min(max(digits, 2), 6)
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
@@ -188,10 +191,14 @@ def _name(line: dict[str, Any]) -> str:
 
 
 def _alone(table: pd.DataFrame) -> list[str]:
-    """Which estimators were measured on one side only."""
+    """What was measured on one side only: whole settings, and estimators where others are on both sides."""
     lines = []
+    places = pd.Series([_where(line) for line in table.to_dict("records")], index=table.index, dtype="object")
+    met = set(places[~table["verdict"].isin(["only before", "only after"])])
     for verdict in ("only before", "only after"):
-        alone = table[table["verdict"] == verdict].drop_duplicates(["estimator", "metric"])
+        one_sided = table["verdict"] == verdict
+        lines += [f"{verdict}: all of {place}" for place in places[one_sided].unique() if place not in met]
+        alone = table[one_sided & places.isin(met)].drop_duplicates(["estimator", "metric"])
         named = [
             f"{shorten(str(name), 40)} ({', '.join(_HEADINGS[m] for m in part['metric'])})"
             for name, part in alone.groupby("estimator", sort=False)
