@@ -207,7 +207,8 @@ def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> 
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     pictures = len({f.stem for f in figures})
-    drawn = f"{pictures} {'figure' if pictures == 1 else 'figures'} in {folder / 'figures'}, " if pictures else ""
+    noun = "figure" if pictures == 1 else "figures"
+    drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""
     return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
 
 
