@@ -460,7 +460,7 @@ def test_a_performance_profile_by_hand() -> None:
     work = {"a": [1.0, 4.0, 3.0, 1.0], "b": [2.0, 1.0, 3.0, np.nan]}
     rows = [
         row(
-            **case("variance", name, problem=f"p{i}", step=0, num_samples=1),
+            **case("variance", name, problem=f"p[k={10**i}]", step=0, num_samples=1),
             metric=metric,
             value=value,
         )

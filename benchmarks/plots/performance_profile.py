@@ -41,6 +41,7 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
         groups = [one for _, one in at_default_samples(of_problem).groupby(_SETTINGS, dropna=False)]
         kept.append(max(groups, key=lambda one: one["estimator"].nunique()))
     table = pd.concat(kept).pivot_table(index="problem", columns="estimator", values=WORK, aggfunc="last")
+    table = table.reindex(list(dict.fromkeys(points["problem"])))  # k=2 before k=10
     if min(table.shape) < 2:
         return pd.DataFrame()
     return table.div(table.min(axis=1), axis=0).fillna(np.inf)
