@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg")  # of figures, where nothing else is asked for
 _TABLE_WIDTH = 80
+_NO_TIMINGS = "pytest-benchmark gave no timings"
 _INTERRUPTED = 130  # the exit status of a command that was interrupted
 
 
@@ -213,7 +214,7 @@ def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> 
 
 
 def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:
-    from .runner import begin
+    from .runner import HEADLINE, begin
     from .throughput import ThroughputCase, run_throughput
 
     todo = begin(plan, folder)
@@ -236,8 +237,13 @@ def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:
     code, rows = run_throughput(
         list(described), folder.path, compare=options.compare, seconds=options.seconds
     )
+    timed = {r["case"] for r in rows}
+    lost = [
+        case for case in todo if case.id not in timed
+    ]  # such as all, where a pytest plugin disables benchmarks
     folder.append(rows)
-    return code == 0
+    folder.append(c.row(metric=HEADLINE["throughput"], status="failed", reason=_NO_TIMINGS) for c in lost)
+    return code == 0 and not lost
 
 
 def settings_of(options: Benchmark) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -500,13 +501,31 @@ def test_reproduce_lists_refuses_and_fails(elbograd, tmp_path, monkeypatch):
     assert "FAIL: sticking-the-landing" in out
 
 
-def test_bench_measures_everything_and_writes_a_report(elbograd, tmp_path, monkeypatch):
-    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])  # figures have their own tests
-    run = tmp_path / "run"
-    code, out, _ = elbograd("bench", "--quick", "-p", "quadratic", "-e", "reparameterization", "-o", run)
-    assert code == 0
-    assert set(load_results(run)["benchmark"]) == {"variance", "convergence", "throughput"}
-    assert f"report in {run / 'report.html'}" in out
-    page = (run / "report.html").read_text(encoding="utf-8")
+def test_bench_measures_everything_and_writes_a_report(tmp_path):
+    code = (  # figures have their own tests; in a process of its own, as pytest-xdist disables benchmarks in its own
+        "import elbograd.benchmarks.plots as p; p.draw_all = lambda *_: []\n"
+        "from elbograd.benchmarks.cli import main; main()"
+    )
+    command = ["bench", "--quick", "-p", "quadratic", "-e", "reparameterization", "-o", "run"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = load_results(tmp_path / "run")
+    assert set(rows["benchmark"]) == {"variance", "convergence", "throughput"}
+    assert set(rows["status"]) == {"done"}
+    assert "report in run/report.html" in done.stdout
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Convergence" in page
     assert "Throughput" in page
+
+
+def test_throughput_without_timings_is_a_failure(elbograd, tmp_path, monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.throughput.run_throughput", lambda *_, **__: (0, []))
+    run = tmp_path / "run"
+    code, _, _ = elbograd("throughput", "-p", "quadratic", "-e", "reparameterization", "-o", run)
+    assert code == 1
+    (failed,) = load_results(run).to_dict("records")
+    assert (failed["status"], failed["reason"]) == ("failed", "pytest-benchmark gave no timings")
