@@ -238,9 +238,8 @@ def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:
         list(described), folder.path, compare=options.compare, seconds=options.seconds
     )
     timed = {r["case"] for r in rows}
-    lost = [
-        case for case in todo if case.id not in timed
-    ]  # such as all, where a pytest plugin disables benchmarks
+    # All are lost where a plugin of pytest disables benchmarks.
+    lost = [case for case in todo if case.id not in timed]
     folder.append(rows)
     folder.append(c.row(metric=HEADLINE["throughput"], status="failed", reason=_NO_TIMINGS) for c in lost)
     return code == 0 and not lost

@@ -115,7 +115,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     trained = convergence_cases(rows).rename(columns={name: f"training_{name}" for name in seconds})
     for other in (trained, throughput_cases(rows)):
         table = table.merge(other, on=_TIMELESS, how="outer", suffixes=("", "_other"))
-        notes = zip(table["note"].fillna(""), table.pop("note_other").fillna(""), strict=True)
+        notes = zip(_texts(table["note"]), _texts(table.pop("note_other")), strict=True)
         table["note"] = [join(pair) for pair in notes]
     note = table.pop("note")
     return _best_first(ordered(table.assign(note=note)), "variance")
@@ -176,3 +176,8 @@ def _ends(case: pd.DataFrame) -> dict[str, float]:
             numbers = (float(number) for number in mean_interval(last.to_numpy()))
             ends |= zip((f"{metric}{end}" for end in _ENDS), numbers, strict=True)
     return ends
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Text, "" where there is none; a column that holds none at all is one of floats."""
+    return column.astype(object).where(column.notna(), "")
