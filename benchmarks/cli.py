@@ -16,7 +16,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ..estimators.errors import UsageError
+from ..estimators.plugins import clean
 from .executors.choice import Engine
+from .interrupts import ending_interrupts
 from .options import Advise, Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
 from .suite import Run, run
 
@@ -532,7 +534,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no Greek letters
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="elbograd")
+        with ending_interrupts():
+            code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="elbograd")
         if code == 130:  # typer turns an interrupt into this status
             raise KeyboardInterrupt
     except UsageError as error:
@@ -557,8 +560,7 @@ def main() -> None:
 
 
 def _complain(message: str, status: int = 2) -> int:
-    message = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    print(f"elbograd: error: {message}", file=sys.stderr)
+    print(f"elbograd: error: {clean(message)}", file=sys.stderr)
     return status
 
 

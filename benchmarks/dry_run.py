@@ -12,7 +12,7 @@ from .grid import Case
 from .options import Benchmark, Throughput
 from .plan import Plan
 from .remaining import duration
-from .store import load_results
+from .store import finished_cases
 
 
 def print_plans(plans: Sequence[tuple[Benchmark, Plan]], engine: Engine, output: Path | None) -> None:
@@ -73,7 +73,6 @@ def _finished(output: Path | None) -> set[str]:
     if output is None:
         return set()
     try:
-        rows = load_results(output)
-    except UsageError:
+        return finished_cases(output)
+    except (UsageError, OSError):  # the run will say why
         return set()
-    return set(rows["case"]) - set(rows.loc[rows["status"] == "failed", "case"])

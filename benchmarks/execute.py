@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..estimators.errors import UsageError
+from ..estimators.plugins import contained
 from ..estimators.registry import create
 from .certification.cell import Settings
 from .certification.certify import builder, certify_contract, certify_problem
@@ -54,17 +55,18 @@ def _variance(case: Case, folder: Path | None, timings: bool) -> list[dict[str, 
     step = case.settings["step"]
     problem, x = _problem_and_data(case, folder)
     estimator = create(case.estimator)
-    result = measure_variance(
-        problem,
-        estimator,
-        x,
-        num_samples=case.num_samples,
-        replicates=case.settings["replicates"],
-        precision=case.settings.get("precision"),
-        route=case.settings["route"],
-        chunk=case.settings.get("chunk"),
-        seed=case.seed,
-    )
+    with contained():  # what follows, references that other cases use too, is none of the estimator's
+        result = measure_variance(
+            problem,
+            estimator,
+            x,
+            num_samples=case.num_samples,
+            replicates=case.settings["replicates"],
+            precision=case.settings.get("precision"),
+            route=case.settings["route"],
+            chunk=case.settings.get("chunk"),
+            seed=case.seed,
+        )
     common = {**result.case, "n": result.replicates}
     rows = result.rows()
     if timings:
@@ -90,6 +92,7 @@ def _variance(case: Case, folder: Path | None, timings: bool) -> list[dict[str, 
     return [{**r, "step": step} for r in rows]
 
 
+@contained()
 def _cost(
     case: Case, problem: Problem, x: torch.Tensor, result: VarianceResult, common: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -120,6 +123,7 @@ def _untimed(measured: dict[str, Any]) -> dict[str, Any]:
     return {**measured, "value": None, "status": status, "reason": NOT_TIMED}
 
 
+@contained()
 def _ratio(case: Case, problem: Problem, x: torch.Tensor, common: dict[str, Any]) -> dict[str, Any]:
     """The variance over that of the estimator asked for; a skipped row where that one cannot be used here."""
     other = case.settings["relative_to"]

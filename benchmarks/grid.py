@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..estimators.errors import UsageError
+from ..estimators.plugins import clean
 from ..estimators.registry import REGISTRY as ESTIMATORS
 from ..estimators.registry import create, label_of
 from ..estimators.specification import Specification, expand
@@ -53,12 +54,12 @@ class Case:
         """What a progress line shows."""
         if self.benchmark == "certify":
             what = label_of_text(self.problem) if self.problem else "conformance suite"
-            return f"{label_of_text(self.estimator)}, {what}"
+            return clean(f"{label_of_text(self.estimator)}, {what}")
         step = self.settings.get("step")
         where = "" if step is None else f" at step {step}"
         batch = "" if self.batch_size is None else f", B={self.batch_size}"
         sizes = f"S={self.num_samples}{batch}"
-        return f"{label_of_text(self.estimator)}, {sizes}, {label_of_text(self.problem)}{where}"
+        return clean(f"{label_of_text(self.estimator)}, {sizes}, {label_of_text(self.problem)}{where}")
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row that this case says something about, where nothing was measured."""

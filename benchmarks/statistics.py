@@ -280,7 +280,7 @@ def product_interval(
 ) -> tuple[float, float, float]:
     """(value, low, high) of the product of two independent positive quantities given likewise.
 
-    Half-widths add in quadrature on the log scale.
+    Half-widths add in quadrature on the log scale; an end at 0 is one of the product too.
     """
     value = first[0] * second[0]
     low, high = (
@@ -291,7 +291,9 @@ def product_interval(
 
 
 def _log_ratio(end: float, value: float) -> float:
-    return math.log(end / value) if end > 0 and value > 0 else 0.0
+    if not value > 0 or math.isnan(end):
+        return 0.0
+    return math.log(end / value) if end > 0 else -math.inf
 
 
 def median_interval(values: list[float], confidence: float = 0.95) -> tuple[float, float, float]:

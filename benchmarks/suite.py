@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..estimators.errors import UsageError
-from ..estimators.plugins import load_plugin
+from ..estimators.plugins import clean, load_plugin
 from ..estimators.specification import parse
 from .executors.base import Executor, Work
 from .executors.choice import Engine
@@ -18,6 +18,7 @@ from .grid import Case, specifications
 from .options import Benchmark, Throughput
 from .schema import NOT_TIMED
 from .store import RunFolder, default_folder
+from .store.log import DAMAGED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +118,9 @@ def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:
 
 def _tell_of(folder: RunFolder) -> None:
     """Say on stderr where results go, and what is noteworthy about results that are there."""
+    if folder.damaged:
+        lines = "a damaged line was" if folder.damaged == 1 else f"{folder.damaged} damaged lines were"
+        print(f"{folder.path}: {lines} moved to {DAMAGED}; what is missing runs again", file=sys.stderr)
     if folder.torn:
         what = "a case that was not written whole was dropped, and runs again"
         print(f"{folder.path}: {what}", file=sys.stderr)
@@ -183,13 +187,10 @@ def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) 
     console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
     for table in terminal_tables(rows):
         console.print(table)
-    for line in failures(rows):
-        console.print(f"failed: {line}", markup=False, highlight=False)
     failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
-    for _, row in failed.iterrows():
-        console.print(
-            f"failed: {row['estimator']} on {row['problem']}: {row['reason']}", markup=False, highlight=False
-        )
+    said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
+    for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
+        console.print(clean(f"failed: {line}"), markup=False, highlight=False)
     print(drawn)
 
 
@@ -206,7 +207,7 @@ def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> 
         write_tables(rows, folder / "tables")
         figures = draw_all(rows, folder / "figures", formats)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+        raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
     pictures = len({f.stem for f in figures})
     noun = "figure" if pictures == 1 else "figures"
     drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""

@@ -11,8 +11,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
@@ -95,7 +97,8 @@ class Registry:
             return factory
         _check_parameters(factory, specification.name, chosen)
         try:
-            return factory(**chosen)
+            with contained():
+                return factory(**chosen)
         except UsageError as error:
             raise UsageError(f"{specification}: {error}") from error
         except Exception as error:  # a plugin's constructor may raise anything
@@ -166,7 +169,32 @@ def _installed(group: str, _path: tuple[str, ...]) -> EntryPoints:
 
 def one_line(error: BaseException) -> str:
     """The first line of an exception's message."""
-    return next(iter(str(error).strip().splitlines()), "no message")
+    return clean(next(iter(str(error).strip().splitlines()), "no message"))
+
+
+def clean(text: str) -> str:
+    """One line that moves no cursor: runs of white space and control characters become one space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Around code of others, which may set torch's default type or go to another folder for all that follows.
+
+    Afterwards both are as before: an estimator's numbers may not depend on which others share its process.
+    """
+    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY)) if os.name == "posix" else os.getcwd()
+    torch = sys.modules.get("torch")
+    dtype = None if torch is None else torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        if isinstance(folder, int):
+            os.close(folder)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_default_dtype(dtype or torch.float32)
 
 
 def load_plugin(place: str) -> None:
@@ -204,7 +232,8 @@ def _load_file(place: str) -> ModuleType:
 def _guard(load: Callable[[], Any], what: str) -> Any:
     """Run third-party import code; whatever goes wrong becomes one line."""
     try:
-        return load()
+        with contained():
+            return load()
     except UsageError:
         raise
     except SyntaxError as error:

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 CONFIG = {"variance": {"replicates": 10}}
 CASES = ("one", "two", "three")
 PROBLEM = "linear-gaussian"
+WORDS = ("problem", "estimator", "objective", "parameter", "reason", "unit")
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +230,30 @@ def test_report_of_broken_folders(whole, tmp_path_factory, report):
     assert report(folder)[0] == 0  # from its table
     (folder / ROWS).mkdir()
     assert report(folder) == (2, f"elbograd: error: {folder / ROWS} is not a file\n")
+
+
+def test_strings_of_a_file_do_nothing_to_the_terminal(whole, tmp_path_factory, monkeypatch, capsys):
+    escape = "\x1b]0;title\x07\x1b[2J"
+    settings = json.dumps({"point": escape, "objective": escape})
+    odd = [
+        row(
+            case="x", benchmark="variance", metric="variance", **dict.fromkeys(WORDS, escape), status="failed"
+        ),
+        row(case="y", benchmark="variance", metric="variance", **dict.fromkeys(WORDS, escape), value=1.0),
+        row(
+            case="z", benchmark="certify", metric="check", **dict.fromkeys(WORDS, escape), parameters=settings
+        ),
+        row(case="w", benchmark="certify", metric="check", **dict.fromkeys(WORDS, escape), status="skipped"),
+    ]
+    lines = b"".join(sealed([r]) for r in odd)
+    folder = laid_out(tmp_path_factory, whole[2], **{ROWS: lines})
+    monkeypatch.setattr("elbograd.benchmarks.plots.FIGURES", ())
+    monkeypatch.setattr(sys, "argv", ["elbograd", "report", str(folder)])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+    assert out.count("title") > 8
+    assert not [c for c in out + err if not c.isprintable() and c != "\n"]
 
 
 # Checkpoints

@@ -10,7 +10,7 @@ from elbograd.benchmarks.executors.choice import Engine
 from elbograd.benchmarks.grid import Case
 from elbograd.benchmarks.options import Throughput, Variance
 from elbograd.benchmarks.plan import Plan
-from elbograd.benchmarks.store import RunFolder
+from elbograd.benchmarks.store import ROWS, RunFolder
 
 TRAINING = {"steps": 1000, "seeds": 3, "optimizer": "adam", "learning_rates": [0.1, 0.01], "tuning_steps": 50}
 
@@ -89,6 +89,8 @@ def test_what_is_printed(monkeypatch, capsys, tmp_path):
         "6 cases to run: about 2 min of measuring, 2 min with 2 at a time, from quick pilots here; "
         "the time of 2 cases is unknown. Checkpoints and references are not counted.",
     ]
+    with open(tmp_path / "run" / ROWS, "a") as file:
+        file.write("a damaged line costs nothing but its own case\n")
     print_plans([(Variance(), Plan([plan[4]], []))], Engine(), tmp_path / "run")
     assert capsys.readouterr().out.splitlines()[-1] == "0 cases to run"
 

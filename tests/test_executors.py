@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
+import torch
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.executors import slurm
@@ -318,6 +319,46 @@ def test_a_plugin_that_does_not_load_there_is_a_reason():
     assert failure == Failure("refused", "broken.py: does not load: RuntimeError: not here")
 
 
+def test_a_process_with_nothing_to_do_ends_and_is_replaced():
+    pool = ChildPool(work(timings=False), linger=0.5)
+    try:
+        first = pool.measure(case())
+        (child,) = pool._all
+        deadline = time.monotonic() + 60
+        while child.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert pool.measure(case()) == first
+        assert child not in pool._all
+        assert len(pool._all) == 1
+    finally:
+        pool.close()
+
+
+def test_a_process_at_work_for_longer_than_that_is_left_alone(monkeypatch):
+    pool = ChildPool(work(), linger=0.3)
+    monkeypatch.setattr("elbograd.benchmarks.executors.child.Child", Slow)
+    try:
+        assert [pool.measure(wait) for wait in (0.0, 1.0, 0.0)] == [1, 2, 3]  # one child throughout
+    finally:
+        pool.close()
+
+
+class Slow:
+    """A child whose case is how long it takes, in seconds; it answers how many it was asked for."""
+
+    def __init__(self, work, relay):
+        self.alive, self.asked = True, 0
+
+    def ask(self, seconds):
+        time.sleep(seconds)
+        self.asked += 1
+        return self.asked
+
+    def kill(self):
+        self.alive = False
+
+
 class Scripted(Executor):
     """Ends each case as the script says, in turn."""
 
@@ -383,6 +424,19 @@ def test_an_exception_may_be_an_accident_but_a_broken_protocol_is_not(body, kind
     assert measure(case(f"{kind}.py"), work()).kind == kind
 
 
+def test_what_a_plugin_sets_for_its_process_changes_no_other_number(elbograd):
+    everything = "torch.set_default_dtype(torch.float64); os.chdir('/')"
+    plugin("early.py", before=everything)
+    plugin("late.py", f"{everything}; {PATHWISE}")
+    grid = ["variance", "-p", "linear-gaussian", "-r", "50", "-s", "1", "-e", "score-function"]
+    assert elbograd(*grid, "-o", "without")[0] == 0
+    assert elbograd(*grid, "-e", "early.py", "-e", "late.py", "-o", "serial")[0] == 0
+    assert elbograd(*grid, "-e", "early.py", "-e", "late.py", "-o", "jobs", "-j", "2")[0] == 0
+    assert untimed("serial") == untimed("jobs")
+    assert untimed("without").items() <= untimed("serial").items()
+    assert torch.get_default_dtype() is torch.float32
+
+
 def test_a_dask_worker_killed_in_mid_run_loses_nothing(elbograd, cluster):
     here = os.getcwd()
     plugin("my_idea.py", f"die({here!r} + '/flag', lambda: time.sleep(600)); {PATHWISE}", ONCE)
@@ -409,6 +463,29 @@ def test_a_dask_worker_killed_in_mid_run_loses_nothing(elbograd, cluster):
     assert len({json.dumps(r) for r in rows_of("run")}) == len(rows_of("run"))
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)  # what the worker had begun has ended with it
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
+def test_being_asked_to_end_is_an_interrupt(elbograd, monkeypatch, asked):
+    def app(**_):
+        os.kill(os.getpid(), asked)
+        time.sleep(60)
+
+    monkeypatch.setattr("elbograd.benchmarks.cli.app", app)
+    code, _, err = elbograd("variance")
+    assert code == 130
+    assert "elbograd: stopped" in err
+    assert signal.getsignal(asked) is signal.SIG_DFL
+
+
+def test_a_run_under_nohup_outlives_the_terminal(elbograd, monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.cli.app", lambda **_: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert elbograd("variance")[0] == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_interrupt_stops_at_once_and_the_same_command_goes_on(elbograd):
@@ -443,6 +520,14 @@ def test_an_interrupt_stops_at_once_and_the_same_command_goes_on(elbograd):
 
 
 # What cannot be
+
+
+def test_a_process_that_may_not_use_the_folder_leaves_the_jobs_of_the_one_that_does():
+    pytest.importorskip("submitit")
+    os.mkdir("slurm")
+    with Engine(executor="slurm", slurm_option=("cluster=local",)).open(work()):
+        pass  # the folder is locked: nothing is submitted
+    assert os.path.isdir("slurm")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from elbograd.benchmarks import remaining
 from elbograd.benchmarks.grid import Case
 from elbograd.benchmarks.progress import CaseProgress
 from elbograd.benchmarks.remaining import Remaining, duration
+from elbograd.estimators.plugins import one_line
 from rich.console import Console
 
 QUIET = 0.1  # seconds without output: what is on the screen is whole then
@@ -184,6 +185,14 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     assert lines[0] == f"{title}: it vanished; trying again (1)"
     assert lines[1] == f"[2/3] {title}: failed: it vanished"
     assert re.fullmatch(re.escape(f"[3/3] {title}: variance 2 (") + r"\d+ s\)", lines[2])
+
+
+def test_names_and_reasons_move_no_cursor(capsys):
+    (one,) = cases(1, estimator="a\nb\x1bc.py")
+    reason = one_line(ValueError("\x1b]0;title\x07boom"))
+    with CaseProgress([one], 1, lambda: []) as shown:
+        shown.finish(one, f"failed: {reason}", failed=True)
+    assert capsys.readouterr().err == "[1/1] a b c.py, S=2, quadratic: failed: ]0;title boom\n"
 
 
 # Time left

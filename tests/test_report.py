@@ -291,7 +291,7 @@ def test_another_objective_is_not_ranked_with_the_elbo(tmp_path: Path) -> None:
             r["objective"] = "iwae"
     runs = load_runs([write_run(tmp_path / "run", rows)])
     said = verdict(runs)
-    assert "leave-one-out</strong> has the least variance × time" in said.sentences[0]
+    assert " · ELBO), <strong>leave-one-out</strong> has the least" in said.sentences[0]
     objectives = {line.cells[0].text: line.cells[1].text for line in said.grid.lines}
     assert objectives == {"leave-one-out": "elbo", "score-function": "elbo", "reparameterization": "iwae"}
 
@@ -308,6 +308,24 @@ def test_a_verdict_on_another_objective_says_so(tmp_path: Path) -> None:
     few = [r for r in rows if r["problem"] == "one"]
     (sentence,) = verdict(load_runs([write_run(tmp_path / "few", few)])).sentences
     assert "initialization · objective iwae), <strong>leave-one-out</strong> has the least" in sentence
+
+
+def test_a_count_of_problems_says_of_which_objective(tmp_path: Path) -> None:
+    names = ("leave-one-out", "score-function", "reparameterization", SCRIPT)
+    rows = [
+        {**r, "case": f"{r['case']}{k}", "problem": f"cosine[k={k}]", "num_samples": 2}
+        for name in names
+        for k in range(4)
+        for r in variance_rows(name, step=0)
+    ]
+    (sentence,) = verdict(load_runs([write_run(tmp_path / "one", rows)])).sentences
+    assert sentence.startswith("Least variance × time over 4 problems: <strong>reparameterization")
+    for r in rows:
+        r["objective"] = "elbo" if r["estimator"] == "reparameterization" else "iwae"
+    (sentence,) = verdict(load_runs([write_run(tmp_path / "two", rows)])).sentences
+    assert sentence.startswith(
+        "Least variance × time over 4 problems (objective iwae): <strong>leave-one-out"
+    )
 
 
 def test_overlapping_intervals_are_not_a_verdict(tmp_path: Path) -> None:
@@ -350,6 +368,21 @@ def test_warnings_and_lost_cases_are_told_with_their_reasons(parsed: Page) -> No
     lost = {(r["status"].text, r["estimator"].text): r["reason"].text for r in cells(parsed, "missing")}
     assert lost["skipped", "leave-one-out"] == "needs num_samples of at least 2, not 1"
     assert lost["failed", "broken"] == f"ValueError: {DATA} {SCRIPT}"
+
+
+def test_rows_of_another_environment_are_pointed_out(tmp_path: Path) -> None:
+    now = {"command": "b", "commit": "222", "cpu_count": 2, "packages": {"torch": "2.13.0", "numpy": "2"}}
+    then = {"command": "a", "commit": "111", "cpu_count": 2, "packages": {"torch": "2.12.0", "numpy": "2"}}
+    odd = [then, {**now, "command": SCRIPT}, SCRIPT, {**now, "commit": SCRIPT}, None]
+    rows = variance_rows("leave-one-out", step=0)
+    for name, earlier, values in (("odd", odd, ["111, torch 2.12.0", SCRIPT]), ("bad", SCRIPT, [])):
+        text = page.render(load_runs([write_run(tmp_path / name, rows, {**now, "earlier": earlier})]))
+        found = [e.text for e in Page(text).all("p") if e.attributes.get("class") == "warning"]
+        assert found == [
+            f"Some rows were measured in an earlier session: commit {value}." for value in values
+        ]
+        assert "earlier" not in [e.text for e in Page(text).all("dt")]
+        assert SCRIPT not in text
 
 
 def test_the_environment_is_told(parsed: Page) -> None:

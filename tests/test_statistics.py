@@ -384,6 +384,9 @@ def test_median_interval_covers():
 def test_product_interval():
     value, low, high = product_interval((2.0, 1.0, 4.0), (3.0, 3.0, 3.0))
     assert (value, low, high) == pytest.approx((6.0, 3.0, 12.0))
+    # A variance that may be nothing, times a time known well, may be nothing.
+    assert product_interval((2.0, 0.0, 4.0), (3.0, 2.9, 3.0)) == pytest.approx((6.0, 0.0, 12.0))
+    assert product_interval((0.0, 0.0, 0.0), (3.0, 2.0, 4.0)) == (0.0, 0.0, 0.0)
 
 
 def test_needed_replicates():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,6 +22,7 @@ from elbograd.benchmarks.store.log import read_log
 from elbograd.estimators import UsageError
 
 CONFIG = {"variance": {"replicates": 10, "estimator": ["a"]}}
+OTHER = {"variance": {"replicates": 20, "estimator": ["a"]}}
 
 
 @pytest.fixture(autouse=True)
@@ -244,10 +248,59 @@ def test_damage_in_the_middle_is_told_and_mended_by_the_run(tmp_path):
     with pytest.raises(UsageError, match=message):
         load_results(tmp_path)
     folder = RunFolder(tmp_path, CONFIG, {})
-    assert folder.torn
+    assert (folder.torn, folder.damaged) == (False, 3)
     assert folder.finished() == {"one", "three"}
     assert (tmp_path / "rows.damaged.jsonl").read_bytes() == b"".join([*lines[2:4], b"junk\n"])
     assert load_results(tmp_path)["case"].tolist() == ["one", "one", "three", "three"]
+
+
+def test_windows_ends_of_lines_are_no_damage(tmp_path):
+    folder = RunFolder(tmp_path, CONFIG, {})
+    for case in ("one", "two"):
+        folder.append(some_rows(case))
+    right, text = load_results(tmp_path), (tmp_path / ROWS).read_bytes()
+    (tmp_path / ROWS).write_bytes(text.replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(load_results(tmp_path), right)
+    folder = RunFolder(tmp_path, CONFIG, {})
+    assert (folder.torn, folder.damaged, folder.finished()) == (False, 0, {"one", "two"})
+    folder.append(some_rows("three"))
+    pd.testing.assert_frame_equal(folder.finish(["two", "one", "three"]), load_results(tmp_path))
+    assert list(load_results(tmp_path)["case"].unique()) == ["two", "one", "three"]
+
+
+def test_whatever_moment_force_is_killed_at_nothing_of_the_old_run_stays_in_the_end(tmp_path, monkeypatch):
+    def old(folder):
+        run = RunFolder(folder, CONFIG, {})
+        run.append(some_rows("one"))
+        run.finish()
+        for name in ("figures/old.png", "tables/old.md", "checkpoints/1/1.pt", "report.html", "advice.txt"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("old")
+
+    def dying(function):
+        def delete(*arguments, **options):
+            if next(left) == 0:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return delete
+
+    died = 0
+    for moments in range(12):
+        folder = tmp_path / str(moments)
+        old(folder)
+        left = iter(range(moments, -1, -1))
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.rmtree", dying(shutil.rmtree))
+            patch.setattr(Path, "unlink", dying(Path.unlink))
+            with contextlib.suppress(KeyboardInterrupt):
+                RunFolder(folder, OTHER, {}, force=True)
+                break
+            died += 1
+        RunFolder(folder, OTHER, {}, force=True)
+        left_over = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
+        assert left_over == {".lock", "config.toml", "environment.json"}
+    assert died == 9
 
 
 def test_rows_of_version_1_are_brought_up_to_date(tmp_path):

@@ -427,3 +427,13 @@ assert len(summary(rows)) and terminal_tables(rows) and write_tables(rows, Path(
 assert not {{"torch", "matplotlib"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_estimator_is_said_once_to_need_more_replicates() -> None:
+    few = "not enough replicates (at least {})"
+    needed = {("a", 1): 900, ("a", 2): 10_000, ("a", 4): 2000, ("b", 1): 800}
+    rows = [
+        r for (name, s), n in needed.items() for r in variance_rows(name, 2.0, few.format(n), num_samples=s)
+    ]
+    table = terminal_tables(pd.DataFrame(rows))[0]
+    assert str(table.caption).splitlines() == [f"a: {few.format(10_000)}", f"b: {few.format(800)}"]

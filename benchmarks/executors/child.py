@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 
+from ...estimators.plugins import clean
 from ..grid import Case
 from .base import Failure, Rows, Work, decode
 
@@ -93,7 +94,7 @@ class Child:
             name = signal.Signals(-status).name
             memory = ", as when memory runs out" if -status == signal.SIGKILL else ""
             return f"the worker process was ended by {name}{memory}"
-        last = next((line.strip() for line in reversed(self._said) if line.strip()), "no message")
+        last = next((said for line in reversed(self._said) if (said := clean(line))), "no message")
         return f"the worker process ended with status {status}: {last}"
 
 
@@ -103,10 +104,12 @@ class ChildPool:
     Args:
         work: of the run.
         relay: as for `Child`.
+        linger: seconds after which a child that has nothing to do is ended; None for never.
     """
 
-    def __init__(self, work: Work, relay: Relay | None = None) -> None:
-        self._work, self._relay = work, relay
+    def __init__(self, work: Work, relay: Relay | None = None, linger: float | None = None) -> None:
+        self._work, self._relay, self._linger = work, relay, linger
+        self._timers: dict[Child, threading.Timer] = {}
         self._lock = threading.Lock()
         self._idle: list[Child] = []
         self._all: set[Child] = set()
@@ -121,7 +124,7 @@ class ChildPool:
         outcome = child.ask(case)
         with self._lock:
             if child.alive and not self._closed:
-                self._idle.append(child)
+                self._rest(child)
             else:
                 self._all.discard(child)
         return outcome
@@ -130,6 +133,8 @@ class ChildPool:
         """End all children; cases under way come back as failures."""
         with self._lock:
             self._closed = True
+            for timer in self._timers.values():
+                timer.cancel()
             for child in self._all:
                 child.kill()
 
@@ -137,6 +142,8 @@ class ChildPool:
         with self._lock:
             while self._idle:
                 child = self._idle.pop()
+                if timer := self._timers.pop(child, None):
+                    timer.cancel()
                 if child.alive:
                     return child
                 self._all.discard(child)
@@ -145,3 +152,19 @@ class ChildPool:
             if self._closed:
                 child.kill()
             return child
+
+    def _rest(self, child: Child) -> None:
+        self._idle.append(child)
+        if self._linger is not None:
+            timer = self._timers[child] = threading.Timer(self._linger, self._retire, (child,))
+            timer.daemon = True
+            timer.start()
+
+    def _retire(self, child: Child) -> None:
+        """End a child that is still idle."""
+        with self._lock:
+            if child in self._idle and self._timers.get(child) is threading.current_thread():
+                del self._timers[child]
+                self._idle.remove(child)
+                self._all.discard(child)
+                child.kill()

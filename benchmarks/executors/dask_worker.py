@@ -11,6 +11,7 @@ from ..grid import Case
 from .base import Work, encode
 from .child import ChildPool
 
+LINGER = 60.0  # seconds that an idle process is kept: a run that was killed never says that it is over
 _pools: dict[str, ChildPool] = {}
 _lock = threading.Lock()
 
@@ -24,7 +25,7 @@ def measure_there(token: str, work: Work, case: Case) -> dict[str, Any]:
         case: to measure.
     """
     with _lock:
-        pool = _pools.setdefault(token, ChildPool(work))
+        pool = _pools.setdefault(token, ChildPool(work, linger=LINGER))
     return encode(pool.measure(Case(**asdict(case))))
 
 

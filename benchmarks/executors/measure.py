@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...estimators.errors import EstimatorError, UsageError
-from ...estimators.plugins import COPIES, load_plugin, one_line
+from ...estimators.plugins import COPIES, contained, load_plugin, one_line
 from ..grid import Case
 from .base import Failure, Rows, Work
 
@@ -36,7 +36,7 @@ def measure(case: Case, work: Work) -> Rows | Failure:
 
     folder = Path(work.folder)
     try:
-        with computing_threads(work.threads):
+        with computing_threads(work.threads), contained():
             return execute(case, folder if folder.is_dir() else None, timings=work.timings)
     except (UsageError, EstimatorError) as error:
         return Failure("refused", _told(error))

@@ -138,7 +138,7 @@ class SlurmExecutor(Executor):
             else:
                 with suppress(ProcessLookupError):
                     os.kill(int(job.job_id), signal.SIGKILL)
-        if not self._keep:
+        if self._executor is not None and not self._keep:  # else it is another process's, if it is there
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _launch(self) -> Iterator[tuple[Case, Failure]]:

@@ -8,10 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-
-def clean(text: str) -> str:
-    """One line: runs of white space and control characters become one space."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+from ...estimators.plugins import clean as clean
 
 
 def shorten(text: str, width: int) -> str:

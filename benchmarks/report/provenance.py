@@ -22,6 +22,7 @@ _WORDS = {
     "cpu": "CPU",
     "cpu_count": "CPU cores",
     "threads": "threads of torch",
+    "case_threads": "threads a case",
     "gpu": "GPU",
     "cuda": "CUDA",
 }
@@ -55,7 +56,7 @@ def provenance(run: Run) -> Provenance:
     facts = {
         _WORDS.get(key, key): _said(value)
         for key, value in told.items()
-        if key not in ("command", "packages")
+        if key not in ("command", "packages", "earlier")
     }
     facts["rows"] = f"{len(run.rows)}, of schema version {run.rows['schema_version'].iloc[0]}"
     return Provenance(
@@ -64,8 +65,28 @@ def provenance(run: Run) -> Provenance:
         facts,
         {str(k): _said(v) for k, v in packages.items()} if isinstance(packages, dict) else {},
         tomli_w.dumps(run.config) if run.config else "",
-        run.remarks,
+        (*run.remarks, *_earlier(told)),
     )
+
+
+def _earlier(told: dict[str, Any]) -> list[str]:
+    """In which environments other than the one described some rows were measured, a sentence each."""
+    before = told.get("earlier")
+    sentences = []
+    for other in [e for e in before if isinstance(e, dict)] if isinstance(before, list) else []:
+        then, now = _flat(other), _flat(told)
+        changed = [key for key in then | now if then.get(key) != now.get(key)]
+        said = ", ".join(f"{_WORDS.get(key, key)} {_said(then.get(key))}" for key in changed)
+        if said:
+            sentences.append(f"Some rows were measured in an earlier session: {shorten(said, 400)}.")
+    return sentences
+
+
+def _flat(environment: dict[str, Any]) -> dict[str, Any]:
+    """What tells two environments apart, versions of packages among it."""
+    facts = {k: v for k, v in environment.items() if k not in ("command", "packages", "earlier")}
+    packages = environment.get("packages")
+    return {**facts, **packages} if isinstance(packages, dict) else facts
 
 
 def _said(value: Any) -> str:

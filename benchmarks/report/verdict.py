@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from ..plots.text import describe_shared, interval, number, shorten
+from ..plots.text import describe, describe_shared, interval, number, say, shorten
 from ..tables.verdicts import certificates
 from .cells import Grid
 from .lines import lines
@@ -84,7 +84,8 @@ def _least_work(shown: pd.DataFrame, problem: str) -> Markup | None:
     if ranked.empty:
         return None
     first = ranked.iloc[0]
-    where = describe_shared({k: first[k] for k in _PLACE})
+    said_of = describe if _several_objectives(shown) else describe_shared
+    where = said_of({k: first[k] for k in _PLACE})
     place = Markup("On <code>{}</code>{}").format(problem, f" ({where})" if where else "")
     if len(ranked) == 1:
         said = interval(first[metric], first[f"{metric}_low"], first[f"{metric}_high"])
@@ -133,19 +134,28 @@ def _fastest(shown: pd.DataFrame, problem: str) -> Markup | None:
 def _of_many(shown: pd.DataFrame, problems: list[str]) -> list[Markup]:
     """On how many problems which estimator has the least variance × time."""
     wins: dict[str, int] = {}
-    objectives: dict[str, None] = {}
+    objectives: set[str] = set()
     for problem in problems:
         ranked = _ranked(shown[shown["family"] == problem], "work_normalized_variance")
         if len(ranked) > 1:
             winner = ranked["estimator"].iloc[0]
             wins[winner] = wins.get(winner, 0) + 1
-            objectives[ranked["objective"].iloc[0]] = None
+            objectives.add(ranked["objective"].iloc[0])
     if not wins:
         return []
     ordered = sorted(wins.items(), key=lambda pair: (-pair[1], pair[0]))
     said = Markup(", ").join(Markup("{} on {}").format(_name({"estimator": n}), k) for n, k in ordered[:5])
-    of = "" if set(objectives) <= {"elbo", ""} else f" (objective {' or '.join(objectives)})"
-    return [Markup("Least variance × time over {} problems{}: {}.").format(sum(wins.values()), of, said)]
+    among = ""
+    if len(objectives) > 1:
+        among = ", each within one objective"
+    elif _several_objectives(shown) or not objectives <= {"elbo", ""}:
+        among = f" ({say('objective', objectives.pop())})"
+    return [Markup("Least variance × time over {} problems{}: {}.").format(sum(wins.values()), among, said)]
+
+
+def _several_objectives(shown: pd.DataFrame) -> bool:
+    """Whether it has to be said even of the ELBO that a comparison is about it."""
+    return bool(shown.loc[shown["objective"] != "", "objective"].nunique() > 1)
 
 
 def _of_checks(rows: pd.DataFrame) -> list[Markup]:

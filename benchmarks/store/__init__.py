@@ -4,7 +4,7 @@
 what keeps a second process out, `folder` what a run writes to, `loading` what everybody reads with.
 """
 
-from .folder import CONFIG, ENVIRONMENT, RunFolder, default_folder
+from .folder import CONFIG, ENVIRONMENT, RunFolder, default_folder, finished_cases
 from .loading import ROWS, TABLE, load_results
 from .log import read_rows, repair
 
@@ -15,6 +15,7 @@ __all__ = [
     "TABLE",
     "RunFolder",
     "default_folder",
+    "finished_cases",
     "load_results",
     "read_rows",
     "repair",

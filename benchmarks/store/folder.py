@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
-_OURS = (ROWS, TABLE, CONFIG, "throughput.json", "report.html", "advice.txt")
+#: In the order in which they go: what is left of a run is one for the next --force, until all else is gone.
+_OURS = ("throughput.json", "report.html", "advice.txt", TABLE, ROWS, CONFIG)
 _OUR_FOLDERS = ("figures", "tables", "checkpoints")
 _ROWS_OF = {"advise": "variance"}  # commands whose rows are another benchmark's
 
@@ -63,7 +64,8 @@ class RunFolder:
 
     Attributes:
         path: as given.
-        torn: rows that were not whole were there, and have been dropped.
+        torn: the beginning of a case was there, as a kill leaves it, and has been dropped.
+        damaged: lines that could not be believed, and have been moved to rows.damaged.jsonl.
         changed: what of the environment is not what it was when earlier rows were measured.
 
     Raises:
@@ -85,7 +87,8 @@ class RunFolder:
                 self._clear()
             remove_unfinished(path, below=_OUR_FOLDERS)
             merged = self._merged(config)
-            self.torn = repair(path / ROWS)
+            found = repair(path / ROWS)
+            self.torn, self.damaged = found.torn, len(found.damaged)
             write_atomically(path / CONFIG, tomli_w.dumps(merged))
             earlier = self._earlier_environments()
             self.changed = _differences(earlier, environment)
@@ -98,8 +101,7 @@ class RunFolder:
 
     def finished(self) -> set[str]:
         """Cases that need not be run again: all of whose rows are there, none of them failed."""
-        cases = read_log(self.path / ROWS).cases
-        return {case for case, rows in cases.items() if all(r["status"] != "failed" for r in rows)}
+        return finished_cases(self.path)
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write all rows of one case or several, each case as one unit, and see them on disk.
@@ -143,10 +145,10 @@ class RunFolder:
         """Delete an earlier run; whatever else the folder holds is the user's."""
         if not self._is_run():
             return
-        for name in _OURS:
-            (self.path / name).unlink(missing_ok=True)
         for name in _OUR_FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in _OURS:
+            (self.path / name).unlink(missing_ok=True)
 
     def _is_run(self) -> bool:
         """Whether it is a run's folder beyond doubt: a config.toml alone may be anyone's."""
@@ -194,6 +196,16 @@ class RunFolder:
     def _unusable(self, why: str) -> UsageError:
         choices = "choose another folder" + (", or --force to begin anew" if self._is_run() else "")
         return UsageError(f"cannot use folder {self.path}: {why}: {choices}")
+
+
+def finished_cases(folder: Path) -> set[str]:
+    """Cases of a run folder, damaged or not, all of whose rows are there, none of them failed.
+
+    Raises:
+        OSError, UsageError: as `read_log`.
+    """
+    cases = read_log(folder / ROWS).cases
+    return {case for case, rows in cases.items() if all(r["status"] != "failed" for r in rows)}
 
 
 def _differences(earlier: list[dict[str, Any]], now: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from ..atomic import write_atomically
 from .lines import Line, NewerVersion, parse, sealed
 
 _BEGIN = b'{"schema_version": '
+DAMAGED = "rows.damaged.jsonl"
 NOT_WHOLE = "rows of its case are missing"
 
 
@@ -76,25 +77,26 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return read_log(file).rows
 
 
-def repair(file: Path) -> bool:
-    """Leave only finished cases in a rows.jsonl, in today's form; whether lines had to go.
+def repair(file: Path) -> Log:
+    """Leave only finished cases in a rows.jsonl, in today's form; what there was before.
 
     Damaged lines, which a kill does not leave, are kept in a file beside it.
     """
     log = read_log(file)
     if log.damaged:
-        kept = file.with_name(f"{file.stem}.damaged{file.suffix}")
+        kept = file.with_name(DAMAGED)
         earlier = content_of(kept) or b""
         write_atomically(kept, earlier + b"".join(line + b"\n" for line, _ in log.damaged.values()))
     if log.torn or log.damaged or log.outdated:
         write_atomically(file, log.written(log.cases))
-    return log.torn or bool(log.damaged)
+    return log
 
 
 def _read(data: bytes) -> Log:
     *lines, unended = data.split(b"\n")
     log, unfinished = Log(), _Unfinished()
-    for number, text in enumerate(lines, 1):
+    for number, line_there in enumerate(lines, 1):
+        text = line_there.removesuffix(b"\r")  # a checkout on Windows may have put it there
         try:
             line = parse(text)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ..plots.text import constants, describe, describe_shared, shorten
 from ..plots.wide import PANELS, at_base, family
 from .columns import Benchmark, Column, count, word
 
+_NEEDED = re.compile(r" \(at least (\d+)\)")
 _INSIDE = {
     "num_samples": Column("S", count("num_samples")),
     "mode": Column("mode", word("mode"), number=False),
@@ -71,11 +73,22 @@ def _notes(cases: pd.DataFrame) -> list[str]:
     said = [note.split("; ") if note else [] for note in cases["note"]]
     common = [part for part in said[0] if len(said) > 1 and all(part in parts for parts in said)]
     own = [
-        f"{shorten(name, 30)}: {'; '.join(mine)}"
+        (shorten(name, 30), tuple(mine))
         for name, parts in zip(cases["estimator"], said, strict=True)
         if (mine := [part for part in parts if part not in common])
     ]
-    return list(dict.fromkeys([*own, *common]))
+    return [*(f"{name}: {'; '.join(mine)}" for name, mine in _most_needed(own)), *common]
+
+
+def _most_needed(notes: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Once each; of notes of an estimator that differ in the replicates needed alone, that of the most."""
+    kept: dict[tuple[str, ...], tuple[int, tuple[str, tuple[str, ...]]]] = {}
+    for name, parts in notes:
+        alike = (name, *(_NEEDED.sub("", part) for part in parts))
+        needed = max((int(found[1]) for part in parts if (found := _NEEDED.search(part))), default=0)
+        if alike not in kept or needed > kept[alike][0]:
+            kept[alike] = needed, (name, parts)
+    return [note for _, note in kept.values()]
 
 
 def _title(benchmark: Benchmark, shared: dict[str, Any]) -> Text:

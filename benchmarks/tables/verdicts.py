@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..certification.levels import ALARM_RATE
 from ..certification.result import BiasBound, Certificate, Check, percent
-from ..plots.text import shorten
+from ..plots.text import clean, shorten
 from ..plots.wide import normalized
 from .columns import Column, word
 from .layout import Layout
@@ -69,7 +69,7 @@ def verdict_table(rows: pd.DataFrame) -> Table | None:
     table = Table(
         title=Text("Certification", style="bold not italic"),
         title_justify="left",
-        caption=Text("\n".join([_statement(found), *_open(found)])),
+        caption=Text("\n".join([_statement(found), *map(clean, _open(found))])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
