@@ -94,14 +94,14 @@ def _environment_lines(a: Source, b: Source, both: pd.DataFrame) -> list[str]:
         lines += [f"{benchmark}: {name} {x} before, {y} after" for name, (x, y) in settings.items()]
     seeds = [sorted(set(side.rows["seed"].dropna())) for side in (a, b)]
     if all(seeds) and seeds[0] != seeds[1]:
-        lines.append("the seeds differ, and with them data and weights: changes need not be of the code")
+        lines.append("the seeds differ, and so do data and weights: changes need not be of the code")
     known = {name for name in MACHINE if name in a.environment and name in b.environment}
     if not known:
         lines.append("where the runs were measured is not known of both")
     elif both["metric"].isin(TIMES).any() and any(name in found for name in MACHINE):
         lines.append("times of different machines: their changes say nothing about the code")
     elif both.loc[both["metric"].isin(TIMES), "verdict"].isin(["higher", "lower"]).any():
-        lines.append("times vary more from run to run than these intervals, each within one run, can say")
+        lines.append("these intervals are of times within one run; between runs they vary more")
     return lines
 
 
