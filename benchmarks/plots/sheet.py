@@ -18,7 +18,7 @@ from .text import short_names
 WIDTH = 9.0  # inches; 900 px at 100 dpi, about the width of a README
 _LINE = 0.17  # inches a line of notes
 _ENTRY = 0.215  # inches a line of the legend
-_NOTE_CHARACTERS = 136
+_NOTE_CHARACTERS = 130
 
 
 class Legend(NamedTuple):
