@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ..estimators.errors import UsageError
-from ..estimators.plugins import clean
+from ..estimators.plugins import clean, printable
 from .executors.choice import Engine
 from .interrupts import ending_interrupts
 from .options import Advise, Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
@@ -444,7 +444,7 @@ def _print_entries(title: str, entries: Mapping[str, str]) -> None:
     typer.echo(f"{title}:")
     for name, summary in entries.items():
         line = f"  {name:<{width}}  {summary}"
-        typer.echo("".join(c if c.isprintable() else " " for c in line))
+        typer.echo(printable(line))
 
 
 @app.command("new-estimator")

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from ..estimators.base import Estimator, Target
 from ..estimators.errors import UsageError
-from ..estimators.plugins import one_line
+from ..estimators.plugins import one_line, printable
 from ..estimators.registry import BUILTIN_NAMES, REGISTRY, catalogue, create
 from .evaluation import seeded
 
@@ -219,7 +219,7 @@ _FAMILIES = {
 
 
 def _lines(name: str, summary: str) -> str:
-    return f"{_printable(name)}\n{_filled('  ', summary)}"
+    return f"{printable(name)}\n{_filled('  ', summary)}"
 
 
 def _fact(label: str, fact: str) -> str:
@@ -227,9 +227,5 @@ def _fact(label: str, fact: str) -> str:
 
 
 def _filled(start: str, text: str) -> str:
-    indent, text = " " * len(start), _printable(text)
+    indent, text = " " * len(start), printable(text)
     return textwrap.fill(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -174,7 +174,17 @@ def one_line(error: BaseException) -> str:
 
 def clean(text: str) -> str:
     """One line that moves no cursor: runs of white space and control characters become one space."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(printable(text).split())
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """The text with each character that is not to be printed, such as an escape, as a space.
+
+    Args:
+        text: of a plugin or a file.
+        lines: whether it may have several.
+    """
+    return "".join(c if c.isprintable() or (lines and c == "\n") else " " for c in text)
 
 
 @contextmanager

@@ -1,6 +1,25 @@
-"""Settings of all tests: a machine that is busy with other work fails none."""
+"""What all tests share: settings with which a busy machine fails none, and the command line."""
 
+import sys
+
+import pytest
+from elbograd.benchmarks.cli import main
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+@pytest.fixture
+def elbograd(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["elbograd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run

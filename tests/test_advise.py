@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import time
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from elbograd.benchmarks.advice.measured import BiasVerdict, Measured, compare, 
 from elbograd.benchmarks.advice.rank import rank_all
 from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
-from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.statistics import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl
@@ -334,20 +332,6 @@ def test_misuse_is_told_in_one_line(arguments, message):
     with pytest.raises(UsageError, match=re.escape(message)) as error:
         advise(SMALL, **arguments)
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def elbograd(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["elbograd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_the_command_end_to_end(elbograd, monkeypatch):

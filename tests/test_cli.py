@@ -10,24 +10,8 @@ import sys
 
 import pytest
 from elbograd.benchmarks import load_results
-from elbograd.benchmarks.cli import main
 
 QUICK = ["-p", "quadratic", "-s", "2", "-r", "50"]
-
-
-@pytest.fixture
-def elbograd(monkeypatch, capsys, tmp_path):
-    """Run a command line in an empty folder: (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["elbograd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return run
 
 
 def planned(out):

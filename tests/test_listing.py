@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from elbograd.benchmarks.cli import main
 from elbograd.benchmarks.listing import cost_in_words, describe_estimators, reference_of
 from elbograd.estimators import Estimate, Estimator, analytic_kl, catalogue, create
 from elbograd.estimators.errors import UsageError
@@ -36,18 +35,6 @@ class Greedy(Estimator):
 
 class Nameless(Greedy):
     """No section of that name."""
-
-
-@pytest.fixture
-def elbograd(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["elbograd", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_every_estimator_has_all_of_it_at_80_columns(elbograd):

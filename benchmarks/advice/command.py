@@ -8,6 +8,7 @@ from typing import Any
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins import load_plugin
+from ..atomic import write_atomically
 from ..environment import describe_environment
 from ..grid import Case, specifications
 from ..options import Advise
@@ -74,7 +75,7 @@ def run_advice(request: Run) -> bool:
         raise KeyboardInterrupt
     if not all(advice.rankings for advice in found):
         return False
-    text.write_text("\n\n".join(map(str, found)) + "\n", encoding="utf-8")
+    write_atomically(text, "\n\n".join(map(str, found)) + "\n")  # half of it would pass for the advice
     return True
 
 

@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from ...estimators.plugins import printable
 from .measured import Interval, Measured
 from .rank import Entry, Ranking
 from .sentence import advice_on
@@ -41,7 +42,7 @@ def page(advice: Advice) -> str:
         parts.append("Stopped before its time: from what was measured by then.")
     # What a plugin raises or declares may hold anything.
     text = "\n\n".join(filter(None, parts))
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return printable(text, lines=True)
 
 
 def _head(advice: Advice) -> str:
