@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from .advice.result import Advice
     from .certification.certify import certify
     from .certification.result import Certificate
-    from .convergence import TrainResult, train
-    from .paired import measure_ratio
-    from .ratios import Ratio
-    from .throughput import ThroughputResult, measure_throughput
-    from .variance import VarianceResult, measure_variance
+    from .statistics.ratios import Ratio
+    from .throughput.measure import ThroughputResult, measure_throughput
+    from .training.train import TrainResult, train
+    from .variance.measure import VarianceResult, measure_variance
+    from .variance.ratio import measure_ratio
 
 _LAZY = {
     "Advice": "advice.result",
     "advise": "advice.advise",
     "Certificate": "certification.result",
     "certify": "certification.certify",
-    "TrainResult": "convergence",
-    "train": "convergence",
-    "Ratio": "ratios",
-    "measure_ratio": "paired",
-    "ThroughputResult": "throughput",
-    "measure_throughput": "throughput",
-    "VarianceResult": "variance",
-    "measure_variance": "variance",
+    "TrainResult": "training.train",
+    "train": "training.train",
+    "Ratio": "statistics.ratios",
+    "measure_ratio": "variance.ratio",
+    "ThroughputResult": "throughput.measure",
+    "measure_throughput": "throughput.measure",
+    "VarianceResult": "variance.measure",
+    "measure_variance": "variance.measure",
 }
 
 __all__ = [

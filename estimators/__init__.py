@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import EstimatorError, UsageError
-from .registry import catalogue, create, register
+from .plugins.registry import catalogue, create, register
 
 if TYPE_CHECKING:
     from .base import Estimate, Estimator, Target
-    from .objective import analytic_kl
+    from .pieces.objective import analytic_kl
 
-_LAZY = {"Estimate": "base", "Estimator": "base", "Target": "base", "analytic_kl": "objective"}
+_LAZY = {"Estimate": "base", "Estimator": "base", "Target": "base", "analytic_kl": "pieces.objective"}
 
 __all__ = [
     "Estimate",

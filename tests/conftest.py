@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from elbograd.benchmarks.cli import main
+from elbograd.benchmarks.cli.main import main
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,15 +11,23 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ..evaluation import seeded
-from ..jacobians import encoder_jacobian
-from ..model_checks import check_model
-from ..placement import check_dtype, default_batch_size, dtype_of, first_batch, is_integer, place, to_encoder
+from ..gradients import seeded
+from ..jacobians.encoder import encoder_jacobian
 from ..problems.checks import check_problem
+from ..problems.model_checks import check_model
+from ..problems.placement import (
+    check_dtype,
+    default_batch_size,
+    dtype_of,
+    first_batch,
+    is_integer,
+    place,
+    to_encoder,
+)
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
-from ..trajectory import State, walk
-from ..variance import check_counts, check_data, check_route, check_seed
+from ..training.trajectory import State, walk
+from ..variance.measure import check_counts, check_data, check_route, check_seed
 from .budget import Budget, Progress, silent
 from .candidates import Candidate, LeftOut, find_candidates, workspace
 from .contender import Point

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..exact_objectives import OBJECTIVES, exact_gradients
-from ..placement import place, to_encoder
-from ..references import LONG_RUN, LONG_RUNS, Reference, integrated_gradient, long_run, measure_bias
+from ..oracles.objectives import OBJECTIVES, exact_gradients
+from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, integrated_gradient, long_run, measure_bias
+from ..problems.placement import place, to_encoder
 from .contender import Contender, Point
 from .lots import chunk_of
 from .measured import BiasVerdict

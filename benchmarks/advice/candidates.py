@@ -11,13 +11,13 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins import one_line
-from ...estimators.registry import catalogue
-from ..evaluation import check_posterior
-from ..grid import specifications
-from ..placement import duplicate
+from ...estimators.plugins.finding import one_line
+from ...estimators.plugins.registry import catalogue
+from ..cases.grid import specifications
+from ..gradients import check_posterior
+from ..problems.placement import duplicate
 from ..problems.protocol import Problem
-from ..variance import resolve
+from ..variance.measure import resolve
 from .rank import SAME_AT_EVERY_S
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins import load_plugin
-from ..atomic import write_atomically
-from ..environment import describe_environment
-from ..grid import Case, specifications
-from ..options import Advise
+from ...estimators.plugins.finding import load_plugin
+from ..cases.grid import Case, specifications
+from ..cases.options import Advise
+from ..running.suite import Run, draw, settings_of
 from ..store import ROWS, RunFolder, default_folder, load_results
-from ..suite import Run, draw, settings_of
+from ..store.atomic import write_atomically
+from ..store.environment import describe_environment
 from .advise import advise, prepare_problem
 from .candidates import find_candidates
 from .progress import AdviceProgress

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ..clock import calls_in_block, time_block
-from ..evaluation import frozen, has_moving_state, prepare, reseed, warm_up
-from ..factorized import FactorizedRoute
-from ..full_route import FullRoute
+from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
 from ..problems.protocol import Problem
-from ..statistics import MIN_REPLICATES, Moments
-from ..training_step import TrainingStep
-from ..variance import VarianceResult, choose_route, result_of
+from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..throughput.clock import calls_in_block, time_block
+from ..training.step import TrainingStep
+from ..variance.factorized import FactorizedRoute
+from ..variance.full import FullRoute
+from ..variance.measure import VarianceResult, choose_route, result_of
 from .candidates import Candidate
 from .measured import BiasVerdict, Measured
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..factorized import FactorizedRoute
+from ..variance.factorized import FactorizedRoute
 from .contender import Contender
 
 _FIRST = 8  # replicates in the first round, where the first look tells of no more

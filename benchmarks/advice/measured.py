@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..paired import joint_moments
-from ..ratios import JointMoments, paired_ratio
-from ..statistics import Moments, median_interval, product_interval
+from ..statistics.intervals import Moments, median_interval, product_interval
+from ..statistics.ratios import JointMoments, paired_ratio
+from ..variance.ratio import joint_moments
 
 
 class Interval(NamedTuple):

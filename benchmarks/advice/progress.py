@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from ..progress import is_live
+from ..running.progress import is_live
 
 _EVERY = 5.0  # seconds between lines
 

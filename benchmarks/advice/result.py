@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..schema import row
+from ..rows.schema import row
 from .candidates import LeftOut
 from .measured import Measured
 from .page import NOTHING, page

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..statistics import bias_bound, bias_floor
+from ..statistics.intervals import bias_bound, bias_floor
 from .moments import ColumnSums
 from .oracle import Draws, Oracle
 from .result import BiasBound

@@ -15,19 +15,19 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins import one_line
-from ...estimators.registry import create
-from ...estimators.testing import estimator_checks
-from ...estimators.trial import NotApplicable
-from ..evaluation import seeded
-from ..placement import default_batch_size, first_batch, place
+from ...estimators.plugins.finding import one_line
+from ...estimators.plugins.registry import create
+from ...estimators.testing.check import estimator_checks
+from ...estimators.testing.trial import NotApplicable
+from ..gradients import seeded
+from ..problems.placement import default_batch_size, first_batch, place
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
 from .cell import Settings, certify_cell
 from .levels import ALARM_RATE, check_range, confirm_level
 from .oracle import Oracle, solve
+from .oracle_problems import ORACLE_PROBLEMS
 from .points import points_of
-from .problems import ORACLE_PROBLEMS
 from .result import Certificate, Check, merge
 
 _DATA = 3  # a point of a problem

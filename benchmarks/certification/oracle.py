@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator, Target
-from ..closed_variances import exact_variance
-from ..evaluation import check_estimate
-from ..exact_objectives import exact_gradients
-from ..placement import place, to_encoder
+from ..gradients import check_estimate
+from ..oracles.objectives import exact_gradients
+from ..oracles.variances import exact_variance
+from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Target
-from ...estimators.registry import create
-from ..evaluation import seeded
-from ..groups import eta_parts
+from ...estimators.plugins.registry import create
+from ..gradients import seeded
+from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
 
 _ASCENT_STEPS = {"middle": 8, "near-optimal": 60}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..schema import row
+from ..rows.schema import row
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ...estimators.mean_test import MAX_SKEW, SCREEN_LEVEL, hall_transform
+from ...estimators.testing.mean_test import MAX_SKEW, SCREEN_LEVEL, hall_transform
 from .moments import ColumnSums
 
 _ENOUGH_FOR_JOINT = 16_384  # draws

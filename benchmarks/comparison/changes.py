@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from ..plots.wide import KEYS, NEGLIGIBLE, pivot, select
+from ..rows.wide import KEYS, NEGLIGIBLE, pivot, select
 from ..tables.cases import convergence_cases
 
 #: metric -> where it is found and how two of it are compared.

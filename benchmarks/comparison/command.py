@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...estimators.errors import UsageError
-from ..plots.panels import split
-from ..plots.text import clean, describe, number, shorten
-from ..plots.wide import PANELS
+from ..rows.panels import split
+from ..rows.text import clean, describe, number, shorten
+from ..rows.wide import PANELS
 from .changes import DEFAULT_METRICS, METRICS, TIMES, changes
 from .guard import check_measured, parse_condition, violations
 from .sources import MACHINE, Source, differences, read_source, settings_that_differ

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins import one_line
-from ..plots.text import clean, shorten
-from ..plots.wide import normalized
+from ...estimators.plugins.finding import one_line
+from ..rows.text import clean, shorten
+from ..rows.wide import normalized
 from ..store import ENVIRONMENT, load_results
-from ..throughput_rows import read_json, rows_from_json
+from ..throughput.rows import read_json, rows_from_json
 
 if TYPE_CHECKING:
     import pandas as pd

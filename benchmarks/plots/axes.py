@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from ..rows.text import number
 from .style import FAINT, Style
-from .text import number
 
 _ABOUT = "\N{NO-BREAK SPACE}≈\N{NO-BREAK SPACE}"
 Direction = Literal["x", "y"]

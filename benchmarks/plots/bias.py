@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter
 
+from ..rows.panels import columns_for, split
+from ..rows.text import percent, short_names
+from ..rows.wide import PANELS, at_default, measured
 from .axes import log_axis, log_limits, markers, negligible_note, warnings_note
-from .panels import columns_for, split
 from .sheet import sheet
 from .style import FAINT, Style, literal, styles_of, themed
-from .text import percent, short_names
-from .wide import PANELS, at_default, measured
 
 BOUND = "bias_bound"
 

@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..rows.panels import split
+from ..rows.seeds import Curve, against_seconds, against_steps, by_seed
+from ..rows.text import shorten
+from ..rows.wide import PANELS, select, separate_samples
 from .axes import log_axis
-from .panels import split
-from .seeds import Curve, against_seconds, against_steps, by_seed
 from .sheet import legend_of, sheet
 from .style import Style, literal, styles_of, themed
-from .text import shorten
-from .wide import PANELS, select, separate_samples
 
 METRIC = "heldout_objective"
 _SETTINGS = [column for column in PANELS if column not in ("objective", "step")]

@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..rows.text import shorten
+from ..rows.wide import at_default_samples, family, measured, without_negligible
 from .axes import log_axis
 from .sheet import legend_of, sheet
 from .style import Style, literal, styles_of, themed
-from .text import shorten
-from .wide import at_default_samples, family, measured, without_negligible
 
 WORK = "work_normalized_variance"
 _SETTINGS = ["latent_dim", "batch_size", "device", "dtype", "num_samples"]

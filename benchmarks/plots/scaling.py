@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.panels import columns_for, split
 from .axes import intervals, log_axis, log_limits, markers, measured_ticks, negligible_note, warnings_note
-from .panels import columns_for, split
 from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of
 from .variance import METRIC, unit

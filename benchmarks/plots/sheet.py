@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.text import short_names
 from .style import FAINT, Style, literal
-from .text import short_names
 
 WIDTH = 9.0  # inches; 900 px at 100 dpi, about the width of a README
 _LINE = 0.17  # inches a line of notes

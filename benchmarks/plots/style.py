@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..atomic import replacing
+from ..store.atomic import replacing
 
 Dashes = Literal["-"] | tuple[int, tuple[float, ...]]
 

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from .panels import split
+from ..rows.panels import split
+from ..rows.text import number, short_names
+from ..rows.wide import PANELS, pivot, select, separate_samples
 from .sheet import Legend, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
-from .text import number, short_names
-from .wide import PANELS, pivot, select, separate_samples
 
 _METRICS = {
     "steps_per_second": "training steps a second",

@@ -6,12 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..rows.panels import columns_for, split
+from ..rows.text import listed, short_names
+from ..rows.wide import PANELS, at_default, measured, unmeasured
 from .axes import beside, intervals, log_axis, log_limits, markers, negligible_note, warnings_note
-from .panels import columns_for, split
 from .sheet import sheet
 from .style import Style, literal, styles_of, themed
-from .text import listed, short_names
-from .wide import PANELS, at_default, measured, unmeasured
 
 METRIC = "variance"
 

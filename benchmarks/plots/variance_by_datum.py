@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.panels import columns_for, split
+from ..rows.wide import PANELS, at_default, parts
 from .axes import log_axis, negligible_note
-from .panels import columns_for, split
 from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of, themed
-from .wide import PANELS, at_default, parts
 
 METRIC = "variance_by_datum"
 _LEAST = 1e-3  # of the mean share: what lies below does not stretch the axis

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.panels import split
+from ..rows.text import short_names
+from ..rows.wide import PANELS, at_default, measured
 from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
 from .labels import Segment, label_points
-from .panels import split
 from .sheet import Legend, legend_of, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
-from .text import short_names
 from .variance import METRIC, unit
-from .wide import PANELS, at_default, measured
 
 _MILLI = ["seconds", "seconds_low", "seconds_high"]
 _MOST_NAMES = 12  # in a panel; where there are more, only those on the front are named beside their points

@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...estimators.errors import UsageError
-from ...estimators.specification import Specification, parse
+from ...estimators.plugins.specification import Specification, parse
+from ..rows.wide import PANELS, at_swept_samples, measured, without_negligible
 from .scaling import draw_against
 from .style import themed
 from .variance import METRIC
-from .wide import PANELS, at_swept_samples, measured, without_negligible
 
 
 @themed

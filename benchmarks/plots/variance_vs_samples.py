@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..rows.wide import PANELS, measured, without_negligible
 from .scaling import draw_against
 from .style import themed
 from .variance import METRIC
-from .wide import PANELS, measured, without_negligible
 
 
 @themed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...estimators.arguments import number
+from ...estimators.pieces.arguments import number
 from .linear_gaussian import LinearGaussianVAE
 
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ...estimators.arguments import one_of
 from ...estimators.errors import UsageError
+from ...estimators.pieces.arguments import one_of
 
 SPLITS = ("train", "test")
 BINARIZATIONS = ("dynamic", "fixed")

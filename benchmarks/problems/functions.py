@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ...estimators.arguments import number, positive_number
 from ...estimators.base import Target
+from ...estimators.pieces.arguments import number, positive_number
 from .data import check_split
 from .layers import check_sizes
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ...estimators.arguments import positive_number
 from ...estimators.base import Target
+from ...estimators.pieces.arguments import positive_number
 from .data import SPLITS, check_split, serve
 from .layers import check_sizes, weights_from
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from ...estimators.arguments import positive_number
 from ...estimators.base import Target
+from ...estimators.pieces.arguments import positive_number
 from .data import check_split
 from .layers import check_sizes
 
@@ -121,7 +121,7 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
 
 
 def _hermite(nodes: int) -> tuple[Tensor, Tensor]:
-    from ...estimators.quadrature import hermite_grid
+    from ...estimators.posteriors.quadrature import hermite_grid
 
     points, weights = hermite_grid(1, nodes)
     return points[:, 0], weights

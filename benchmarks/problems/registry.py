@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins import Builtin, Registry
-from ...estimators.registry import label_of
-from ...estimators.specification import Specification, parse
+from ...estimators.plugins.finding import Builtin, Registry
+from ...estimators.plugins.registry import label_of
+from ...estimators.plugins.specification import Specification, parse
 
 if TYPE_CHECKING:
     from .protocol import Problem

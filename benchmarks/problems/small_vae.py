@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import Distribution
 
-from ...estimators.arguments import one_of
 from ...estimators.base import Target
+from ...estimators.pieces.arguments import one_of
 from .data import SPLITS, check_split, serve
 from .layers import check_sizes, weights_from
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...estimators.errors import UsageError
-from ..atomic import write_atomically
+from ..store.atomic import write_atomically
 from .runs import Run, load_runs
 
 __all__ = ["Run", "load_runs", "missing", "write_report"]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins import one_line
-from ..suite import present
+from ...estimators.plugins.finding import one_line
+from ..running.suite import present
 from . import missing, write_report
 from .runs import Run, load_runs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..plots.wide import (
+from ..rows.wide import (
     PANELS,
     at_default,
     at_default_samples,

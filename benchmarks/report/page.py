@@ -15,7 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..plots.style import styles_of
-from ..plots.wide import family
+from ..rows.wide import family
 from .figures import cost, profiles, scaling, speed, training
 from .figures.marks import on_dark
 from .figures.panel import Section

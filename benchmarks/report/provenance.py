@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
-from ..plots.text import clean, shorten
-from ..plots.wide import normalized
+from ..rows.text import clean, shorten
+from ..rows.wide import normalized
 from .cells import Cell, Grid, Heading, Line
 from .runs import Run
 

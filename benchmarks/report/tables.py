@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..plots.text import shorten
+from ..rows.text import shorten
 from ..tables.columns import BENCHMARKS
 from ..tables.layout import lay_out
 from ..tables.verdicts import certificates, verdict_layout, verdict_notes

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from ..plots.text import describe, describe_shared, interval, number, say, shorten
+from ..rows.text import describe, describe_shared, interval, number, say, shorten
 from ..tables.verdicts import certificates
 from .cells import Grid
 from .lines import lines

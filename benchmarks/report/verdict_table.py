@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..plots.text import describe, interval, percent, say, shorten
+from ..rows.text import describe, interval, percent, say, shorten
 from .cells import Cell, Grid, Heading, Line
 from .lines import SETTINGS
 

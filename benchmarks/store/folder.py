@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from ...estimators.errors import UsageError
-from ..atomic import remove_unfinished, to_disk, write_atomically
+from .atomic import remove_unfinished, to_disk, write_atomically
 from .lines import sealed
 from .loading import ROWS, TABLE, as_frame, reason
 from .lock import hold

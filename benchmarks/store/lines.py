@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..migration import migrate
-from ..schema import SCHEMA_VERSION, checked
+from ..rows.migration import migrate
+from ..rows.schema import SCHEMA_VERSION, checked
 
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\Z')
 UNSEALED = (1, 2)  # schema versions whose lines had neither place nor checksum

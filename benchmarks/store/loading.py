@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ..schema import COLUMNS
+from ..rows.schema import COLUMNS
 from .lines import NewerVersion
 from .log import NOT_WHOLE, Log, read_log
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...estimators.errors import UsageError
-from ..atomic import write_atomically
+from .atomic import write_atomically
 from .lines import Line, NewerVersion, parse, sealed
 
 _BEGIN = b'{"schema_version": '

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import replacing
-from ..migration import migrate
-from ..schema import COLUMNS, SCHEMA_VERSION, checked
+from ..rows.migration import migrate
+from ..rows.schema import COLUMNS, SCHEMA_VERSION, checked
+from .atomic import replacing
 from .lines import UNSEALED, NewerVersion
 
 _CHECKSUM = b"elbograd.sha256"

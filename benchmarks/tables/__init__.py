@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic import write_atomically
+from ..store.atomic import write_atomically
 from .cases import summary
 from .columns import BENCHMARKS
 from .latex import latex, tabular

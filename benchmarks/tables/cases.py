@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from ..plots.seeds import mean_interval
-from ..plots.text import clean
-from ..plots.wide import KEYS, PANELS, ordered, parts, pivot, select
-from ..schema import NOT_TIMED
+from ..rows.schema import NOT_TIMED
+from ..rows.seeds import mean_interval
+from ..rows.text import clean
+from ..rows.wide import KEYS, PANELS, ordered, parts, pivot, select
 
 _TIMELESS = [key for key in KEYS if key not in ("objective", "step")]
 # metric -> whether it comes with an interval

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..plots.text import interval, number, percent
-from ..plots.wide import NEGLIGIBLE
+from ..rows.text import interval, number, percent
+from ..rows.wide import NEGLIGIBLE
 from .cases import breakdown_cases, convergence_cases, ratio_cases, throughput_cases, variance_cases
 
 Cell = Callable[[Mapping[str, Any]], str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..plots.text import clean, shorten
+from ..rows.text import clean, shorten
 from .columns import Benchmark, Column
 from .layout import NAMES, Layout, lay_out
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..plots.text import constants, describe_shared, say
+from ..rows.text import constants, describe_shared, say
 from .columns import Benchmark, Cell, Column, count, word
 
 _HEADINGS = {

@@ -10,9 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..plots.panels import split
-from ..plots.text import constants, describe, describe_shared, shorten
-from ..plots.wide import PANELS, at_base, family
+from ..rows.panels import split
+from ..rows.text import constants, describe, describe_shared, shorten
+from ..rows.wide import PANELS, at_base, family
 from .columns import Benchmark, Column, count, word
 
 _NEEDED = re.compile(r" \(at least (\d+)\)")

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from ..certification.levels import ALARM_RATE
 from ..certification.result import BiasBound, Certificate, Check, percent
-from ..plots.text import clean, shorten
-from ..plots.wide import normalized
+from ..rows.text import clean, shorten
+from ..rows.wide import normalized
 from .columns import Column, word
 from .layout import Layout
 from .markdown import code, plain

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from elbograd.estimators.registry import BUILTIN_NAMES
+from elbograd.estimators.plugins.registry import BUILTIN_NAMES
 from pygments.lexers.shell import BashLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx

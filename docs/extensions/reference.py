@@ -7,8 +7,8 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from elbograd.benchmarks.listing import describe_estimators
-from elbograd.estimators.registry import BUILTIN_NAMES, REGISTRY, catalogue
+from elbograd.benchmarks.cli.listing import describe_estimators
+from elbograd.estimators.plugins.registry import BUILTIN_NAMES, REGISTRY, catalogue
 from sphinx.application import Sphinx
 
 MODULES = (

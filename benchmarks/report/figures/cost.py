@@ -8,10 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...plots.axes import warnings_note
-from ...plots.panels import split
-from ...plots.text import number, shorten
 from ...plots.variance_vs_cost import pareto_front
-from ...plots.wide import PANELS, at_default, family, measured
+from ...rows.panels import split
+from ...rows.text import number, shorten
+from ...rows.wide import PANELS, at_default, family, measured
 from ..runs import Run
 from .marks import errors, figure, gather, hover, said, scatter, series_of
 from .panel import Panel, Section

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...plots.style import Dashes, Style, styles_of
-from ...plots.text import clean, number, shorten
+from ...rows.text import clean, number, shorten
 from ..runs import Run
 
 #: The page's dark ground, which colours are held against.

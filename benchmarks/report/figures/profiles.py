@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...plots.performance_profile import profile, ranked, ratios, reach
-from ...plots.text import number, percent, shorten
+from ...rows.text import number, percent, shorten
 from ..runs import Run
 from .marks import dash, figure, hover, plain, safe, series_of, symbol
 from .panel import Panel, Section

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...plots.axes import warnings_note
-from ...plots.panels import split
-from ...plots.text import number, shorten
-from ...plots.wide import (
+from ...rows.panels import split
+from ...rows.text import number, shorten
+from ...rows.wide import (
     PANELS,
     at_base_sizes,
     at_swept_samples,

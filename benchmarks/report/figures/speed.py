@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...plots.panels import split
-from ...plots.text import number, short_names
-from ...plots.wide import PANELS, family, pivot, select, separate_samples
+from ...rows.panels import split
+from ...rows.text import number, short_names
+from ...rows.wide import PANELS, family, pivot, select, separate_samples
 from ..runs import Run
 from .marks import errors, figure, gather, hover, plain, safe, said, series_of
 from .panel import Panel, Section

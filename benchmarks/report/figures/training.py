@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...plots.convergence import BAND, METRIC, limits
-from ...plots.panels import split
-from ...plots.seeds import Curve, against_seconds, against_steps, by_seed
-from ...plots.text import number
-from ...plots.wide import PANELS, family, select, separate_samples
+from ...rows.panels import split
+from ...rows.seeds import Curve, against_seconds, against_steps, by_seed
+from ...rows.text import number
+from ...rows.wide import PANELS, family, select, separate_samples
 from ..runs import Run
 from .marks import Series, dash, figure, gather, hover, on_dark, plain, safe, series_of, symbol
 from .panel import Panel, Section

@@ -1,0 +1,1 @@
+"""The command line: commands, parameters, config files, listing, files to start from."""

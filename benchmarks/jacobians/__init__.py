@@ -1,0 +1,1 @@
+"""How η-space reaches φ-space: Jacobians of the encoder, and products with them."""

@@ -1,0 +1,1 @@
+"""Exact answers: objectives, gradients and variances by algebra, quadrature and enumeration."""

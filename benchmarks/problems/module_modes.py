@@ -1,0 +1,84 @@
+"""Modules whose train mode makes a gradient estimate depend on more than its own draws."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...estimators.errors import UsageError
+from ...estimators.plugins.finding import one_line
+from .protocol import Problem
+
+_COUPLES = nn.modules.batchnorm._BatchNorm
+_DRAWS = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_TOLERANCE = 1e-3
+
+
+def check_modes(problem: Problem, route: str = "factorized") -> None:
+    """Raise UsageError when BatchNorm is in train mode, or dropout is where its noise cannot be counted.
+
+    The one couples the data of a batch and moves its statistics with every call. The other adds noise
+    that is not the estimator's: the full route draws it anew for every replicate and so counts it, as a
+    training step has it; the factorized route holds η fixed.
+    """
+    for side in ("encoder", "decoder"):
+        for name, module in getattr(problem, side).named_modules():
+            what = f"{side}.{name} ({type(module).__name__}) is in train mode: call {side}.eval() first"
+            if module.training and isinstance(module, _COUPLES):
+                raise UsageError(what)
+            if route == "full":
+                continue
+            if _draws(module):
+                raise UsageError(f"{what}, or use route='full' to count its noise")
+            if getattr(module, "scale_grad_by_freq", False):
+                raise UsageError(
+                    f"{side}.{name} scales gradients by frequency in the batch: "
+                    f"set scale_grad_by_freq=False, or use route='full'"
+                )
+
+
+def _draws(module: nn.Module) -> bool:
+    if not module.training:
+        return False
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):  # dropout inside a fused operation
+        return module.dropout > 0
+    return isinstance(module, _DRAWS) and getattr(module, "p", 1) > 0
+
+
+def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
+    """Raise UsageError unless eta is a function of its own datum alone, and always the same.
+
+    The encoder is shown the batch twice, then with every other datum replaced, then one datum alone.
+    """
+    with torch.no_grad():
+        together, again, alone = encoder(x), encoder(x), _alone(encoder, x[-1:])
+        kept = torch.arange(len(x), device=x.device) % 2 == 0
+        replaced = encoder(torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, x.roll(1, 0)))
+        # Inside as well: what an encoder returns may be a parameter, whose numbers would carry a gradient.
+        scale = math.sqrt(float(together.square().mean())) + 1e-12
+        changed = float((together - again).abs().max())
+        of_others = float((together - replaced)[kept].abs().max())
+        apart = max(float((together[-1:] - alone).abs().max()), of_others)
+    if changed > 1e-5 * scale:
+        raise UsageError(
+            "the encoder gives the same data another eta each time (dropout in train mode, noise of its "
+            "own?): call encoder.eval(), or use route='full' to count its noise"
+        )
+    if apart > max(_TOLERANCE, 8 * torch.finfo(together.dtype).eps) * scale:
+        raise UsageError(
+            "the encoder gives a datum another eta in a batch than alone "
+            "(BatchNorm or dropout in train mode?): call encoder.eval(), or use route='full'"
+        )
+
+
+def _alone(encoder: nn.Module, datum: Tensor) -> Tensor:
+    try:
+        eta: Tensor = encoder(datum)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"the encoder fails for a datum alone ({one_line(error)}): it must act on each datum alone, "
+            "or use route='full'"
+        ) from error
+    return eta

@@ -1,0 +1,149 @@
+"""Where a measurement runs: a problem's device and dtype, and the batch it is shown."""
+
+from __future__ import annotations
+
+import copy
+import re
+from numbers import Integral
+
+import torch
+from torch import Tensor, nn
+
+from ...estimators.errors import UsageError
+from ...estimators.plugins.finding import one_line
+from .protocol import Problem
+
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")
+}
+_DEFAULT_BATCH_SIZE = 64
+
+
+def check_device(name: str) -> torch.device:
+    """The device called ``name``: "cpu", "cuda" or "cuda:0", "cuda:1", ...
+
+    Raises:
+        UsageError: there is no such kind of device, or not on this machine.
+    """
+    name = str(name)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"unknown device {name!r}: choose from {', '.join(_available())}")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= _cuda_devices():
+        raise UsageError(f"device {name} is not available here: choose {' or '.join(_available())}")
+    return device
+
+
+def check_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The floating-point dtype called ``name``, or given itself.
+
+    Raises:
+        UsageError: an unknown name, or no such dtype.
+    """
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
+        return name
+    if not isinstance(name, str) or name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}: choose from {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value counts something: an integer of Python or NumPy, but no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def device_of(problem: Problem) -> torch.device:
+    """Where the problem's parameters are; the CPU when it has none."""
+    return _example(problem).device
+
+
+def dtype_of(problem: Problem) -> torch.dtype:
+    """The floating-point type of the problem's parameters."""
+    return _example(problem).dtype
+
+
+def duplicate(problem: Problem) -> Problem:
+    """A deep copy, to be trained or moved while the original stays as it is.
+
+    Raises:
+        UsageError: the problem cannot be copied (it holds an open file, say).
+    """
+    try:
+        return copy.deepcopy(problem)
+    except Exception as error:  # a user's problem may hold anything
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"{type(problem).__name__} cannot be deep-copied: {what}") from error
+
+
+def move(problem: Problem, device: torch.device, dtype: torch.dtype) -> None:
+    """Move the encoder and the decoder, in place; all of a problem that is itself a module."""
+    modules = (problem,) if isinstance(problem, nn.Module) else (problem.encoder, problem.decoder)
+    for module in modules:
+        module.to(device=device, dtype=dtype)
+
+
+def place(problem: Problem, *, device: str | None = None, dtype: torch.dtype | None = None) -> Problem:
+    """The problem on a device and in a dtype: itself where nothing needs to move, else a moved deep copy.
+
+    Raises:
+        UsageError: the device is unknown or absent, or the problem cannot be copied.
+    """
+    here, now = device_of(problem), dtype_of(problem)
+    wanted = here if device is None else check_device(device)
+    if _same(wanted, here) and dtype in (None, now):
+        return problem
+    placed = duplicate(problem)
+    move(placed, wanted, dtype or now)
+    return placed
+
+
+def default_batch_size(problem: Problem) -> int:
+    """B where the user asks for none: the problem's ``default_batch_size``, else 64."""
+    return int(getattr(problem, "default_batch_size", _DEFAULT_BATCH_SIZE))
+
+
+def to_encoder(problem: Problem, x: Tensor) -> Tensor:
+    """x on the encoder's device, and in its dtype unless x holds integers (tokens, labels)."""
+    like = _example(problem)
+    return x.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
+
+
+def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
+    """The first training batch under ``seed``, x (batch_size, ...), where the encoder is.
+
+    Raises:
+        UsageError: fewer training data than ``batch_size``, a batch size that is not positive, or batches
+            that are no tensors.
+    """
+    if not is_integer(batch_size) or batch_size < 1:
+        raise UsageError(f"batch size {batch_size!r} is not a positive integer")
+    generator = torch.Generator().manual_seed(seed)
+    x: object = next(iter(problem.batches("train", batch_size, generator)), None)
+    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0):
+        what = f"a {type(x).__name__}" if not isinstance(x, Tensor) else "a tensor without dimensions"
+        raise UsageError(f"batches yields {what}, not a tensor x (B, ...): of pairs (x, y) yield x alone")
+    if x is None or len(x) < batch_size:
+        raise UsageError(f"batch size {batch_size} exceeds the {0 if x is None else len(x)} training data")
+    return to_encoder(problem, x)
+
+
+def _example(problem: Problem) -> Tensor:
+    """A floating-point parameter, the encoder's first; a CPU tensor where there is none."""
+    for module in (problem.encoder, problem.decoder):
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                return parameter
+    return torch.empty(0)
+
+
+def _same(a: torch.device, b: torch.device) -> bool:
+    """Whether two devices are one; "cuda" is the current CUDA device."""
+    return a.type == b.type and (a.index in (None, b.index) or (b.index is None and a.index == 0))
+
+
+def _cuda_devices() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _available() -> list[str]:
+    return ["cpu", *(f"cuda:{index}" for index in range(_cuda_devices()))]

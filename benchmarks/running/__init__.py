@@ -1,0 +1,1 @@
+"""Running cases: the plan, the runner, progress, forecasts, executors."""

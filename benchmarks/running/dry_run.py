@@ -1,0 +1,78 @@
+"""Printing what would be run, and about how long it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...estimators.errors import UsageError
+from ..cases.grid import Case
+from ..cases.options import Benchmark, Throughput
+from ..store import finished_cases
+from .executors.choice import Engine
+from .forecast import Guess, estimate_seconds
+from .plan import Plan
+from .remaining import duration
+
+
+def print_plans(plans: Sequence[tuple[Benchmark, Plan]], engine: Engine, output: Path | None) -> None:
+    """Print every case with its time, what is left out with the reason, and the sum.
+
+    Args:
+        plans: of one command, with the options that they come from.
+        engine: where the cases would run.
+        output: the run folder, whose finished cases would not run again.
+    """
+    finished = _finished(output)
+    todo = [case for _, plan in plans for case in plan.cases if case.id not in finished]
+    times = estimate_seconds(todo, engine.threads)
+    for options, plan in plans:
+        if isinstance(options, Throughput):  # timed for as long as was asked, its steps and its gradients
+            eager = (case.id for case in plan.cases if case.settings["mode"] == "eager")
+            times |= dict.fromkeys(eager, Guess(2 * options.seconds))
+    for _, plan in plans:
+        for case in plan.cases:
+            print(f"{case.benchmark}: {case.title}: {_time(case, times, finished)}")
+        for case, reason in plan.skipped:
+            print(f"{case.benchmark}: {case.title}: skipped, {reason}")
+    print(_sum(todo, times, engine))
+
+
+def _time(case: Case, times: Mapping[str, Guess], finished: set[str]) -> str:
+    if case.id in finished:
+        return "done before"
+    if case.id not in times:
+        return "time unknown"
+    seconds, own = times[case.id]
+    return f"about {duration(seconds)}" + ("" if own else ", if it is like the others")
+
+
+def _sum(todo: Sequence[Case], times: Mapping[str, Guess], engine: Engine) -> str:
+    known = [times[case.id].seconds for case in todo if case.id in times]
+    if not known:
+        return f"{_cases(len(todo))} to run" + (", time unknown" if todo else "")
+    total = f"about {duration(sum(known))} of measuring"
+    jobs = engine.jobs_here() if not engine.shared else engine.jobs or 1
+    if jobs > 1:
+        shared = max(sum(known) / jobs, max(known))
+        total += f", {duration(shared)} with {jobs} at a time"
+    unknown = len(todo) - len(known)
+    others = f"; the time of {_cases(unknown)} is unknown" if unknown else ""
+    return (
+        f"{_cases(len(todo))} to run: {total}, from quick pilots here{others}. "
+        "Checkpoints and references are not counted."
+    )
+
+
+def _cases(number: int) -> str:
+    return f"{number} case{'' if number == 1 else 's'}"
+
+
+def _finished(output: Path | None) -> set[str]:
+    """The cases that a run folder holds already."""
+    if output is None:
+        return set()
+    try:
+        return finished_cases(output)
+    except (UsageError, OSError):  # the run will say why
+        return set()

@@ -1,0 +1,46 @@
+"""The child's end of a worker process: a case a line comes in, its rows a line go out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from queue import SimpleQueue
+
+from ....estimators.errors import UsageError
+from ...cases.grid import Case
+from .base import Failure, Work, encode
+from .measure import make_ready, measure
+
+
+def main() -> None:
+    """Answer until standard input ends, which it does when the parent is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a plugin prints must not get between the answers
+    given = json.loads(sys.stdin.readline())
+    work = Work(**{**given, "plugins": tuple(given["plugins"]), "path": tuple(given["path"])})
+    questions: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=(questions,), daemon=True).start()
+    unfit = None
+    try:
+        make_ready(work)
+    except UsageError as error:
+        unfit = Failure("refused", str(error))
+    while True:
+        case = Case(**json.loads(questions.get()))
+        answers.write(json.dumps(encode(unfit or measure(case, work))) + "\n")
+        answers.flush()
+
+
+def _listen(questions: SimpleQueue[str]) -> None:
+    """Apart from the measuring, so that the end of the parent is noticed in the midst of a case."""
+    for line in sys.stdin:
+        questions.put(line)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

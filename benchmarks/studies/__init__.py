@@ -1,0 +1,1 @@
+"""Programs that publish something: peers, speed, reproductions, calibration, the whole catalogue."""

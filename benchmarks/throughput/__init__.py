@@ -1,0 +1,1 @@
+"""Timing training steps and gradients."""

@@ -1,0 +1,1 @@
+"""Training a model with an estimator: steps, checkpoints, held-out objective."""

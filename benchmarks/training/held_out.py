@@ -1,0 +1,54 @@
+"""Held-out numbers: the ELBO, and the importance-weighted log-likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...estimators.posteriors.distributions import closed_form_kl, draw
+from ..gradients import seeded
+from ..problems.protocol import Problem
+
+_ELBO_SAMPLES = 16
+_ROWS = 2**15
+
+
+@torch.no_grad()
+def evaluate_elbo(problem: Problem, x: Tensor, seed: int) -> float:
+    """Mean ELBO of x (N, ...) in nats a datum, by 16 samples; the KL in closed form where there is one."""
+    total = 0.0
+    with seeded(seed, x.device):
+        for part in x.split(_ROWS // _ELBO_SAMPLES):
+            q, target = problem.posterior(problem.encoder(part)), problem.target(part)
+            z = draw(q, _ELBO_SAMPLES)
+            f = target.log_likelihood(z).mean(0)
+            if target.prior is not None:
+                kl = closed_form_kl(q, target.prior)
+                f = f - ((q.log_prob(z) - target.prior.log_prob(z)).mean(0) if kl is None else kl)
+            total += float(f.double().sum())
+    return total / len(x)
+
+
+@torch.no_grad()
+def importance_weighted_log_likelihood(
+    problem: Problem, x: Tensor, num_samples: int, seed: int
+) -> float | None:
+    """Mean log (1/K) Σ_k p(x, z_k)/q(z_k|x) of x (N, ...), nats a datum: a lower bound of log p(x).
+
+    None where the problem has no prior, hence no likelihood of x.
+
+    References:
+        Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, eq. 8.
+    """
+    total = 0.0
+    with seeded(seed, x.device):
+        for part in x.split(max(1, _ROWS // num_samples)):
+            q, target = problem.posterior(problem.encoder(part)), problem.target(part)
+            if target.prior is None:
+                return None
+            z = draw(q, num_samples)
+            log_weights = target.log_likelihood(z) + target.prior.log_prob(z) - q.log_prob(z)
+            total += float((log_weights.double().logsumexp(0) - math.log(num_samples)).sum())
+    return total / len(x)

@@ -1,0 +1,123 @@
+"""The training trajectory that all estimators share: walked once, every asked-for step kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ...estimators.errors import UsageError
+from ...estimators.plugins.registry import create
+from ..gradients import seeded
+from ..problems.placement import default_batch_size, first_batch, to_encoder
+from ..problems.protocol import Problem
+from .held_out import evaluate_elbo
+from .step import TrainingStep
+
+State = dict[str, dict[str, Tensor]]
+
+_LEARNING_RATE = 3e-3
+_TEACHERS = (("reparameterization", 1), ("leave-one-out", 4))
+_EVALUATIONS = 20
+_HELDOUT_DATA = 512
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Points of one training run.
+
+    Attributes:
+        states: step -> state dicts of "encoder" and "decoder".
+        heldout: step -> held-out objective in nats a datum, at these steps and others in between; empty
+            where the problem has no held-out data.
+    """
+
+    states: dict[int, State]
+    heldout: dict[int, float]
+
+
+def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
+    """Train a problem in place with the first teacher that supports it, and keep the states at ``steps``.
+
+    The teacher is reparameterization, or leave-one-out with S = 4 where the posterior has no rsample;
+    Adam at 3e-3, the problem's default batch size. The state at a step does not depend on which others are
+    kept.
+
+    Args:
+        problem: at its initialization.
+        steps: of training; 0 is the initialization.
+        seed: of data order and draws.
+
+    Raises:
+        UsageError: no teacher supports the problem, or the objective is no longer finite.
+    """
+    last = max(steps)
+    evaluated = {*steps, *range(0, last + 1, max(1, last // _EVALUATIONS))}
+    x = first_batch(problem, default_batch_size(problem), seed)
+    trajectory = Trajectory({}, {})
+    with seeded(seed, x.device):
+        teacher, num_samples = _teacher(problem, x)
+        model = [p for side in _sides(problem).values() for p in side.parameters() if p.requires_grad]
+        step = TrainingStep(problem, teacher, [torch.optim.Adam(model, lr=_LEARNING_RATE)], num_samples)
+        batches = _endless(problem, len(x), seed)
+        for done in range(last + 1):
+            if done in evaluated:
+                _evaluate(problem, done, seed, trajectory.heldout)
+            if done in steps:
+                trajectory.states[done] = state_of(problem)
+            if done < last:
+                step(next(batches))
+    return trajectory
+
+
+def heldout_objective(problem: Problem, seed: int) -> float | None:
+    """Held-out objective, nats a datum, on at most 512 data; None where there are none.
+
+    Under one seed two points of a trajectory share their data and, where q draws alike, their noise.
+    """
+    x = next(iter(problem.batches("test", _HELDOUT_DATA, None)), None)
+    return None if x is None else evaluate_elbo(problem, to_encoder(problem, x[:_HELDOUT_DATA]), seed)
+
+
+def state_of(problem: Problem) -> State:
+    """Copies of the parameters and buffers of encoder and decoder."""
+    return {
+        name: {key: value.detach().clone() for key, value in side.state_dict().items()}
+        for name, side in _sides(problem).items()
+    }
+
+
+def _sides(problem: Problem) -> dict[str, torch.nn.Module]:
+    return {"encoder": problem.encoder, "decoder": problem.decoder}
+
+
+def _evaluate(problem: Problem, step: int, seed: int, heldout: dict[int, float]) -> None:
+    value = heldout_objective(problem, seed)
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise UsageError(f"the training of the checkpoints diverged before step {step}")
+    heldout[step] = value
+
+
+def _teacher(problem: Problem, x: Tensor) -> tuple[Estimator, int]:
+    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    for name, num_samples in _TEACHERS:
+        teacher = create(name)
+        if teacher.supports(q, target, num_samples) is None:
+            teacher.init(q, target)
+            return teacher.train(), num_samples
+    raise UsageError("no estimator to train a checkpoint with")
+
+
+def _endless(problem: Problem, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Shuffled passes one after another, their whole batches."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for x in problem.batches("train", batch_size, generator):
+            if len(x) == batch_size:
+                yield to_encoder(problem, x)

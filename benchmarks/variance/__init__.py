@@ -1,0 +1,1 @@
+"""Measuring gradient variance, by two routes."""

@@ -1,0 +1,54 @@
+"""How many replicates go through the decoder at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..problems.protocol import Problem
+
+_ELEMENTS = 2**21  # of the widest activation in one chunk: more no longer stays in the caches
+_MAX_ROWS = 2**15
+_LARGEST_THRESHOLD = 2**25 - 2**16
+
+
+def chunk_size(problem: Problem, x: Tensor, evaluations: int) -> int:
+    """Replicates a chunk, a power of two; depends on sizes alone, so that results do not depend on memory.
+
+    Args:
+        problem: its decoder's widest activation bounds the rows that go through at once.
+        x: (B, ...).
+        evaluations: of log p(x|z), a datum and estimate.
+    """
+    rows = min(_MAX_ROWS, max(1, _ELEMENTS // _widest_activation(problem, x)))
+    replicates = max(1, rows // (max(1, evaluations) * len(x)))
+    return 1 << (replicates.bit_length() - 1)
+
+
+def _widest_activation(problem: Problem, x: Tensor) -> int:
+    """Elements per datum of the largest output of any module of the decoder."""
+    widest = 1
+
+    def note(_module: nn.Module, _args: object, output: object) -> None:
+        nonlocal widest
+        if isinstance(output, Tensor):
+            widest = max(widest, output.numel() // len(x))
+
+    handles = [module.register_forward_hook(note) for module in problem.decoder.modules()]
+    try:
+        with torch.no_grad():
+            q = problem.posterior(problem.encoder(x))
+            problem.target(x).log_likelihood(q.sample(torch.Size((1,))))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return widest
+
+
+def keep_heap() -> None:
+    """Have the C library keep freed memory for the next chunk instead of giving it back each time.
+
+    glibc raises its thresholds for doing so to the size of the largest block freed, up to 32 MiB;
+    fetching pages anew costs more than the arithmetic done in them.
+    """
+    torch.empty(_LARGEST_THRESHOLD, dtype=torch.uint8)

@@ -1,0 +1,177 @@
+"""The general route: one full φ-gradient a replicate, as a training loop would compute it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ...estimators.errors import EstimatorError
+from ..gradients import check_estimate, count_evaluations
+from ..jacobians.encoder import trainable
+from ..problems.parts import layers_of
+from ..problems.protocol import Problem
+from ..statistics.intervals import NOT_FINITE, Moments
+from .moments import PowerSums, Shares, all_finite, bessel, in_float64, trace_of_square
+
+_PILOT = 256
+_PILOT_ELEMENTS = 2**25
+
+
+class FullRoute:
+    """Right for every estimator and problem, and for θ; R backward passes through everything.
+
+    Args:
+        problem: differentiated with respect to φ, or to θ.
+        estimator: prepared.
+        x: (B, ...).
+        num_samples: S.
+        wrt: "phi" (from surrogate) or "theta" (from value).
+
+    Attributes:
+        kept: (R', |φ|), float64, the first replicates of ĝ themselves.
+    """
+
+    name = "full"
+
+    def __init__(self, problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, wrt: str) -> None:
+        self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
+        self.wrt = wrt
+        self.parameters = trainable(problem.encoder if wrt == "phi" else problem.decoder)
+        self.sizes = [p.numel() for p in self.parameters.values()]
+        with torch.no_grad():
+            eta = problem.encoder(x)
+        self.evaluations = count_evaluations(problem, estimator, problem.target(x), eta, num_samples)
+        self._members = self._membership().to(x.device)
+        self.kept = in_float64(torch.zeros(0, sum(self.sizes)))
+        self._sums: PowerSums | None = None
+
+    def _membership(self) -> Tensor:
+        """Which parameters belong to each group (G, number of parameters): themselves, layers, all."""
+        names = list(self.parameters)
+        groups = [[name] for name in names] + list(layers_of(names).values()) + [names]
+        return in_float64(torch.tensor([[name in group for name in names] for group in groups]))
+
+    @property
+    def n(self) -> int:
+        """Replicates so far."""
+        return 0 if self._sums is None else self._sums.n
+
+    def add(self, replicates: int) -> None:
+        """Draw more replicates."""
+        if self._sums is None:
+            pilot = min(replicates, max(2, min(_PILOT, _PILOT_ELEMENTS // max(1, sum(self.sizes)))))
+            self._sums = self._start(torch.stack([self._gradient() for _ in range(pilot)]))
+            replicates -= pilot
+        for _ in range(replicates):
+            self._add(self._sums, self._gradient().unsqueeze(0))
+
+    def repeats(self) -> bool:
+        """Whether two more replicates, which are not counted, are the same and nothing was drawn for them.
+
+        The generators are looked at too: dropout of a few units often leaves two replicates alike.
+        """
+        before = self._generators()
+        same = torch.equal(self._gradient(), self._gradient())
+        return same and all(map(torch.equal, before, self._generators()))
+
+    def _generators(self) -> list[Tensor]:
+        device = self.x.device
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+    def _gradient(self) -> Tensor:
+        """One estimate ĝ, flattened, float64."""
+        q = self.problem.posterior(self.problem.encoder(self.x))
+        estimate = self.estimator(q, self.problem.target(self.x), self.num_samples)
+        check_estimate(estimate, self.x.shape[:1])
+        chosen = estimate.surrogate if self.wrt == "phi" else estimate.value
+        if not chosen.requires_grad:
+            raise EstimatorError("value has no gradient: it must be differentiable in θ")
+        grads = torch.autograd.grad(chosen.mean(), list(self.parameters.values()), allow_unused=True)
+        flat = [
+            torch.zeros_like(p).flatten() if g is None else g.to_dense().flatten()
+            for g, p in zip(grads, self.parameters.values(), strict=True)
+        ]
+        return in_float64(torch.cat(flat))
+
+    def _start(self, gradients: Tensor) -> PowerSums:
+        self.kept = gradients
+        self._centre = gradients.mean(0)
+        self._first, self._second = torch.zeros_like(self._centre), torch.zeros_like(self._centre)
+        self._cross = self._centre.new_zeros(len(self._members), len(self._centre))
+        sums = PowerSums.about(self._contributions(gradients - self._centre).mean(-1))
+        self._add(sums, gradients)
+        return sums
+
+    def _add(self, sums: PowerSums, gradients: Tensor) -> None:
+        centred = gradients - self._centre
+        contributions = sums.add(self._contributions(centred))
+        self._first += centred.sum(0)
+        self._second += centred.square().sum(0)
+        self._cross += contributions @ centred
+
+    def _contributions(self, centred: Tensor) -> Tensor:
+        """‖ĝ − a‖² by parameter, by layer and in total, (G, R)."""
+        parts = torch.stack([part.square().sum(-1) for part in centred.split(self.sizes, dim=-1)])
+        return self._members @ parts
+
+    def total(self) -> Moments:
+        """The total variance with what its interval needs."""
+        return self._moments(len(self._members) - 1)
+
+    def by_parameter(self) -> dict[str, Moments]:
+        """Share of the total of each parameter tensor."""
+        return {name: self._moments(group) for group, name in enumerate(self.parameters)}
+
+    def by_layer(self) -> dict[str, Moments]:
+        """Share of the total of each module that holds parameters itself."""
+        first = len(self.parameters)
+        return {name: self._moments(first + k) for k, name in enumerate(layers_of(self.parameters))}
+
+    def kurtosis(self) -> float:
+        """Kurtosis of the contributions ‖ĝ − a‖²; 3 for a Gaussian, NaN when they are constant."""
+        assert self._sums is not None
+        variance, _, fourth = (float(m[-1]) for m in self._sums.central())
+        return fourth / variance**2 if variance > 0 else math.nan
+
+    def _moments(self, group: int) -> Moments:
+        assert self._sums is not None
+        n = self.n
+        inside = self._members[group].repeat_interleave(torch.tensor(self.sizes))
+        drift = self._first / n
+        if not all_finite(drift, self._second, self._cross, self._sums.shift, self._sums.powers):
+            raise EstimatorError(NOT_FINITE.format("float64"))
+        spread, third, fourth = (m[group] for m in self._sums.central())
+        delta = drift * inside
+        value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
+        cross = (self._cross[group] / n - drift * self._sums.powers[0, group] / n) @ delta
+        # The first replicates stand in for Cov(ĝ), which is too large to keep.
+        centred = self.kept - self._centre
+        spread = spread - 4 * cross + 4 * (centred @ delta).square().mean()
+        tau = trace_of_square((self.kept - self.kept.mean(0)) * inside)
+        tau = tau + (value**2 + tau) / max(n - 1, 1)  # as if from the covariance of all n
+        return Shares(*(part.reshape(1) for part in (value, spread, third, fourth, tau))).summarize(n)
+
+    def cross_covariance(self) -> Tensor:
+        """Cov(ĝ, u) of the total, (|φ|,), u = ‖ĝ − E ĝ‖²; Cov(ĝ) is that of the first replicates."""
+        assert self._sums is not None
+        n, drift = self.n, self._first / self.n
+        about_centre = (self._cross[-1] / n - drift * self._sums.powers[0, -1] / n) * bessel(n)
+        rest = self.kept - self.kept.mean(0)
+        return about_centre - 2 * (rest @ drift) @ rest / max(len(rest) - 1, 1)
+
+    def mean(self) -> dict[str, Tensor]:
+        """E ĝ by parameter."""
+        return self._shaped(self._centre + self._first / self.n)
+
+    def per_parameter(self) -> dict[str, Tensor]:
+        """Var ĝ, coordinate by coordinate."""
+        drift = self._first / self.n
+        return self._shaped((self._second / self.n - drift**2) * bessel(self.n))
+
+    def _shaped(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split(self.sizes)
+        return {n: v.view_as(p) for (n, p), v in zip(self.parameters.items(), parts, strict=True)}

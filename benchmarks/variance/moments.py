@@ -1,0 +1,227 @@
+"""Shifted power sums in float64: moments that combine exactly by addition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...estimators.errors import UsageError
+from ..statistics.intervals import Moments, summarize_data
+
+
+@dataclass
+class PowerSums:
+    """Power sums of contributions u to a variance, about a fixed shift.
+
+    Attributes:
+        shift: (...), about the mean of u.
+        powers: (4, ...), Σ (u − shift)^k for k = 1..4.
+        n: replicates added.
+    """
+
+    shift: Tensor
+    powers: Tensor
+    n: int = 0
+
+    @classmethod
+    def about(cls, shift: Tensor) -> PowerSums:
+        """Nothing yet, about a shift (...) in float64."""
+        return cls(shift, shift.new_zeros(4, *shift.shape))
+
+    def add(self, u: Tensor) -> Tensor:
+        """Add a chunk u (..., R), float64; returns u less the shift."""
+        rest = u - self.shift.unsqueeze(-1)
+        power = rest
+        for order in range(4):
+            self.powers[order] += power.sum(-1)
+            power = power * rest
+        self.n += u.shape[-1]
+        return rest
+
+    def mean(self) -> Tensor:
+        """Mean of u, (...)."""
+        return self.shift + self.powers[0] / self.n
+
+    def central(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Variance (n − 1), third and fourth central moment of u, each (...)."""
+        first, second, third, fourth = self.powers / self.n
+        variance = (second - first**2) * bessel(self.n)
+        m3 = third - 3 * first * second + 2 * first**3
+        m4 = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
+        return variance.clamp_min(0), m3, m4.clamp_min(0)
+
+
+@dataclass
+class Sums:
+    """What is kept of replicates of h (B, P), and of their contributions u to the total variance.
+
+    A contribution is u = (h − a)ᵀ K (h − a) for one datum and replicate, a the centre chosen
+    beforehand. Nothing here grows with the number of replicates, and two sums about one centre and
+    shift add up to those of all their replicates, wherever each was made.
+
+    Attributes:
+        centre: (B, P), a.
+        first: (B, P), Σ (h − a).
+        second: (B, P, P), Σ (h − a)(h − a)ᵀ.
+        cross: (B, P), Σ (h − a)(u − shift).
+        contributions: of u, (B,).
+        streams: the numbers of those whose replicates are in it; nothing tells equal draws apart later.
+    """
+
+    centre: Tensor
+    first: Tensor
+    second: Tensor
+    cross: Tensor
+    contributions: PowerSums
+    streams: set[int] = field(default_factory=set)
+
+    @classmethod
+    def about(cls, centre: Tensor, shift: Tensor) -> Sums:
+        """Nothing yet, about a centre (B, P) and a shift (B,), both float64."""
+        (batch, size), zeros = centre.shape, centre.new_zeros
+        return cls(
+            centre, zeros(batch, size), zeros(batch, size, size), zeros(batch, size), PowerSums.about(shift)
+        )
+
+    @property
+    def n(self) -> int:
+        """Replicates added."""
+        return self.contributions.n
+
+    def add(self, centred: Tensor, u: Tensor) -> None:
+        """Add a chunk: h − a (B, R, P) in the problem's own dtype, and u (B, R) in float64.
+
+        The products over one chunk are taken in the dtype of h; what is kept is float64.
+        """
+        rest = self.contributions.add(u).to(centred.dtype)
+        by_coordinate = centred.mT
+        self.first += centred.sum(1, dtype=torch.float64)
+        self.second += by_coordinate @ centred
+        self.cross += times(by_coordinate, rest)
+
+    def merge(self, other: Sums) -> None:
+        """Add the replicates of another stream.
+
+        Raises:
+            UsageError: it was not taken about the same centre and shift, or shares a stream.
+        """
+        mine, theirs = self.contributions, other.contributions
+        if not (torch.equal(self.centre, other.centre) and torch.equal(mine.shift, theirs.shift)):
+            raise UsageError(
+                "only sums of one measurement can be merged: "
+                "the same problem, x, estimator, num_samples, chunk and seed"
+            )
+        twice = self.streams & other.streams
+        if twice:
+            raise UsageError(f"stream {min(twice)} would be counted twice: merge streams of other numbers")
+        self.streams |= other.streams
+        for name in ("first", "second", "cross"):
+            getattr(self, name).add_(getattr(other, name))
+        mine.powers += theirs.powers
+        mine.n += theirs.n
+
+    def are_finite(self) -> bool:
+        """Whether no product has overflowed: in float32, u·(h − a) does from h = 1e13 on."""
+        kept = self.first, self.second, self.cross, self.contributions.shift, self.contributions.powers
+        return all_finite(*kept)
+
+    def mean(self) -> Tensor:
+        """E h, (B, P)."""
+        return self.centre + self.drift()
+
+    def drift(self) -> Tensor:
+        """δ = E h − a, (B, P)."""
+        return self.first / self.n
+
+    def covariance(self) -> Tensor:
+        """Cov(h), (B, P, P), with n − 1."""
+        drift = self.drift()
+        outer = drift.unsqueeze(-1) * drift.unsqueeze(-2)
+        return (self.second / self.n - outer) * bessel(self.n)
+
+    def cross_covariance(self) -> Tensor:
+        """Cov(h, u), (B, P), with n − 1."""
+        product = self.drift() * (self.contributions.powers[0] / self.n).unsqueeze(-1)
+        return (self.cross / self.n - product) * bessel(self.n)
+
+
+def bessel(n: int) -> float:
+    """n / (n − 1), which makes a variance unbiased."""
+    return n / max(n - 1, 1)
+
+
+def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance (n − 1), third and fourth central moment over the last dimension."""
+    n = u.shape[-1]
+    centred = u - u.mean(-1, keepdim=True)
+    squared = centred.square()
+    return squared.sum(-1) / max(n - 1, 1), (squared * centred).mean(-1), squared.square().mean(-1)
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether there is no NaN and no infinity in any."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """Move a tensor to float64, where sums are kept."""
+    return tensor.to(torch.float64)
+
+
+def times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """M_i v_i for matrices (..., B, P, P) and vectors (B, P)."""
+    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
+
+
+def square_root(matrices: Tensor) -> Tensor:
+    """L with L Lᵀ = M for positive semi-definite M (B, P, P), which rounding may make slightly indefinite."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
+
+
+def square_trace(matrices: Tensor) -> Tensor:
+    """tr M², (B,), for M (B, P, P)."""
+    return (matrices * matrices.mT).sum((-1, -2))
+
+
+def trace_of_square(centred: Tensor) -> Tensor:
+    """tr C², C the covariance of the rows of centred (R, N): products of two different rows are unbiased."""
+    n = len(centred)
+    squares = (centred @ centred.T).square()
+    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
+
+
+class Shares(NamedTuple):
+    """What each of several independent data adds to a variance, and to the error of its estimate, each (B,).
+
+    Attributes:
+        value: of the variance.
+        spread: variance (n − 1) of one replicate's contribution u to it.
+        third: third central moment of u.
+        fourth: fourth central moment of u.
+        square_trace: tr (K C)².
+    """
+
+    value: Tensor
+    spread: Tensor
+    third: Tensor
+    fourth: Tensor
+    square_trace: Tensor
+
+    def over(self, scale: float) -> Shares:
+        """The same with u divided by ``scale``."""
+        powers = (1, 2, 3, 4, 2)
+        return Shares(*(part / scale**power for part, power in zip(self, powers, strict=True)))
+
+    def summarize(self, n: int) -> Moments:
+        """The variance that the data make together, from n replicates, with what its interval needs."""
+        value, spread, third, fourth, tau = torch.stack(self).cpu().numpy()
+        return summarize_data(value, spread, third, fourth, tau, n)
+
+    def summarize_each(self, n: int) -> list[Moments]:
+        """The same for each datum alone."""
+        each = torch.stack(self, -1).tolist()
+        return [summarize_data(v, s, m3, m4, tau, n) for v, s, m3, m4, tau in each]

@@ -1,0 +1,168 @@
+"""The ratio of two estimators' variances, from common random numbers where they can share draws."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ..gradients import frozen, prepare, reseed, seeded
+from ..problems.model_checks import check_model
+from ..problems.placement import default_batch_size, first_batch, to_encoder
+from ..problems.protocol import Problem
+from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
+from .factorized import DirectPathError, FactorizedRoute
+from .measure import (
+    VarianceResult,
+    check_counts,
+    check_data,
+    check_route,
+    check_seed,
+    derived_seed,
+    measure_variance,
+    resolve,
+)
+from .moments import bessel, central_moments
+
+
+def measure_ratio(
+    problem: Problem | str,
+    estimator: Estimator | str,
+    relative_to: Estimator | str,
+    x: Tensor | None = None,
+    *,
+    num_samples: int = 1,
+    replicates: int = 10_000,
+    warmup: int | None = None,
+    route: str = "factorized",
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Ratio:
+    """Measure tr Cov(ĝ) of one estimator over that of another, at the same S.
+
+    Both are measured on the same draws where they draw alike, chunk by chunk: what makes both large at
+    once then falls out of the ratio. Two that draw differently are as good as independent; so are
+    estimators that couple the batch, which are measured apart.
+
+    Args:
+        problem: a Problem, or its specification.
+        estimator: of the numerator.
+        relative_to: of the denominator.
+        x: data (B, ...); None for the first training batch under ``seed``.
+        num_samples: S, of both.
+        replicates: independent estimates of each.
+        warmup: see `measure_variance`.
+        route: see `measure_variance`.
+        seed: of the data batch and the draws.
+        batch_size: B when x is None.
+
+    Raises:
+        UsageError: in one line, which argument is wrong or what is not supported.
+        EstimatorError: an estimator broke the protocol while it ran.
+    """
+    problem, first = resolve(problem, estimator)
+    _, second = resolve(problem, relative_to)
+    check_data(x)
+    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, batch_size=batch_size)
+    check_seed(seed)
+    check_route(route)
+    if x is None:
+        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
+    x = to_encoder(problem, x)
+    with seeded(seed, x.device):
+        check_model(problem, x, route)
+    share = route == "factorized" and not any(e.couples_batch or e.deterministic for e in (first, second))
+    if share:
+        with suppress(DirectPathError):
+            routes = _drawn_alike(problem, (first, second), x, num_samples, replicates, warmup, seed)
+            return paired_ratio(_joint(*routes))
+    a, b = (
+        _total(
+            measure_variance(
+                problem,
+                e,
+                x,
+                num_samples=num_samples,
+                replicates=replicates,
+                warmup=warmup,
+                route=route,
+                seed=s,
+                details=False,
+            ),
+            replicates,
+        )
+        for e, s in ((first, seed), (second, derived_seed(seed, 1)))
+    )
+    return independent_ratio(a, b)
+
+
+def _total(result: VarianceResult, replicates: int) -> Moments:
+    """Of a deterministic estimator, two replicates tell as much as any number asked for."""
+    total = result.moments[""]
+    return replace(total, n=max(replicates, MIN_REPLICATES)) if result.deterministic else total
+
+
+def _drawn_alike(
+    problem: Problem,
+    estimators: tuple[Estimator, Estimator],
+    x: Tensor,
+    num_samples: int,
+    replicates: int,
+    warmup: int | None,
+    seed: int,
+) -> list[FactorizedRoute]:
+    """Both estimators' routes, their k-th chunks drawn from one seed."""
+    routes = []
+    with torch.enable_grad(), seeded(seed, x.device):
+        for estimator in estimators:
+            reseed(seed, x.device)
+            prepare(problem, estimator, x, num_samples, warmup)
+        with frozen(problem.decoder):
+            routes = [FactorizedRoute(problem, e, x, num_samples, None) for e in estimators]
+            chunk = min(route.chunk for route in routes)
+            for route in routes:
+                route.chunk = chunk
+                reseed(seed + 1, x.device)
+                route.choose_centre()
+                for k, start in enumerate(range(0, replicates, chunk)):
+                    reseed(derived_seed(seed, k), x.device)
+                    route.add(min(chunk, replicates - start))
+    return routes
+
+
+def _joint(a: FactorizedRoute, b: FactorizedRoute) -> JointMoments:
+    return joint_moments(a.total(), b.total(), a.contributions_kept(), b.contributions_kept())
+
+
+def joint_moments(of_a: Moments, of_b: Moments, u: Tensor, v: Tensor) -> JointMoments:
+    """Joint moments of two totals from the same draws; correlations from the replicates kept of both.
+
+    Args:
+        of_a: moments of V̂_A, from n replicates.
+        of_b: of V̂_B, from as many.
+        u: contributions to V̂_A, (B, R'), of its first replicates, R' ≤ n.
+        v: likewise to V̂_B; where one has more, the first of them count.
+    """
+    kept = min(u.shape[1], v.shape[1])
+    u, v = u[:, :kept], v[:, :kept]
+    du, dv = u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
+    (s_u, _, _), (s_v, _, _) = central_moments(u), central_moments(v)
+    spread_a, spread_b = (float(s.sum()) ** 0.5 for s in (s_u, s_v))
+    if not (spread_a > 0 and spread_b > 0):
+        return JointMoments(of_a, of_b)
+    n = of_a.n**0.5
+    covariance, aab, abb = (
+        float(product.mean(-1).sum()) for product in (du * dv, du.square() * dv, du * dv.square())
+    )
+    error_a, error_b = of_a.stderr, of_b.stderr
+    return JointMoments(
+        of_a,
+        of_b,
+        bessel(kept) * covariance / (spread_a * spread_b) * error_a * error_b,
+        aab / (spread_a**2 * spread_b) / n * error_a**2 * error_b,
+        abb / (spread_a * spread_b**2) / n * error_a * error_b**2,
+    )

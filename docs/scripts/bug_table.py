@@ -1,0 +1,116 @@
+"""Writes the table of planted bugs in docs/certification.md: each bug, what caught it, after how many draws.
+
+    python docs/scripts/bug_table.py
+
+Each bug is certified as a user would: the conformance suite, and the oracle problems given here (all of
+them take minutes a bug and catch the same).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from elbograd.benchmarks import certify
+
+ROOT = Path(__file__).parents[2]
+WRONG = ROOT / "tests" / "helpers" / "wrong_estimators.py"
+PAGE = ROOT / "docs" / "certification.md"
+BEGIN, END = "<!-- planted bugs -->\n", "<!-- end of planted bugs -->\n"
+_PROBLEMS = {
+    "gaussian": ["quadratic[loc=0.7,scale=0.6,k=1.5]", "small-vae"],
+    "discrete": ["small-vae[posterior=bernoulli]"],
+    "gamma": ["gamma-poisson"],
+    "multi-sample": ["linear-gaussian[latent_dim=1,data_dim=2]"],
+}
+
+#: class -> (what people do, problems).
+BUGS = {
+    "SquaredScale": ("z = μ + σ² ε, reparameterized", "gaussian"),
+    "SquaredScaleInScore": ("z = μ + σ² ε, score function", "gaussian"),
+    "AttachedSample": ("score function at a sample that still carries the gradient", "gaussian"),
+    "UndetachedCost": ("the surrogate's cost not detached", "discrete"),
+    "DetachedPosterior": ("log q detached", "discrete"),
+    "ScoreAveragedOverLatents": ("log q averaged over latents, not summed", "gaussian"),
+    "ChainRuleDropped": ("the derivative in σ handed to log σ", "gaussian"),
+    "NoKl": ("KL missing", "discrete"),
+    "DoubledKl": ("KL doubled", "gaussian"),
+    "NegativeKl": ("KL with the wrong sign", "gaussian"),
+    "LogSigmaInKl": ("log σ for log σ² in the closed-form KL", "gaussian"),
+    "KlAveragedOverLatents": ("KL averaged over latents, not summed", "gaussian"),
+    "StandardPrior": ("KL against N(0, I) whatever the prior", "gaussian"),
+    "InventedPrior": ("KL against N(0, I) where there is no prior", "gaussian"),
+    "SumOverSamples": ("sum over S for the mean", "gaussian"),
+    "OneDrawForAllSamples": ("one draw copied S times", "discrete"),
+    "GreedySample": ("the mode for a sample", "discrete"),
+    "StraightThrough": ("straight-through, claimed to be unbiased", "discrete"),
+    "ImplicitDerivativeMissing": ("a Gamma treated as location-scale", "gamma"),
+    "RelaxesSilently": ("the target evaluated at probabilities", "discrete"),
+    "LeaveNothingOut": ("leave-one-out that leaves nothing out", "gaussian"),
+    "LeaveOneOutTwiceNormalized": ("leave-one-out normalized twice", "gaussian"),
+    "BaselineOfOwnSample": ("a baseline that depends on its own sample", "gaussian"),
+    "OptimalBaselineOfSameSamples": ("the optimal baseline fitted on the samples it serves", "gaussian"),
+    "AntitheticLeaveOneOut": ("leave-one-out with antithetic pairs", "gaussian"),
+    "AverageOfCurrentBatch": ("a moving average that includes the current costs", "discrete"),
+    "MovedInForward": ("the moving average moved in forward", "discrete"),
+    "BatchMeanBaseline": ("the batch mean as baseline, coupling undeclared", "discrete"),
+    "CouplesReplicates": ("coupling over replicates as well", "discrete"),
+    "ControlVariateWithMean": ("a control variate whose expectation is not zero", "gaussian"),
+    "ClipsInTraining": ("costs clipped in training mode alone", "discrete"),
+    "SurrogateTrainsBaseline": ("the surrogate trains the baseline", "discrete"),
+    "AuxLossReachesPhi": ("the baseline's loss reaches φ", "discrete"),
+    "AuxLossReachesTheta": ("the baseline's loss reaches θ", "discrete"),
+    "ValueWithoutKl": ("value without the KL", "gaussian"),
+    "DetachedValue": ("value detached: θ never learns", "discrete"),
+    "MeasureValuedWrongConstant": ("a measure-valued derivative with the wrong constant", "gaussian"),
+    "FalseAntitheticPairs": ("antithetic pairs that are not", "gaussian"),
+    "NoiseSharedOverData": ("one noise for all data", "gaussian"),
+    "NoiseSharedOverReplicates": ("one noise for all replicates", "gaussian"),
+    "StratifiedOverBatch": ("one stratified sequence dealt over the batch", "gaussian"),
+    "ReseedsGlobally": ("torch.manual_seed in forward", "discrete"),
+    "ReseedsItsGenerator": ("a reseeded generator: every draw the same", "gaussian"),
+    "OwnGenerator": ("a generator of its own, moved by forward", "gaussian"),
+    "NumpyNoise": ("noise that torch's seed does not govern", "gaussian"),
+    "DefaultDtypeNoise": ("noise in the global default dtype", "gaussian"),
+    "ForgetsInStateDict": ("state that state_dict does not hold", "discrete"),
+    "DerivativeDenied": ("a derivative of the target used and denied", "gaussian"),
+    "MeanOfLogs": ("mean of logs for log of means (multi-sample bound)", "multi-sample"),
+    "WeightsNotDetached": ("importance weights not detached", "multi-sample"),
+    "DirectTermForgotten": ("the direct term of the multi-sample bound forgotten", "multi-sample"),
+}
+
+
+def table() -> list[str]:
+    """The lines of the table; every bug must be caught."""
+    lines = ["| what people do | caught by | draws |", "|---|---|---:|"]
+    for name, (mistake, kind) in BUGS.items():
+        certificate = certify(f"{WRONG}:{name}", _PROBLEMS[kind])
+        failed = [check for check in certificate.checks if check.holds is False]
+        assert failed, f"{name} was not caught"
+        oracle = [check for check in failed if check.problem]
+        suite = [check for check in failed if not check.problem]
+        caught = (
+            [f"{suite[0].name}" + (f" (and {len(suite) - 1} more)" if len(suite) > 1 else "")]
+            if suite
+            else []
+        )
+        caught += [str(oracle[0])] if oracle else []
+        drawn = (
+            [f"{oracle[0].draws:,}"]
+            if oracle and oracle[0].draws
+            else re.findall(r"\((\d+) draws\)", suite[0].reason if suite else "")
+        )
+        lines.append(f"| {mistake} | {'; '.join(caught)} | {drawn[0] if drawn else ''} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    """Put the table into the page."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(before + BEGIN + "\n".join(table()) + "\n" + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

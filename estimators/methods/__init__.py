@@ -1,0 +1,1 @@
+"""The estimators: each file one, its name that of the catalogue."""

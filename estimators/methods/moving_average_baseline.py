@@ -1,0 +1,59 @@
+"""REINFORCE with a moving average of past costs as its baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import Estimate, Target
+from ..errors import UsageError
+from ..pieces.arguments import number
+from .score_function import ScoreFunction
+
+
+class MovingAverageBaseline(ScoreFunction):
+    r"""Score function with b = an exponential moving average of past f.
+
+    After each step, `update` sets a ← decay·a + (1 − decay)·mean(f) and w ← decay·w + (1 − decay);
+    b = a / w (as Adam debiases its moments), 0 before the first update. The current sample enters
+    only after it was used: a moving average that includes it is biased.
+
+    Args:
+        decay: in [0, 1).
+        kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
+
+    Example:
+        >>> import torch
+        >>> from elbograd.estimators import Target, create
+        >>> q = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(4, 2), 1.0), 1)
+        >>> estimator = create("moving-average-baseline[decay=0.9]")
+        >>> estimate = estimator(q, Target(lambda z: 5 + 0 * z.sum(-1)), num_samples=1)
+        >>> estimator.update(estimate)
+        >>> round(float(estimator.baseline(estimate.info["f"], None)), 4)
+        5.0
+
+    References:
+        Williams, Simple Statistical Gradient-Following Algorithms, 1992 (reinforcement comparison).
+        Mnih & Gregor, Neural Variational Inference and Learning, 2014, section 2.3.
+    """
+
+    average: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float = 0.99, kl: str = "analytic", draws: str = "iid") -> None:
+        super().__init__(kl, draws)
+        self.decay = number("decay", decay)
+        if not 0 <= self.decay < 1:
+            raise UsageError(f"decay={decay!r} is not in [0, 1)")
+        self.register_buffer("average", torch.tensor(0.0))
+        self.register_buffer("weight", torch.tensor(0.0))
+
+    def baseline(self, f: Tensor, target: Target) -> Tensor:
+        # average is 0 while weight is 0, so the clamp turns 0/0 into 0.
+        return self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
+
+    @torch.no_grad()
+    def update(self, estimate: Estimate) -> None:
+        self.average.lerp_(estimate.info["f"].mean().to(self.average), 1 - self.decay)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)

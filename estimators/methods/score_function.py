@@ -1,0 +1,82 @@
+"""The score-function gradient (REINFORCE), and the frame its baselines fill in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..base import Estimate, Estimator, Target
+from ..pieces.arguments import one_of
+from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
+from ..posteriors.distributions import log_prob, no_score
+from ..posteriors.draws import DRAWS, draw, smallest_number, unsupported_draws
+
+
+class ScoreFunction(Estimator):
+    r"""Weigh the score by the integrand: f(z) ∇_η log q(z).
+
+    ĝ = (1/S) Σ_s (f(z_s) − b) ∇_η log q(z_s) − ∇_η KL, here with b = 0. Unbiased for the ELBO for any
+    posterior and any f, discrete latents included; S evaluations of log p(x|z), no backward pass
+    through it. Noisy: the constant part of f multiplies a score that is zero only on average.
+
+    With ``kl="sampled"`` f gains log p(z) − log q(z); the direct derivative of −log q has mean zero
+    and is left out.
+
+    Subclasses give `baseline` a b that does not depend on the sample it is subtracted from.
+
+    Args:
+        kl: "analytic" (closed form) or "sampled".
+        draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``reparameterization``; discrete
+            latents are drawn by their quantile function.
+
+    Example:
+        >>> import torch
+        >>> from elbograd.estimators import Target, create
+        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((4, 2), 0.3)), 1)
+        >>> target = Target(log_likelihood=lambda z: -(z - 1).square().sum(-1))
+        >>> create("score-function")(q, target, num_samples=10).surrogate.shape
+        torch.Size([4])
+
+    References:
+        Williams, Simple Statistical Gradient-Following Algorithms, 1992, section 4.
+        Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
+    """
+
+    def __init__(self, kl: str = "analytic", draws: str = "iid") -> None:
+        super().__init__()
+        self.kl = one_of("kl", kl, KL_CHOICES)
+        self.draws = one_of("draws", draws, DRAWS)
+        self.min_samples = max(self.min_samples, smallest_number(draws))
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        refused = (
+            super().supports(q, target, num_samples) or no_score(q) or unsupported_kl(q, target, self.kl)
+        )
+        return refused or unsupported_draws(q, self.draws)
+
+    def baseline(self, f: Tensor, target: Target) -> Tensor | float:
+        """b, broadcastable to f (S, *batch), which is detached; b may be attached to own parameters."""
+        return 0.0
+
+    def aux_loss(self, f: Tensor, baseline: Tensor | float) -> Tensor | None:
+        """The loss that trains the baseline's own parameters, (*batch), or None."""
+        return None
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = draw(q, num_samples, self.draws)
+        log_q = log_prob(q, z)
+        f = integrand(q, target, z, self.kl, log_q.detach())
+        cost = f.detach()
+        baseline = self.baseline(cost, target)
+        centred = cost - (baseline.detach() if isinstance(baseline, Tensor) else baseline)
+        # log q − its own value adds nothing to the ELBO's value and the score to its gradient: the score
+        # is for φ alone and f for θ alone, so that one tensor serves both.
+        weighted = torch.addcmul(f, centred, log_q - log_q.detach())
+        elbo = weighted.mean(0) - analytic_kl(q, target, self.kl)
+        return Estimate(
+            surrogate=elbo,
+            value=elbo,
+            aux_loss=self.aux_loss(cost, baseline) if self.training else None,
+            info={"f": cost},
+        )

@@ -1,0 +1,26 @@
+"""What the estimators of multi-sample bounds do with importance weights, in logarithms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..base import Target
+
+
+def unweighable(target: Target) -> str | None:
+    """Why samples cannot be weighted by p(x, z) / q(z), or None."""
+    return "needs a prior: importance weights are p(x, z) / q(z)" if target.prior is None else None
+
+
+def log_sum_of_others(log_w: Tensor) -> Tensor:
+    """log Σ_{l≠k} w_l for every k, of log w (K, *batch); −∞ where K = 1.
+
+    From the sums before and after k: subtracting w_k from the sum of all would cancel where it dominates.
+    """
+    nothing = torch.full_like(log_w[:1], -math.inf)
+    before = torch.cat((nothing, log_w[:-1].logcumsumexp(0)))
+    after = torch.cat((log_w[1:].flip(0).logcumsumexp(0).flip(0), nothing))
+    return torch.logaddexp(before, after)

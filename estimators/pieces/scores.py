@@ -1,0 +1,51 @@
+"""The score of every sample in every parameter that q is built from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..posteriors.distributions import parameters_of, with_parameters
+
+
+def shared_parameters(q: Distribution) -> str | None:
+    """Why the parameters of q do not go with its data one by one, or None."""
+    try:
+        parameters = parameters_of(q)
+    except TypeError as error:
+        return str(error)
+    rows = len(q.batch_shape)
+    for name, value in parameters.items():
+        # A number for a whole vector would be taken for one of its coordinates' when there are S of it.
+        lone = value.dim() == 0 and len(q.event_shape) > 0
+        if lone or value.shape[:rows] != q.batch_shape:
+            shapes = f"{tuple(value.shape)} for the batch shape {tuple(q.batch_shape)}"
+            return f"needs parameters of its own for each datum; {name} of this flow has shape {shapes}"
+    return None
+
+
+def per_sample(parameters: dict[str, Tensor], num_samples: int) -> dict[str, Tensor]:
+    """A leaf for each parameter, one copy a sample, (S, *parameter shape): gradients in it stay apart."""
+    return {
+        name: value.detach().expand(num_samples, *value.shape).requires_grad_()
+        for name, value in parameters.items()
+    }
+
+
+def scores(q: Distribution, parameters: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+    """∇ log q(z_s) for every sample and parameter coordinate, (S, *parameter shape)."""
+    leaves = per_sample(parameters, len(z))
+    with torch.enable_grad():
+        log_q = with_parameters(q, leaves).log_prob(z).sum()
+    return dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
+
+
+def align(f: Tensor, other: Tensor) -> Tensor:
+    """f (..., *batch) with trailing ones up to other's dimension."""
+    return f.reshape(*f.shape, *(1,) * (other.dim() - f.dim()))
+
+
+def inner(parameter: Tensor, gradient: Tensor, batch_shape: torch.Size) -> Tensor:
+    """⟨parameter, gradient⟩ of each datum, (*batch): its derivative in the parameter is the gradient."""
+    return (parameter * gradient.detach()).reshape(*batch_shape, -1).sum(-1)

@@ -1,0 +1,1 @@
+"""Finding estimators and problems by name: the catalogue, plugins, specifications."""

@@ -1,0 +1,273 @@
+"""Finding a thing by name: built in, registered, an entry point, a module or a file.
+
+One `Registry` serves estimators and another problems. Listing imports nothing; a plugin is
+imported when it is chosen, and only then can it fail.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import UsageError
+from .specification import Specification, Value, parse
+
+#: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
+COPIES: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """Where a built-in lives (``package.module:attribute``) and its one-line summary."""
+
+    location: str
+    summary: str
+
+
+@dataclass
+class Registry:
+    """Names and what they stand for.
+
+    Attributes:
+        kind: "estimator" or "problem", for messages.
+        group: the entry-point group third parties register with.
+        builtins: the names that ship with elbograd.
+        find_in_module: picks the one plugin of a module given without ``:name``.
+    """
+
+    kind: str
+    group: str
+    builtins: Mapping[str, Builtin]
+    find_in_module: Callable[[ModuleType], list[str]]
+    registered: dict[str, tuple[Callable[..., Any], str]] = field(default_factory=dict)
+
+    def catalogue(self) -> dict[str, str]:
+        """name -> one line on what it is, built-ins first; third-party code is not imported."""
+        lines = {name: builtin.summary for name, builtin in self.builtins.items()}
+        lines |= {name: summary for name, (_, summary) in self.registered.items()}
+        for name, points in self._entry_points().items():
+            origin = " and ".join(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in points)
+            taken = name in lines or len(points) > 1
+            lines[name] = f"name taken twice, cannot be used: {origin}" if taken else f"from {origin}"
+        return lines
+
+    def register(self, name: str, factory: Callable[..., Any], summary: str = "") -> None:
+        """Make ``factory`` known as ``name`` in this process.
+
+        Raises:
+            UsageError: the name is taken, or is not kebab-case.
+        """
+        if not name.replace("-", "").isalnum() or name != name.lower():
+            raise UsageError(f"{self.kind} name {name!r} is not kebab-case")
+        if name in self.catalogue():
+            raise UsageError(f"{self.kind} name {name!r} is already taken")
+        self.registered[name] = (factory, summary or (inspect.getdoc(factory) or name).splitlines()[0])
+
+    def create(self, text: str | Specification, **parameters: Any) -> Any:
+        """Build what the specification names; ``parameters`` are added to those in its brackets.
+
+        Raises:
+            UsageError: unknown name, malformed brackets, unknown or bad parameter, or a plugin
+                that does not load.
+        """
+        specification = parse(text) if isinstance(text, str) else text
+        for key in parameters.keys() & specification.parameters.keys():
+            raise UsageError(f"{key} is given twice for {specification}")
+        chosen: dict[str, Any] = {**specification.parameters, **parameters}
+        for key, value in chosen.items():
+            if isinstance(value, list):
+                raise UsageError(f"{specification}: {key} is a list, which stands for a grid of several")
+        factory = self.find(specification.name)
+        if not callable(factory):
+            if chosen:
+                raise UsageError(f"{specification.name} takes no parameters, got {', '.join(chosen)}")
+            return factory
+        _check_parameters(factory, specification.name, chosen)
+        try:
+            with contained():
+                return factory(**chosen)
+        except UsageError as error:
+            raise UsageError(f"{specification}: {error}") from error
+        except Exception as error:  # a plugin's constructor may raise anything
+            raise UsageError(f"{specification}: {type(error).__name__}: {one_line(error)}") from error
+
+    def accepts(self, text: str | Specification, parameter: str) -> bool:
+        """Whether what the specification names takes ``parameter``."""
+        specification = parse(text) if isinstance(text, str) else text
+        factory = self.find(specification.name)
+        return callable(factory) and parameter in inspect.signature(factory).parameters
+
+    def find(self, name: str) -> Any:
+        """The class, factory or object that ``name`` stands for.
+
+        Raises:
+            UsageError: nothing of that name, or a plugin that does not load.
+        """
+        points = self._entry_points().get(name, ())
+        if len(points) + (name in self.builtins) + (name in self.registered) > 1:
+            raise UsageError(f"{self.kind} {name!r} is ambiguous: {self.catalogue()[name]}")
+        if name in self.builtins:
+            module, _, attribute = self.builtins[name].location.partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        if name in self.registered:
+            return self.registered[name][0]
+        if points:
+            return _guard(points[0].load, f"{self.kind} {name!r} from {points[0].value}")
+        return self._find_elsewhere(name)
+
+    def _find_elsewhere(self, name: str) -> Any:
+        place, _, attribute = name.partition(":")
+        if place.endswith(".py"):
+            return self._attribute(_load_file(place), attribute, name)
+        if attribute:
+            return self._attribute(_guard(lambda: importlib.import_module(place), name), attribute, name)
+        known = list(self.catalogue())
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"unknown {self.kind} {name!r}: {hint}choose from {', '.join(known)}, "
+            f"or give a file path.py[:name] or module:name"
+        )
+
+    def _attribute(self, module: ModuleType, attribute: str, name: str) -> Any:
+        if attribute:
+            if not hasattr(module, attribute):
+                found = ", ".join(self.find_in_module(module)) or "none"
+                raise UsageError(f"{name}: no {attribute!r} there ({self.kind}s found: {found})")
+            return getattr(module, attribute)
+        found_names = self.find_in_module(module)
+        if len(found_names) != 1:
+            found = ", ".join(found_names) or "none"
+            raise UsageError(f"{name}: expected one {self.kind} in the file, found {found}; add :name")
+        return getattr(module, found_names[0])
+
+    def _entry_points(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for point in _installed(self.group, tuple(sys.path)):
+            found.setdefault(point.name, []).append(point)
+        return found
+
+
+@cache
+def _installed(group: str, _path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of installed packages; reading them all takes longer than a small measurement."""
+    return entry_points(group=group)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's message."""
+    return clean(next(iter(str(error).strip().splitlines()), "no message"))
+
+
+def clean(text: str) -> str:
+    """One line that moves no cursor: runs of white space and control characters become one space."""
+    return " ".join(printable(text).split())
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """The text with each character that is not to be printed, such as an escape, as a space.
+
+    Args:
+        text: of a plugin or a file.
+        lines: whether it may have several.
+    """
+    return "".join(c if c.isprintable() or (lines and c == "\n") else " " for c in text)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Around code of others, which may set torch's default type or go to another folder for all that follows.
+
+    Afterwards both are as before: an estimator's numbers may not depend on which others share its process.
+    """
+    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY)) if os.name == "posix" else os.getcwd()
+    torch = sys.modules.get("torch")
+    dtype = None if torch is None else torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        if isinstance(folder, int):
+            os.close(folder)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_default_dtype(dtype or torch.float32)
+
+
+def load_plugin(place: str) -> None:
+    """Import a module or a .py file for what it registers.
+
+    Raises:
+        UsageError: it does not load.
+    """
+    if place.endswith(".py"):
+        _load_file(place)
+    else:
+        _guard(lambda: importlib.import_module(place), f"plugin {place!r}")
+
+
+def _load_file(place: str) -> ModuleType:
+    path = Path(COPIES.get(place, place)).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"{place}: no such file")
+    # The name depends on the whole path, so that two files called alike stay apart.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # a .py file always has one
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        _guard(lambda: spec.loader.exec_module(module), place)  # type: ignore[union-attr]
+    except UsageError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _guard(load: Callable[[], Any], what: str) -> Any:
+    """Run third-party import code; whatever goes wrong becomes one line."""
+    try:
+        with contained():
+            return load()
+    except UsageError:
+        raise
+    except SyntaxError as error:
+        raise UsageError(f"{what}: does not load: line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{what}: does not load: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _check_parameters(factory: Callable[..., Any], name: str, given: Mapping[str, Value]) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in given:
+        if key not in parameters:
+            valid = ", ".join(parameters) or "none"
+            raise UsageError(f"unknown parameter {key!r} of {name}: choose from {valid}")
+    for key, parameter in parameters.items():
+        if (
+            key not in given
+            and parameter.default is parameter.empty
+            and parameter.kind
+            not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            )
+        ):
+            raise UsageError(f"{name} needs a value for {key}: {name}[{key}=...]")

@@ -1,0 +1,1 @@
+"""Distributions and what can be done with them: cutting, drawing, integrating."""

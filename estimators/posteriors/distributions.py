@@ -1,0 +1,244 @@
+"""What estimators do to a posterior: draw from it, cut φ out of it, integrate its KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import Distribution
+
+from ..errors import UsageError
+from . import flows, gaussians, von_mises
+
+# Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
+# build one, the first that the instance really stores is used, so that no chain rule is added.
+_PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
+    td.Normal: (("loc", "scale"),),
+    td.Laplace: (("loc", "scale"),),
+    td.VonMises: (("loc", "concentration"),),
+    td.Gamma: (("concentration", "rate"),),
+    td.Exponential: (("rate",),),
+    td.Poisson: (("rate",),),
+    td.Beta: (("concentration1", "concentration0"),),
+    td.Dirichlet: (("concentration",),),
+    td.MultivariateNormal: (("loc", "scale_tril"),),
+    td.Bernoulli: (("logits",), ("probs",)),
+    td.Categorical: (("logits",), ("probs",)),
+    td.OneHotCategorical: (("logits",), ("probs",)),
+}
+
+
+_NO_INVERSE = "needs log q(z) at a given z, and a transform of this flow does not implement its inverse"
+
+
+def reparameterizable(q: Distribution) -> bool:
+    """Whether `rsample` can draw from q: torch can, or q is a von Mises distribution.
+
+    What torch calls rsample of a straight-through one-hot is no pathwise derivative, but a biased stand-in.
+    """
+    return (q.has_rsample and not _is_straight_through(q)) or von_mises.is_von_mises(q)
+
+
+def _is_straight_through(q: Distribution) -> bool:
+    while isinstance(q, td.Independent | td.TransformedDistribution):
+        q = q.base_dist
+    return isinstance(q, td.OneHotCategoricalStraightThrough)
+
+
+def no_score(q: Distribution) -> str | None:
+    """Why ∇_η log q(z) at a fixed z is not to be had, or has not the mean zero; or None."""
+    base = q
+    while isinstance(base, td.Independent):
+        base = base.base_dist
+    if isinstance(base, td.Uniform):
+        return "needs a posterior whose support does not move with its parameters, not a Uniform"
+    return _no_inverse(base) if isinstance(base, td.TransformedDistribution) else None
+
+
+@torch.no_grad()
+def _no_inverse(q: td.TransformedDistribution) -> str | None:
+    z = _zeros(q)  # in the support or not: what counts is whether there is a formula
+    try:
+        for transform in reversed(q.transforms):
+            z = transform.inv(z)
+    except NotImplementedError:
+        return _NO_INVERSE
+    return None
+
+
+def draw(q: Distribution, num_samples: int) -> Tensor:
+    """Draw z (S, *batch, *event) without a path back to φ.
+
+    Reparameterizable posteriors draw through ``rsample``, so that under one seed every estimator
+    sees the same z (common random numbers); it also spares torch's check that scales are positive,
+    which synchronizes a GPU.
+    """
+    with torch.no_grad():
+        if reparameterizable(q):
+            return uncached(q, rsample(q, num_samples))
+        return uncached(q, q.sample(torch.Size((num_samples,))))
+
+
+def uncached(q: Distribution, z: Tensor) -> Tensor:
+    """z as another tensor where a transform of q may hold φ: with ``cache_size=1`` it knows its last output.
+
+    It would answer log q(z) with the input it remembers, in which its own parameters have no gradient.
+    Where there are none the memory is right, and better than an inverse that saturates.
+    """
+    while isinstance(q, td.Independent | td.TransformedDistribution):
+        for transform in getattr(q, "transforms", ()):
+            if _requires_grad(transform, set()) or type(transform).__module__ != td.transforms.__name__:
+                return z.clone()
+        q = q.base_dist
+    return z
+
+
+def rsample(q: Distribution, num_samples: int) -> Tensor:
+    """Draw z (S, *batch, *event), differentiable in q's parameters."""
+    if gaussians.is_diagonal_gaussian(q):
+        return gaussians.rsample(q, num_samples)
+    if von_mises.is_von_mises(q):
+        return von_mises.rsample(q, num_samples)
+    return q.rsample(torch.Size((num_samples,)))
+
+
+def log_prob(q: Distribution, z: Tensor) -> Tensor:
+    """log q(z), (S, *batch), for z (S, *batch, *event)."""
+    return gaussians.log_prob(q, z) if gaussians.is_diagonal_gaussian(q) else q.log_prob(z)
+
+
+def describe(q: Distribution) -> str:
+    """The posterior's family, e.g. ``Bernoulli`` for ``Independent(Bernoulli(...), 1)``."""
+    while isinstance(q, td.Independent):
+        q = q.base_dist
+    return type(q).__name__
+
+
+def parameters_of(q: Distribution) -> dict[str, Tensor]:
+    """The tensors q is built from, by constructor argument, attached to the graph, batch first.
+
+    Those of a flow are its base's and, by where they lie, its transforms'.
+
+    Raises:
+        TypeError: q is of a family whose parameters are not known here, or a flow that holds others too.
+    """
+    if type(q) is td.Independent:
+        return parameters_of(q.base_dist)
+    if type(q) is td.TransformedDistribution:
+        parameters = parameters_of(q.base_dist) | flows.tensors_of(q.transforms)
+        _check_whole(q, parameters)
+        return parameters
+    choices = _PARAMETERS.get(type(q))
+    if choices is None:
+        raise TypeError(f"the parameters of a {type(q).__name__} are not known to elbograd")
+    stored = getattr(q, "_categorical", q).__dict__
+    names = next((c for c in choices if c[0] in stored), choices[0])
+    return {name: getattr(q, name) for name in names}
+
+
+def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribution:
+    """A distribution of q's family with other parameters (as named by `parameters_of`)."""
+    if type(q) is td.Independent:
+        base = with_parameters(q.base_dist, parameters)
+        return td.Independent(base, q.reinterpreted_batch_ndims, validate_args=False)
+    if type(q) is td.TransformedDistribution:
+        names = flows.tensors_of(q.transforms)
+        base = with_parameters(q.base_dist, {k: v for k, v in parameters.items() if k not in names})
+        transforms = flows.with_tensors(q.transforms, parameters)
+        return td.TransformedDistribution(base, transforms, validate_args=False)
+    family: Callable[..., Distribution] = type(q)
+    return family(**parameters, validate_args=False)
+
+
+def cut(q: Distribution) -> Distribution:
+    """A copy of q through which no gradient reaches φ.
+
+    Raises:
+        TypeError: q is of a family that cannot be cut whole (a flow whose transforms hold networks).
+    """
+    return with_parameters(q, {name: value.detach() for name, value in parameters_of(q).items()})
+
+
+def _check_whole(q: td.TransformedDistribution, parameters: dict[str, Tensor]) -> None:
+    """Refuse a flow with another way to φ, e.g. through a method's closure; where z lies is no matter."""
+    copied = with_parameters(q, {name: value.detach() for name, value in parameters.items()})
+    with torch.enable_grad():
+        try:
+            density = copied.log_prob(_zeros(q))
+        except NotImplementedError:
+            raise TypeError(_NO_INVERSE) from None
+        if density.requires_grad:
+            raise TypeError("the parameters of this flow are not known to elbograd: its methods hold tensors")
+
+
+def _zeros(q: td.TransformedDistribution) -> Tensor:
+    """Zeros in the shape of one sample of q, of the dtype and on the device of its parameters."""
+    base = q.base_dist
+    while isinstance(base, td.Independent | td.TransformedDistribution):
+        base = base.base_dist
+    like = next(value for value in vars(base).values() if isinstance(value, Tensor))
+    return like.new_zeros(q.batch_shape + q.event_shape)
+
+
+def has_grad(q: Distribution) -> bool:
+    """Whether any tensor or module stored in q, however deep, requires a gradient."""
+    return _requires_grad(q, set())
+
+
+def _requires_grad(thing: object, seen: set[int]) -> bool:
+    if id(thing) in seen:
+        return False
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        return thing.requires_grad
+    if isinstance(thing, torch.nn.Module):
+        return any(p.requires_grad for p in thing.parameters())
+    if isinstance(thing, list | tuple):
+        return any(_requires_grad(item, seen) for item in thing)
+    if isinstance(thing, Distribution | td.Transform):
+        return any(_requires_grad(item, seen) for item in vars(thing).values())
+    return False
+
+
+def check_events(q: Distribution, prior: Distribution) -> None:
+    """UsageError where q and the prior are over events of different shapes: the densities would broadcast."""
+    if prior.event_shape != q.event_shape:
+        raise UsageError(
+            f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
+            f"Independent(prior, 1) makes the last batch dimension part of the event"
+        )
+
+
+def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
+    """KL(q || prior), (*batch), or None when there is no closed form.
+
+    The prior is expanded to q's batch shape, which torch's own pairs do not all do.
+
+    Raises:
+        UsageError: q and the prior are over events of different shapes.
+    """
+    check_events(q, prior)
+    if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
+        return gaussians.kl(q, prior)
+    if type(prior) is td.MultivariateNormal and _is_vector_of_normals(q):
+        q = _as_full_covariance(q)
+    elif type(q) is td.MultivariateNormal and _is_vector_of_normals(prior):
+        prior = _as_full_covariance(prior)
+    try:
+        if prior.batch_shape != q.batch_shape:
+            prior = prior.expand(q.batch_shape)
+        return td.kl_divergence(q, prior)
+    except NotImplementedError:
+        return None
+
+
+def _is_vector_of_normals(q: Distribution) -> bool:
+    return gaussians.is_diagonal_gaussian(q) and len(q.event_shape) == 1
+
+
+def _as_full_covariance(q: Distribution) -> Distribution:
+    """A diagonal Gaussian as the MultivariateNormal it is, for the pair that torch knows."""
+    loc, scale = parameters_of(q).values()
+    return td.MultivariateNormal(loc, scale_tril=torch.diag_embed(scale), validate_args=False)

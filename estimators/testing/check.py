@@ -1,0 +1,219 @@
+"""The conformance suite: what every estimator must satisfy, for the tests of plugin authors.
+
+In a test file::
+
+    import pytest
+    from elbograd.estimators.testing import estimator_checks
+
+    @pytest.mark.parametrize("check", estimator_checks("my_idea.py"), ids=str)
+    def test_my_idea(check):
+        check()
+
+or, all at once, ``check_estimator("my_idea.py")``.
+
+The checks run on CPU (and `device` on a GPU where there is one) with a diagonal Gaussian, a Bernoulli and a
+one-hot categorical posterior, as far as the estimator supports them. Claims that are not made are not
+checked: `unbiased` only where it is declared and ``objective`` is "elbo", `derivatives` only where it is 0,
+and a name that is not listed did not run. Seeds are fixed, so that one version of torch gives one answer.
+For a correct estimator the chance that any check fails by bad luck is at most 17 looks × 3 families × 1e-5
+= 5e-4. A bias shows when it exceeds about 5 standard errors at 16384 draws; `elbograd certify` bounds
+smaller ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from unittest import SkipTest
+
+from ..base import Estimator
+from ..plugins.finding import one_line
+from ..plugins.registry import create
+from . import contract_checks as contract
+from . import sampling_checks as sampling
+from . import state_checks as state
+from .mean_test import CONFIRM_LEVEL
+from .toy_problems import FAMILIES
+from .trial import SEED, Trial, isolated, supported_sizes
+
+Factory = str | Callable[[], Estimator]
+_Property = Callable[[Trial], None]
+_Applies = Callable[[Estimator], bool]
+
+
+def _always(estimator: Estimator) -> bool:
+    return True
+
+
+def _estimates_elbo(estimator: Estimator) -> bool:
+    return estimator.objective == "elbo" and estimator.unbiased_value
+
+
+def _claims_unbiased(estimator: Estimator) -> bool:
+    return estimator.objective == "elbo" and estimator.unbiased
+
+
+#: name -> the property, and which estimators it is asked of.
+PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
+    "shapes": (contract.shapes, _always),
+    "finite": (contract.finite, _always),
+    "gradient": (contract.gradient, _always),
+    "no-prior": (contract.no_prior, _always),
+    "dtype": (contract.dtype, _always),
+    "device": (contract.device, _always),
+    "default-dtype": (contract.default_dtype, _always),
+    "reproducible": (state.reproducible, _always),
+    "fresh-draws": (state.fresh_draws, _always),
+    "pure-forward": (state.pure_forward, _always),
+    "init-once": (state.init_once, _always),
+    "state-dict": (state.state_dict, _always),
+    "deepcopy": (state.deepcopy, _always),
+    "surrogate-reach": (contract.surrogate_reach, _always),
+    "value-reach": (contract.value_reach, _always),
+    "aux-loss": (contract.aux_loss, _always),
+    "info": (contract.info, _always),
+    "uncoupled": (contract.uncoupled, _always),
+    "derivatives": (contract.derivatives, lambda estimator: estimator.derivatives == 0),
+    "support": (contract.support, lambda estimator: not estimator.relaxes_target),
+    "antithetic": (contract.antithetic, lambda estimator: estimator.draws == "antithetic"),
+    "samples": (sampling.samples, _always),
+    "independent": (sampling.independent, _always),
+    "replicates": (sampling.replicates, _always),
+    "value": (sampling.value, _estimates_elbo),
+    "theta": (sampling.theta, _estimates_elbo),
+    "unbiased": (sampling.unbiased, _claims_unbiased),
+    "unbiased-without-prior": (sampling.unbiased_without_prior, _claims_unbiased),
+    "unbiased-in-training": (sampling.unbiased_in_training, _claims_unbiased),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named check of one estimator; calling it runs it.
+
+    Attributes:
+        name: e.g. "unbiased[gaussian]".
+        run: raises when the property does not hold.
+        seed: of its random state.
+    """
+
+    name: str
+    run: Callable[[], object]
+
+    seed: int = SEED
+
+    def __call__(self) -> None:
+        """Run with a random state of its own; the caller's is left as it is.
+
+        Raises:
+            AssertionError: the property does not hold, or the estimator raised; one line says which.
+            unittest.SkipTest: no verdict was possible, which pytest reports as skipped.
+        """
+        with isolated(self.seed):
+            try:
+                self.run()
+            except SkipTest:
+                raise
+            except AssertionError as error:
+                raise AssertionError(one_line(error)) from error
+            except Exception as error:
+                raise AssertionError(f"raises {type(error).__name__}: {one_line(error)}") from error
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = CONFIRM_LEVEL) -> list[Check]:
+    """Every check that applies to an estimator, to be run one by one (see the module's docstring).
+
+    Never raises: what is wrong with ``factory`` shows when the checks run.
+
+    Args:
+        factory: a specification such as "score-function[kl=sampled]", an Estimator class, or a callable
+            without arguments that returns a fresh Estimator.
+        seed: of the draws.
+        confirm_level: of statistical checks: each of their looks, of which there are at most 17 a family,
+            raises a false alarm with probability 1e-3 of this at most.
+    """
+    build = _builder(factory)
+    checks = [Check("create", partial(_creates_afresh, build))]
+    try:
+        checks[0]()
+        with isolated():
+            estimator = build()
+    except (AssertionError, SkipTest):
+        return checks
+    checks += [
+        Check("claims", partial(contract.claims, estimator)),
+        Check("refusals", partial(contract.refusals, estimator)),
+    ]
+    trials, reasons = _trials(build, estimator, seed, confirm_level)
+    checks.append(Check("supports", partial(_supports_one, trials, reasons)))
+    for trial in trials:
+        for name, (holds, applies) in PROPERTIES.items():
+            if applies(estimator):
+                checks.append(Check(f"{name}[{trial.family.name}]", partial(holds, trial), seed))
+    return checks
+
+
+def check_estimator(factory: Factory) -> list[str]:
+    """Run `estimator_checks`; return the names of those that ran.
+
+    Raises:
+        AssertionError: names every check that failed, with the reason, a line each.
+    """
+    ran, failures = [], []
+    checks = estimator_checks(factory)
+    for check in checks:
+        try:
+            check()
+        except SkipTest:
+            continue
+        except AssertionError as error:
+            failures.append(f"{check}: {error}")
+        ran.append(check.name)
+    if failures:
+        lines = "\n  ".join(failures)
+        raise AssertionError(f"{len(failures)} of {len(checks)} checks failed:\n  {lines}")
+    return ran
+
+
+def _builder(factory: Factory) -> Callable[[], Estimator]:
+    if isinstance(factory, str):
+        return partial(create, factory)
+    if isinstance(factory, Estimator):  # callable too, but calling it is `forward`
+        return _refuse_instance
+    return factory
+
+
+def _refuse_instance() -> Estimator:
+    raise TypeError("expected a specification, a class or a function without arguments, not an instance")
+
+
+def _creates_afresh(build: Callable[[], Estimator]) -> None:
+    first, second = build(), build()
+    assert isinstance(first, Estimator), f"the factory returned {first!r}, not an Estimator"
+    assert first is not second, "the factory returned the same estimator twice; it must build a fresh one"
+
+
+def _trials(
+    build: Callable[[], Estimator], estimator: Estimator, seed: int, confirm_level: float
+) -> tuple[list[Trial], list[str]]:
+    """A trial for each family that the estimator supports, and the reasons for the others."""
+    trials, reasons = [], []
+    for family in FAMILIES:
+        problem = family.problem()
+        try:
+            sizes = supported_sizes(estimator, problem, problem.target)
+        except Exception as error:
+            sizes = f"supports() raises {type(error).__name__}: {one_line(error)}"
+        if isinstance(sizes, str):
+            reasons.append(f"{family.name}: {sizes}")
+        else:
+            trials.append(Trial(build, family, sizes, seed, confirm_level))
+    return trials, reasons
+
+
+def _supports_one(trials: list[Trial], reasons: list[str]) -> None:
+    assert trials, f"supports none of the test posteriors ({'; '.join(reasons)})"

@@ -1,0 +1,319 @@
+"""Properties of an estimator's claims, of one estimate, and of what depends on what in it.
+
+Each function takes a `Trial` and raises AssertionError with one line of reason. None has a chance of a
+false alarm worth counting: what they compare must agree to rounding, whatever the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import constraints
+
+from ..base import Estimate, Estimator, Target
+from .toy_problems import FAMILIES, ToyProblem, alien_cases
+from .trial import (
+    TOLERANCE,
+    NotApplicable,
+    Outcome,
+    Trial,
+    evaluate,
+    expect,
+    expect_same,
+    gradients,
+    outcome_parts,
+    relative_difference,
+    require_support,
+    seeded,
+    train_step,
+    with_likelihood,
+)
+
+_REPLICATES = 32  # that the gradients of discrete draws are all zero, or all equal, by chance is ruled out
+
+
+def claims(estimator: Estimator) -> None:
+    """The declared attributes have the protocol's types."""
+    for name in ("unbiased", "unbiased_value", "requires_iid_draws", "relaxes_target", "couples_batch"):
+        expect(type(getattr(estimator, name)) is bool, f"{name} is {getattr(estimator, name)!r}, not a bool")
+    for name in ("objective", "label"):
+        value = getattr(estimator, name)
+        expect(isinstance(value, str) and value != "", f"{name} is {value!r}, not a name")
+    kinds = ("iid", "antithetic", "sobol")
+    expect(estimator.draws in kinds, f"draws is {estimator.draws!r}, not one of {', '.join(kinds)}")
+    smallest, order = estimator.min_samples, estimator.derivatives
+    expect(type(smallest) is int and smallest >= 1, f"min_samples is {smallest!r}, not a positive int")
+    expect(type(order) is int and order in (0, 1, 2), f"derivatives is {order!r}, not 0, 1 or 2")
+
+
+def refusals(estimator: Estimator) -> None:
+    """`supports` answers None or one line for any posterior, and refuses fewer than min_samples."""
+    for q, target in alien_cases():
+        _answer(estimator.supports(q, target, estimator.min_samples))
+    for family in FAMILIES:
+        problem = family.problem()
+        too_few = estimator.min_samples - 1
+        answer = _answer(estimator.supports(problem.q, problem.target, too_few))
+        expect(answer is not None, f"supports() accepts num_samples={too_few}, below min_samples")
+
+
+def _answer(answer: object) -> str | None:
+    one_line = isinstance(answer, str) and answer.strip() and "\n" not in answer
+    expect(
+        answer is None or bool(one_line), f"supports() returned {answer!r}, not None or a reason in one line"
+    )
+    return answer if isinstance(answer, str) else None
+
+
+# --- The estimate itself ----------------------------------------------------------------------------
+
+
+def _every_shape(trial: Trial) -> Iterator[tuple[str, ToyProblem, Outcome]]:
+    """Estimates with batch (3,), (2, 3), (1,), (2, 1), for each of three S, with and without θ learned."""
+    for data in ((0, 1, 2), (0,)):
+        estimator = trial.fresh(trial.family.problem(data=data))
+        for lead in ((), (2,)):
+            for num_samples in trial.sizes:
+                for learned in (False, True):
+                    problem = trial.family.problem(lead, data, learned=learned)
+                    batch = tuple(problem.eta.shape[:-1])
+                    where = f"batch {batch}, S = {num_samples}"
+                    yield where, problem, evaluate(estimator, problem, num_samples)
+
+
+def shapes(trial: Trial) -> None:
+    """Surrogate and value have shape (*batch)."""
+    for where, problem, outcome in _every_shape(trial):
+        for name in ("surrogate", "value"):
+            shape = getattr(outcome.estimate, name).shape
+            expect(shape == problem.eta.shape[:-1], f"{name} has shape {tuple(shape)} for {where}")
+
+
+def finite(trial: Trial) -> None:
+    """Surrogate, value and their gradients are finite."""
+    for where, _, (estimate, eta_grad, theta_grad) in _every_shape(trial):
+        parts = {
+            "surrogate": estimate.surrogate,
+            "value": estimate.value,
+            "surrogate's gradient in η": eta_grad,
+            "value's gradient in θ": theta_grad,
+        }
+        for name, part in parts.items():
+            expect(bool(part.isfinite().all()), f"{name} is not finite for {where}")
+
+
+def gradient(trial: Trial) -> None:
+    """The surrogate has a gradient in q's parameters at every datum."""
+    for num_samples in trial.sizes:
+        problem = trial.family.problem((_REPLICATES,))
+        outcome = evaluate(trial.fresh(), problem, num_samples)
+        reached = (outcome.eta_grad != 0).any(-1).any(0)
+        expect(reached.all(), f"surrogate has no gradient in the parameters of q for S = {num_samples}")
+
+
+def dtype(trial: Trial) -> None:
+    """Surrogate, value and aux_loss have q's dtype, before and after an update."""
+    for kind in (torch.float32, torch.float64):
+        problem = trial.family.problem(dtype=kind)
+        estimator = trial.fresh(problem).train()
+        for _ in range(2):
+            estimate = evaluate(estimator, problem, trial.num_samples).estimate
+            for name, part in _tensors(estimate):
+                expect(part.dtype == kind, f"{name} is {part.dtype} under a posterior in {kind}")
+            train_step(estimator, estimate)
+
+
+def device(trial: Trial) -> None:
+    """Surrogate, value and aux_loss lie on q's device, before and after an update."""
+    for place in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        problem = trial.family.problem(device=place)
+        estimator = trial.fresh(problem).train()
+        for _ in range(2):
+            estimate = evaluate(estimator, problem, trial.num_samples).estimate
+            for name, part in _tensors(estimate):
+                expect(part.device.type == place, f"{name} is on {part.device} under a posterior on {place}")
+            train_step(estimator, estimate)
+
+
+def default_dtype(trial: Trial) -> None:
+    """The global default dtype changes nothing."""
+    for kind in (torch.float32, torch.float64):
+        outcomes = []
+        problem = trial.family.problem(dtype=kind)
+        estimator = trial.fresh(problem)
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            outcomes.append(seeded(estimator, problem, trial.num_samples))
+        torch.set_default_dtype(torch.float32)
+        name = f"a posterior in {kind}: the default dtype float64 in place of float32"
+        expect_same(outcomes, f"{name} changes", tolerance=10 * torch.finfo(kind).eps)
+
+
+# --- What reaches what ------------------------------------------------------------------------------
+
+
+def surrogate_reach(trial: Trial) -> None:
+    """Surrogate reaches no parameter of the estimator, and θ only where it is the value itself."""
+    problem, target = _learned_without_prior(trial)
+    estimator = trial.fresh(problem).train()
+    estimate = evaluate(estimator, problem, trial.num_samples, target).estimate
+    own = [p for p in estimator.parameters() if p.requires_grad]
+    _unreached(estimate.surrogate, own, "surrogate has a gradient in the estimator's own parameters")
+    if estimate.surrogate is not estimate.value:
+        _unreached(
+            estimate.surrogate, problem.learned, "surrogate has a gradient in θ and is not the value itself"
+        )
+
+
+def value_reach(trial: Trial) -> None:
+    """Value reaches φ only where it is the surrogate itself."""
+    problem, target = _learned_without_prior(trial)
+    estimate = evaluate(trial.fresh(problem), problem, trial.num_samples, target).estimate
+    if estimate.surrogate is not estimate.value:
+        _unreached(estimate.value, [problem.eta], "value has a gradient in φ and is not the surrogate itself")
+
+
+def _learned_without_prior(trial: Trial) -> tuple[ToyProblem, Target]:
+    """A problem with a learned θ and no KL term: one that is attached to both φ and θ harms neither."""
+    problem = trial.family.problem(learned=True)
+    target = replace(problem.target, prior=None)
+    require_support(trial.fresh(), problem, target, trial.num_samples)
+    return problem, target
+
+
+def aux_loss(trial: Trial) -> None:
+    """aux_loss: (*batch) in training mode, for the estimator's own parameters alone; None in eval mode."""
+    problem = trial.family.problem((2,), learned=True)
+    estimator = trial.fresh()
+    expect(
+        evaluate(estimator, problem, trial.num_samples).estimate.aux_loss is None,
+        "aux_loss is not None in eval mode",
+    )
+    loss = evaluate(estimator.train(), problem, trial.num_samples).estimate.aux_loss
+    if loss is None:
+        return
+    batch = tuple(problem.eta.shape[:-1])
+    expect(tuple(loss.shape) == batch, f"aux_loss has shape {tuple(loss.shape)} for batch {batch}")
+    expect(bool(loss.isfinite().all()), "aux_loss is not finite")
+    _unreached(loss, [problem.eta], "aux_loss has a gradient in φ")
+    _unreached(loss, problem.learned, "aux_loss has a gradient in θ")
+    own = [p for p in estimator.parameters() if p.requires_grad]
+    reached = any(bool(part.any()) for part in gradients(loss, own))
+    expect(reached, "aux_loss has no gradient in any parameter of the estimator")
+
+
+def info(trial: Trial) -> None:
+    """Everything in info is a detached tensor."""
+    problem = trial.family.problem(learned=True)
+    estimate = evaluate(trial.fresh(problem).train(), problem, trial.num_samples).estimate
+    for name, value in estimate.info.items():
+        expect(isinstance(value, Tensor), f"info[{name!r}] is a {type(value).__name__}, not a tensor")
+        expect(not value.requires_grad, f"info[{name!r}] is attached to the graph: detach it")
+
+
+# --- Coupling and the use of the target -------------------------------------------------------------
+
+
+def uncoupled(trial: Trial) -> None:
+    """Under one seed, the estimate of a datum depends on neither another's target nor another's η.
+
+    With ``couples_batch``, the same of a replicate (an index of the leading batch dimension).
+    """
+    problem = trial.family.problem((2,), learned=True)
+    estimator = trial.warm
+    per_replicate = estimator.couples_batch
+    chosen: Any = 0 if per_replicate else (0, 0)
+    thing = "replicate" if per_replicate else "datum"
+    factor = problem.eta.new_ones(problem.eta.shape[:-1])
+    factor[chosen] = 3.0
+    others = factor == 1.0
+    scaled = with_likelihood(problem.target, lambda f: lambda z: factor * f(z))
+    first = seeded(estimator, problem, trial.num_samples)
+    second = seeded(estimator, problem, trial.num_samples, target=scaled)
+    for name, one, two in outcome_parts(first, second):
+        moved = relative_difference(one[others], two[others])
+        expect(moved <= TOLERANCE, f"scaling log_likelihood of one {thing} moves the {name} of another")
+    alone = gradients(first.estimate.surrogate[chosen], [problem.eta])[0]
+    expect(not alone[others].any(), f"the surrogate of one {thing} depends on the parameters of another")
+
+
+def derivatives(trial: Trial) -> None:
+    """With ``derivatives = 0``, an integrand that cannot be differentiated in z changes nothing."""
+    problem = trial.family.problem(learned=True)
+    estimator = trial.fresh(problem)
+    rough = with_likelihood(problem.target, lambda f: lambda z: f(z.detach()))
+    outcomes = [seeded(estimator, problem, trial.num_samples, target=t) for t in (problem.target, rough)]
+    expect_same(outcomes, "declares derivatives = 0, but log_likelihood without a derivative in z changes")
+
+
+def support(trial: Trial) -> None:
+    """Unless ``relaxes_target``, log_likelihood is evaluated on q's support alone."""
+    problem = trial.family.problem()
+    seen: list[Tensor] = []
+
+    def recorded(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def call(z: Tensor) -> Tensor:
+            seen.append(z.detach())
+            return f(z)
+
+        return call
+
+    target = with_likelihood(problem.target, recorded)
+    evaluate(trial.fresh(problem), problem, trial.num_samples, target)
+    inside = problem.q.support
+    assert isinstance(inside, constraints.Constraint)
+    expect(
+        all(bool(inside.check(z).all()) for z in seen),
+        "log_likelihood is evaluated off q's support; declare relaxes_target = True if that is meant",
+    )
+
+
+def antithetic(trial: Trial) -> None:
+    """With ``draws = "antithetic"``, what is even about q's mean adds nothing to the gradient in it.
+
+    Where f(m + e) = f(m − e), the two samples of a pair cancel in the location's gradient exactly, for the
+    score function and for pathwise gradients alike. Pairs that are none are unbiased and show only here.
+    """
+    problem = trial.family.problem((_REPLICATES,))
+    q = problem.q
+    if not isinstance(q, td.Independent) or not isinstance(q.base_dist, td.Normal):
+        raise NotApplicable("mirrored pairs are checked under a Gaussian")
+    centre = q.mean.detach()
+    target = Target(lambda z: -(z - centre).sum(-1).square() - (z - centre).square().sum(-1).cos())
+    estimator = trial.fresh()
+    even = [s for s in range(2, 2 + 2 * len(trial.sizes)) if s % 2 == 0 and s >= estimator.min_samples]
+    for num_samples in even:
+        require_support(estimator, problem, target, num_samples)
+        gradient = evaluate(estimator, problem, num_samples, target).eta_grad
+        location, others = gradient.split(q.mean.shape[-1], -1)
+        expect(
+            float(location.abs().max()) <= TOLERANCE * max(float(others.abs().max()), 1.0),
+            f"declares draws = antithetic, but its pairs do not mirror each other (S = {num_samples})",
+        )
+
+
+def no_prior(trial: Trial) -> None:
+    """Without a prior the estimate is still of the right shape, finite and differentiable."""
+    problem = trial.family.problem((_REPLICATES,))
+    target = replace(problem.target, prior=None)
+    estimator = trial.fresh()
+    require_support(estimator, problem, target, trial.num_samples)
+    estimate, eta_grad, _ = evaluate(estimator, problem, trial.num_samples, target)
+    batch = problem.eta.shape[:-1]
+    expect(estimate.surrogate.shape == batch == estimate.value.shape, "the shapes differ without a prior")
+    reached = (eta_grad != 0).any(-1).any(0).all()
+    expect(reached and eta_grad.isfinite().all(), "the gradient is zero or not finite without a prior")
+
+
+def _tensors(estimate: Estimate) -> list[tuple[str, Tensor]]:
+    parts = [("surrogate", estimate.surrogate), ("value", estimate.value)]
+    return parts if estimate.aux_loss is None else [*parts, ("aux_loss", estimate.aux_loss)]
+
+
+def _unreached(output: Tensor, leaves: Any, reason: str) -> None:
+    expect(not any(bool(part.any()) for part in gradients(output, leaves)), reason)

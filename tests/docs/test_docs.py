@@ -1,0 +1,152 @@
+"""What the pages under docs/ show is run, and the numbers it gives are held against each other."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+
+import pytest
+import torch
+from elbograd.benchmarks import load_results, measure_variance
+from elbograd.benchmarks.cli.main import main
+from elbograd.benchmarks.variance.measure import VarianceResult
+from pages import ROOT, Page
+
+OWN_MODEL = Page("docs/bring-your-own-model.md")
+CERTIFICATION, REPRODUCTIONS = Page("docs/certification.md"), Page("docs/reproductions.md")
+CHOOSING = Page("docs/choosing-an-estimator.md")
+MANY_CASES = Page("docs/running-many-cases.md")
+PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """The page's my_model.py, in the working folder and importable."""
+    (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield importlib.import_module("my_model")
+    sys.modules.pop("my_model")
+
+
+def run(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+
+
+def test_the_model_is_what_the_page_says(model):
+    problem = model.problem
+    x = next(problem.batches("train", 6, torch.Generator().manual_seed(0)))
+    eta = problem.encoder(x)
+    assert (x.shape, eta.shape) == ((6, 1, 8, 8), (6, 8))
+    q = problem.posterior(eta.expand(3, 6, 8))
+    z = q.rsample((2,))
+    assert (q.batch_shape, q.event_shape, z.shape) == ((3, 6), (4,), (2, 3, 6, 4))
+    f = problem.target(x).log_likelihood(z)
+    assert f.shape == (2, 3, 6)
+    bernoulli = torch.distributions.Bernoulli(logits=problem.decoder(z)).log_prob(x).sum((-1, -2, -3))
+    torch.testing.assert_close(f, bernoulli)
+
+
+def test_python_examples_run(model, capsys):
+    before = {n: v.clone() for n, v in model.problem.encoder.state_dict().items()}
+    for containing in ("measure_variance", "surrogate"):
+        code = re.sub(r"replicates=\d+", "replicates=64", OWN_MODEL.code(containing))
+        exec(compile(code.replace("range(200)", "range(20)"), "bring-your-own-model.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "torch.Size([8, 1, 3, 3])" in out
+    after = model.problem.encoder.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+@pytest.mark.parametrize("command", OWN_MODEL.commands)
+def test_commands_run(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])  # figures have their own tests
+    run(f"{command} -r 32 --batch-size 4 -o {tmp_path / 'run'}", monkeypatch)
+    rows = load_results(tmp_path / "run")
+    totals = rows[(rows["metric"] == "variance") & (rows["parameter"].fillna("") == "")]
+    estimators = {
+        e for flag, e in zip(shlex.split(command), shlex.split(command)[1:], strict=False) if flag == "-e"
+    }
+    assert set(totals["estimator"]) == estimators
+    assert (totals["value"] > 0).all()
+
+
+def test_the_two_routes_agree_on_it(model):
+    """The 99.9% interval of the full route holds what 20 times the replicates give: false alarm 1e-3."""
+    x = next(model.problem.batches("test", 8))
+    fast = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=6000)
+    full = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=300, route="full")
+    low, high = full.moments[""].interval(0.999)
+    assert low < fast.total < high
+    assert not low < 1.5 * fast.total < high
+    assert sum(m.mean for m in fast.by_layer.values()) == pytest.approx(fast.total, rel=1e-4)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_links_lead_somewhere_and_names_exist(page):
+    assert page.missing_links == []
+    attributes = set(VarianceResult.__dataclass_fields__) | {"rows", "warning"}
+    assert set(re.findall(r"\bv\.(\w+)", page.text)) <= attributes
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*CERTIFICATION.commands, *REPRODUCTIONS.commands, *CHOOSING.commands, *MANY_CASES.commands],
+)
+def test_commands_are_accepted(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("elbograd.benchmarks.running.forecast.PILOT_SECONDS", 0)  # has tests of its own
+    monkeypatch.setattr(sys, "argv", ["elbograd", "new-estimator", "my-idea"])
+    with pytest.raises(SystemExit):
+        main()
+    measures = not command.startswith("elbograd list")
+    run(f"{command.split('#')[0]}{' --dry-run' if measures else ''}", monkeypatch)
+
+
+def test_the_python_of_the_choosing_page_runs(model, capsys):
+    exec(compile(CHOOSING.code("advise("), "choosing-an-estimator.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "gradient of the ELBO" in out
+    assert out.splitlines()[-1] in ("reparameterization", "leave-one-out")
+
+
+def test_the_verdict_on_the_page_is_the_one_printed(capsys):
+    code = CERTIFICATION.code("certify(")
+    exec(compile(code, "certification.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()[0]
+    shown = re.search(r"print\(c\)  # (.*)", code)[1]
+    # Another processor may draw other numbers; the words and the checks are the same.
+    assert re.sub(r"≤ [\d.]+%", "≤", printed) == re.sub(r"≤ [\d.]+%", "≤", shown)
+
+
+def test_every_planted_bug_of_the_table_is_one_of_the_collection():
+    import bug_table
+    import wrong_estimators
+
+    rows = CERTIFICATION.text.split(bug_table.BEGIN)[1].split(bug_table.END)[0].splitlines()[2:]
+    assert len(rows) == len(bug_table.BUGS) >= 25
+    for (name, (mistake, _)), row in zip(bug_table.BUGS.items(), rows, strict=True):
+        assert hasattr(wrong_estimators, name)
+        what, caught, _ = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert what == mistake
+        assert caught
+
+
+def test_every_reproduction_has_a_section_and_a_figure():
+    from elbograd.benchmarks.studies.reproductions.catalogue import REPRODUCTIONS as NAMES
+
+    assert re.findall(r"^## (.+)$", REPRODUCTIONS.text, flags=re.MULTILINE) == list(NAMES)
+    for name in NAMES:
+        assert f"results/published/reproductions/{name}.png" in REPRODUCTIONS.text
+
+
+def test_the_tables_on_choosing_are_those_of_the_published_rows():
+    import choosing_tables
+
+    text = choosing_tables.PAGE.read_text(encoding="utf-8")
+    assert choosing_tables.page_with_tables(text) == text

@@ -1,0 +1,55 @@
+"""What the speed benchmark compares is the same work; the numbers themselves are for quiet machines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from elbograd.benchmarks.studies.speed import __main__ as command
+from elbograd.benchmarks.studies.speed.by_hand import STEPS
+from elbograd.benchmarks.studies.speed.models import SizedVAE
+from elbograd.benchmarks.studies.speed.rate import engine_rate
+from elbograd.benchmarks.studies.speed.steps import _steps
+from torch.utils.flop_counter import FlopCounterMode
+
+SIZE = (12, 3, 8, 1)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_steps_by_hand_are_those_of_the_suite(name):
+    suite, by_hand, x = _steps(SIZE, name, 4)
+    for step in (suite, by_hand):
+        torch.manual_seed(3)
+        for _ in range(5):
+            step(x)
+    mine = [*suite.problem.encoder.parameters(), *suite.problem.decoder.parameters()]
+    cells = dict(zip(by_hand.__code__.co_freevars, by_hand.__closure__, strict=True))
+    other = cells["problem"].cell_contents
+    theirs = [*other.encoder.parameters(), *other.decoder.parameters()]
+    torch.testing.assert_close(mine, theirs)
+    assert not torch.equal(mine[0], SizedVAE(*SIZE).encoder[0].weight)
+
+
+def test_the_arithmetic_counted_is_that_of_the_matrix_products():
+    problem = SizedVAE(*SIZE)
+    with FlopCounterMode(display=False) as counter:
+        problem.decoder(torch.zeros(1, 3))
+    assert problem.decoder_flops == counter.get_total_flops()
+
+
+def test_a_rate_is_a_fraction_of_the_machine():
+    rate = engine_rate(SizedVAE(*SIZE), "score-function", rounds=2)
+    assert 0 < rate.fraction < 1
+    assert rate.replicates > 0
+
+
+def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "SIZES", {"tiny": SIZE, "small": (16, 3, 8, 1)})
+    monkeypatch.setattr(command, "engine_rate", lambda *_: engine_rate(SizedVAE(*SIZE), "score-function", 1))
+    command.main(rounds=6, output=tmp_path)
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert len(found["steps"]) == 12
+    assert all(s["ratio_low"] <= s["ratio"] <= s["ratio_high"] for s in found["steps"])
+    assert "| tiny | `score-function` | 4 |" in (tmp_path / "speed.md").read_text()
+    assert "of a step by hand" in capsys.readouterr().out

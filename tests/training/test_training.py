@@ -1,0 +1,180 @@
+"""Training through the suite: the same steps as by hand, and nothing of the user's changed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from elbograd.benchmarks import train
+from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.training.held_out import importance_weighted_log_likelihood
+from elbograd.benchmarks.training.step import TrainingStep, backward
+from elbograd.benchmarks.training.train import tune_learning_rate
+from elbograd.estimators import Estimate, Estimator, UsageError, analytic_kl, catalogue, create
+
+
+def parameters(problem):
+    return [*problem.encoder.parameters(), *problem.decoder.parameters()]
+
+
+@pytest.mark.parametrize("name", [n for n in catalogue() if n != "exact"])
+def test_a_step_is_what_one_would_write_by_hand(name):
+    problem, by_hand = (load_problem("vae[latent_dim=2,hidden=8]") for _ in range(2))
+    x = next(problem.batches("train", 16, torch.Generator().manual_seed(0)))
+    estimator, again = create(name), create(name)
+    for p, e in ((problem, estimator), (by_hand, again)):
+        torch.manual_seed(0)
+        e.init(p.posterior(p.encoder(x)), p.target(x))
+    step = TrainingStep(problem, estimator, [torch.optim.Adam(parameters(problem), lr=0.01)], 2)
+    optimizer = torch.optim.Adam(parameters(by_hand), lr=0.01)
+    torch.manual_seed(1)
+    for _ in range(3):
+        step(x)
+    torch.manual_seed(1)
+    for _ in range(3):
+        estimate = again(by_hand.posterior(by_hand.encoder(x)), by_hand.target(x), 2)
+        phi, theta = list(by_hand.encoder.parameters()), list(by_hand.decoder.parameters())
+        phi_grads = torch.autograd.grad(-estimate.surrogate.mean(), phi, retain_graph=True)
+        theta_grads = torch.autograd.grad(-estimate.value.mean(), theta)
+        for p, g in zip((*phi, *theta), (*phi_grads, *theta_grads), strict=True):
+            p.grad = g
+        optimizer.step()
+        again.update(estimate)
+    for a, b in zip(parameters(problem), parameters(by_hand), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_one_tensor_gives_phi_the_score_and_theta_the_likelihood():
+    problem = load_problem("vae[latent_dim=2,hidden=8]")
+    x = next(problem.batches("train", 16, None))
+    estimator = create("learned-baseline")
+    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    estimator.init(q, target)
+    torch.manual_seed(5)
+    estimate = estimator(q, target, 2)
+    phi, theta, own = (list(m.parameters()) for m in (problem.encoder, problem.decoder, estimator))
+
+    torch.manual_seed(5)
+    with torch.no_grad():
+        z = q.rsample((2,))
+    f = target.log_likelihood(z)
+    kl = torch.distributions.kl_divergence(q, target.prior.expand(q.batch_shape))
+    baseline = estimator.baseline(f.detach(), target).detach()
+    score = ((f.detach() - baseline) * q.log_prob(z)).mean(0)
+
+    def gradients(tensor, inputs):
+        return torch.autograd.grad(tensor.mean(), inputs, retain_graph=True, allow_unused=True)
+
+    torch.testing.assert_close(estimate.value, f.mean(0) - kl)
+    torch.testing.assert_close(gradients(estimate.surrogate, phi), gradients(score - kl, phi))
+    torch.testing.assert_close(gradients(estimate.value, theta), gradients(f.mean(0), theta))
+    assert all(g is None for g in gradients(estimate.surrogate, own))
+    assert all(g is None for g in gradients(estimate.aux_loss, [*phi, *theta]))
+    backward(estimate, phi, theta, own)
+    torch.testing.assert_close([p.grad for p in theta], [-g for g in gradients(f.mean(0), theta)])
+    assert all(p.grad is not None for p in (*phi, *theta, *own))
+
+
+class Apart(Estimator):
+    """Score function whose surrogate and value are two tensors."""
+
+    def forward(self, q, target, num_samples):
+        z = q.sample((num_samples,))
+        f = target.log_likelihood(z)
+        kl = analytic_kl(q, target)
+        return Estimate((f.detach() * q.log_prob(z)).mean(0) - kl, f.mean(0) - kl)
+
+
+def test_two_tensors_do_not_leak_into_each_other():
+    problem = load_problem("vae[latent_dim=2,hidden=8]")
+    x = next(problem.batches("train", 16, None))
+    phi, theta = list(problem.encoder.parameters()), list(problem.decoder.parameters())
+    found = []
+    for estimator in (Apart(), create("score-function")):
+        torch.manual_seed(5)
+        q = problem.posterior(problem.encoder(x))
+        for parameter in (*phi, *theta):
+            parameter.grad = None
+        backward(estimator(q, problem.target(x), 2), phi, theta, [])
+        found.append([p.grad for p in (*phi, *theta)])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_improves_the_objective_and_leaves_the_problem_alone(optimizer):
+    problem = load_problem("vae[latent_dim=2,hidden=16]")
+    before = [p.clone() for p in parameters(problem)]
+    rate = 0.01 if optimizer == "adam" else 0.05
+    run = train(
+        problem, "reparameterization", steps=200, optimizer=optimizer, learning_rate=rate, evaluate_every=100
+    )
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters(problem), strict=True))
+    assert [h.step for h in run.history] == [0, 100, 200]
+    assert run.history[-1].train_objective > run.history[0].train_objective + 5
+    assert run.history[-1].heldout_objective > run.history[0].heldout_objective + 5
+    assert 0 == run.history[0].seconds < run.history[1].seconds < run.history[2].seconds
+    # log p(x) is at least the ELBO; the importance-weighted bound lies between, less its own noise
+    assert run.heldout_log_likelihood > run.history[-1].heldout_objective - 0.1
+    metrics = {r["metric"] for r in run.rows()}
+    assert metrics == {
+        "train_objective",
+        "heldout_objective",
+        "seconds",
+        "heldout_log_likelihood",
+        "learning_rate",
+    }
+
+
+def test_one_seed_gives_one_run():
+    runs = [train("linear-gaussian", "leave-one-out", num_samples=2, steps=20, seed=s) for s in (3, 3, 4)]
+    finals = [r.history[-1].train_objective for r in runs]
+    assert finals[0] == finals[1] != finals[2]
+
+
+def test_the_importance_weighted_bound_nears_the_likelihood():
+    # p(x) = N(b, W Wᵀ + noise² I) in closed form; 2^15 importance samples in two dimensions.
+    problem = load_problem("linear-gaussian[latent_dim=2,data_dim=3]")
+    x = next(problem.batches("test", 50, None))
+    w, b = problem.decoder.weight.detach(), problem.decoder.bias.detach()
+    exact = torch.distributions.MultivariateNormal(b, w @ w.T + torch.eye(3)).log_prob(x).mean()
+    bound = importance_weighted_log_likelihood(problem, x, 2**15, seed=0)
+    assert bound == pytest.approx(float(exact), abs=0.03)
+    assert bound > importance_weighted_log_likelihood(problem, x, 2, seed=0)
+
+
+def test_divergence_is_said():
+    run = train("quadratic", "reparameterization", steps=400, optimizer="sgd", learning_rate=5.0)
+    assert run.diverged is not None
+    assert not math.isfinite(run.history[-1].train_objective)
+    assert {
+        r["status"] for r in run.rows() if r["step"] == run.diverged and r["metric"] == "train_objective"
+    } == {"diverged"}
+
+
+def test_tuning_prefers_the_rate_that_trains():
+    rates = (1e-6, 1e-2, 1e3)
+    best = tune_learning_rate("vae[latent_dim=2,hidden=8]", "reparameterization", rates, steps=60)
+    assert best == 1e-2
+    with pytest.raises(UsageError, match="no learning rate"):
+        tune_learning_rate("vae", "reparameterization", ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps must be a positive integer, not 0"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion': choose from adam, sgd"),
+        ({"learning_rate": -1.0}, "learning rate must be positive"),
+        ({"batch_size": 2000}, "batch size 2000 exceeds"),
+        ({"num_samples": 0}, "num_samples must be a positive integer"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        train("vae", "score-function", **arguments)
+
+
+def test_an_unsupported_posterior_is_one_line():
+    with pytest.raises(UsageError, match="needs a reparameterizable posterior; Bernoulli is not"):
+        train("bernoulli-vae", "reparameterization", steps=1)
