@@ -6,7 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
-from ...estimators.plugins.finding import printable
+from ...estimators.text import printable
 from .measured import Interval, Measured
 from .rank import Entry, Ranking
 from .sentence import advice_on

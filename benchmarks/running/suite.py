@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean, load_plugin
+from ...estimators.plugins.finding import load_plugin
 from ...estimators.plugins.specification import parse
+from ...estimators.text import clean
 from ..cases.grid import Case, specifications
 from ..cases.options import Benchmark, Throughput
 from ..rows.schema import NOT_TIMED
