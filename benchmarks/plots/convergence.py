@@ -127,7 +127,8 @@ def _time_axis(axes: Axes, curves: list[Curve], low: float) -> None:
 def ranked(points: pd.DataFrame, labels: list[str]) -> list[str]:
     """The labels as their curves end, highest first, so that the legend reads like the panel."""
     ends = points[(points["metric"] == OBJECTIVE) & points["value"].notna()]
-    final = ends.sort_values("step", kind="stable").groupby(["label", "seed"], dropna=False)["value"].last().groupby("label").mean()
+    seeds = ends.sort_values("step", kind="stable").groupby(["label", "seed"], dropna=False)
+    final = seeds["value"].last().groupby("label").mean()
     return [*final.sort_values(ascending=False, kind="stable").index, *(x for x in labels if x not in final)]
 
 
