@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..gradients import check_posterior
 from .module_modes import check_modes
 from .parts import eta_parts

@@ -9,8 +9,8 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
+from ...estimators.text import one_line
 from ..cases.grid import Case, label_of_text
 from ..gradients import check_posterior
 from ..problems.placement import check_device, check_dtype, default_batch_size, first_batch
