@@ -19,7 +19,8 @@ from ..certification.cell import Settings
 from ..certification.certify import builder, certify_contract, certify_problem
 from ..gradients import prepare, seeded
 from ..oracles.references import Reference, measure_bias, reference_gradient
-from ..problems.placement import check_dtype, default_batch_size, first_batch, place
+from ..problems.placement import place
+from ..problems.point import placed
 from ..problems.protocol import Problem
 from ..problems.registry import REGISTRY, load_problem
 from ..rows.schema import NOT_TIMED, row
@@ -151,8 +152,7 @@ def _problem_and_data(case: Case, folder: Path | None) -> tuple[Problem, torch.T
         problem = problem_at(case.problem, step, case.seed, _checkpoints(folder), _steps(case))
     else:
         problem = given_problem_at(case.problem, step, Path(given))
-    problem = place(problem, device=case.device, dtype=check_dtype(case.dtype))
-    return problem, first_batch(problem, case.batch_size or default_batch_size(problem), case.seed)
+    return placed(problem, batch_size=case.batch_size, seed=case.seed, device=case.device, dtype=case.dtype)
 
 
 def _distance(case: Case, folder: Path | None) -> tuple[float, float] | None:

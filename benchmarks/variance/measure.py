@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Sequence
@@ -14,21 +13,12 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.registry import create
 from ..gradients import frozen, prepare, reseed, seeded
-from ..problems.checks import check_problem
+from ..problems.arguments import check_choice, check_counts, shown
 from ..problems.model_checks import check_model
-from ..problems.placement import (
-    check_dtype,
-    default_batch_size,
-    dtype_of,
-    first_batch,
-    is_integer,
-    place,
-    to_encoder,
-)
+from ..problems.placement import dtype_of
+from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
 from ..rows.schema import row
 from ..statistics.intervals import Moments, signal_to_noise
 from . import breakdown
@@ -40,7 +30,6 @@ from .signal import Signal, measure_signal
 
 ROUTES = ("factorized", "full")
 WRT = ("phi", "theta")
-_LEAST = {"replicates": 2, "warmup": 0}  # of other counts 1
 
 
 @dataclass(frozen=True)
@@ -151,6 +140,7 @@ class VarianceResult:
         return rows
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def measure_variance(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -202,19 +192,12 @@ def measure_variance(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: the estimator broke the protocol while it ran.
     """
-    problem, estimator = resolve(problem, estimator)
-    check_data(x)
-    check_counts(
-        num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk, batch_size=batch_size
-    )
-    check_seed(seed)
+    problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+    estimator = resolve_estimator(estimator)
+    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk)
     _check_choices(precision, wrt, route)
     if merge and stream is None:
         raise UsageError("merge needs stream, a number that none of the merged sums was made with")
-    problem = place(problem, device=device, dtype=None if dtype is None else check_dtype(dtype))
-    if x is None:
-        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
-    x = to_encoder(problem, x)
     with seeded(seed, x.device):
         check_model(problem, x, route)
     with torch.enable_grad(), seeded(seed, x.device):
@@ -263,52 +246,11 @@ def _draw(
     return constant
 
 
-def resolve(problem: Problem | str, estimator: Estimator | str) -> tuple[Problem, Estimator]:
-    """Make what was given by specification, and a copy of an estimator that was not."""
-    if isinstance(problem, str):
-        problem = load_problem(problem)
-    check_problem(problem)
-    if isinstance(estimator, str):
-        return problem, create(estimator)
-    if not isinstance(estimator, Estimator):
-        raise UsageError(f"{estimator!r} is not an Estimator: give an instance or its specification")
-    return problem, copy.deepcopy(estimator)
-
-
-def check_data(x: object) -> None:
-    """Raise UsageError unless x is None or a tensor of data."""
-    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0 and len(x) > 0):
-        raise UsageError("x must be a tensor (B, ...) of at least one datum")
-
-
-def check_counts(*, num_samples: int, replicates: int, **optional: int | None) -> None:
-    """Raise UsageError for a count that is no integer, or too small."""
-    given = {"num_samples": num_samples, "replicates": replicates}
-    given |= {name: value for name, value in optional.items() if value is not None}
-    for name, value in given.items():
-        least = _LEAST.get(name, 1)
-        if not is_integer(value) or value < least:
-            raise UsageError(f"{name} must be an integer of at least {least}, not {value!r}")
-
-
-def check_seed(seed: int) -> None:
-    """Raise UsageError unless torch's generators take the seed, and those after it."""
-    if not is_integer(seed) or not 0 <= seed < 2**63:
-        raise UsageError(f"seed must be an integer from 0 to 2**63 - 1, not {seed!r}")
-
-
-def check_route(route: str) -> None:
-    """Raise UsageError for an unknown route."""
-    if route not in ROUTES:
-        raise UsageError(f"route={route!r} is not one of {', '.join(ROUTES)}")
-
-
 def _check_choices(precision: float | None, wrt: str, route: str) -> None:
     if precision is not None and (not isinstance(precision, float) or not 0 < precision < 1):
-        raise UsageError(f"precision must be between 0 and 1, not {precision!r}")
-    if wrt not in WRT:
-        raise UsageError(f"wrt={wrt!r} is not one of {', '.join(WRT)}")
-    check_route(route)
+        raise UsageError(f"precision must be between 0 and 1, not {shown(precision)}")
+    check_choice(WRT, wrt=wrt)
+    check_choice(ROUTES, route=route)
 
 
 def choose_route(
