@@ -27,7 +27,7 @@ from ..problems.placement import (
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
 from ..training.trajectory import State, walk
-from ..variance.measure import check_counts, check_data, check_route, check_seed
+from ..variance.arguments import check_counts, check_data, check_route, check_seed
 from .budget import Budget, Progress, silent
 from .candidates import Candidate, LeftOut, find_candidates, workspace
 from .contender import Point

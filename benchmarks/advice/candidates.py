@@ -17,7 +17,7 @@ from ..cases.grid import specifications
 from ..gradients import check_posterior
 from ..problems.placement import duplicate
 from ..problems.protocol import Problem
-from ..variance.measure import resolve
+from ..variance.arguments import resolve
 from .rank import SAME_AT_EVERY_S
 
 
