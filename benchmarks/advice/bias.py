@@ -11,7 +11,6 @@ from ..oracles.objectives import OBJECTIVES, exact_gradients
 from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, integrated_gradient, long_run, measure_bias
 from ..problems.placement import place, to_encoder
 from .contender import Contender, Point
-from .lots import chunk_of
 from .measured import BiasVerdict
 
 _FALSE_ALARMS = 1e-3  # over all estimators of an advice
@@ -50,7 +49,7 @@ class References:
             if not looks:
                 continue
             one = min(looks, key=lambda c: abs(c.num_samples - samples))
-            pilot = min(LONG_RUN // 16, chunk_of(one) or 1)
+            pilot = min(LONG_RUN // 16, one.route.chunk or 1)
             if pilot * one.seconds_per_replicate < self.seconds / 8:
                 one.draw(pilot)  # the rate of few at a time says little
             # Drawing costs no more than in proportion to S.

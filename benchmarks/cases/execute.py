@@ -28,8 +28,9 @@ from ..statistics.intervals import product_interval
 from ..throughput.cost import seconds_per_gradient
 from ..training.checkpoints import given_heldout_gap, given_problem_at, heldout_gap, problem_at
 from ..training.train import train, tune_learning_rate
-from ..variance.measure import VarianceResult, measure_variance
+from ..variance.measure import measure_variance
 from ..variance.ratio import measure_ratio
+from ..variance.result import VarianceResult
 from .grid import Case, label_of_text
 
 _TIMED = {"variance": ("seconds", "work_normalized_variance"), "convergence": ("seconds",)}

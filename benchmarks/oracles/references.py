@@ -13,13 +13,14 @@ from ...estimators.base import Estimator
 from ...estimators.methods.exact import Exact
 from ...estimators.plugins.registry import create
 from ..gradients import eta_gradients
-from ..jacobians.encoder import pull_back
+from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
+from ..linalg import in_float64
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..statistics.intervals import bias_bound
-from ..variance.measure import VarianceResult, measure_variance
-from ..variance.moments import in_float64
+from ..variance.measure import measure_variance
+from ..variance.result import VarianceResult
 
 _NODES = {1: (128, 200), 2: (64, 96), 3: (24, 32)}  # by dimension; trusted when the two agree
 _QUADRATURE_TOLERANCE = 1e-5
