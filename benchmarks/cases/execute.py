@@ -18,7 +18,8 @@ from ...estimators.plugins.registry import create
 from ..certification.cell import Settings
 from ..certification.certify import builder, certify_contract, certify_problem
 from ..gradients import prepare, seeded
-from ..oracles.references import Reference, measure_bias, reference_gradient
+from ..oracles.bias import bias_rows
+from ..oracles.references import Reference, reference_gradient
 from ..problems.placement import place
 from ..problems.point import placed
 from ..problems.protocol import Problem
@@ -84,13 +85,8 @@ def _variance(case: Case, folder: Path | None, timings: bool) -> list[dict[str, 
             row(**at_point, metric=metric, value=value)
             for metric, value in zip(("heldout_objective", "heldout_gap"), distance, strict=True)
         ]
-    if estimator.objective == "elbo":
-        reference = _reference(case, folder)
-        bias = None if reference is None else measure_bias(problem, x, result, reference)
-        if bias is not None:
-            against = json.dumps({"reference": bias.reference})
-            rows.append(row(**common, metric="bias", value=bias.relative, parameters=against))
-            rows.append(row(**common, metric="bias_bound", value=bias.bound, parameters=against))
+    if result.route == "factorized":  # the full one keeps no gradients in η-space
+        rows += bias_rows(problem, x, result, _reference(case, folder, estimator.objective))
     return [{**r, "step": step} for r in rows]
 
 
@@ -173,17 +169,18 @@ def _checkpoints(folder: Path | None) -> Path | None:
     return folder and folder / "checkpoints"
 
 
-def _reference(case: Case, folder: Path | None) -> Reference | None:
-    """One reference for all estimators measured at a point."""
+def _reference(case: Case, folder: Path | None, objective: str) -> Reference | str:
+    """One reference for all estimators of an objective measured at a point."""
     where = {key: value for key, value in case.settings.items() if key in ("step", "steps", "trajectory")}
-    point = replace(case, estimator="exact", num_samples=1, settings=where)
-    return _cached_reference(json.dumps(asdict(point), sort_keys=True), folder)
+    samples = 1 if objective == "elbo" else case.num_samples  # which other objectives depend on
+    point = replace(case, estimator="exact", num_samples=samples, settings=where)
+    return _cached_reference(json.dumps(asdict(point), sort_keys=True), folder, objective)
 
 
 @lru_cache(maxsize=64)
-def _cached_reference(point: str, folder: Path | None) -> Reference | None:
+def _cached_reference(point: str, folder: Path | None, objective: str) -> Reference | str:
     case = Case(**json.loads(point))
-    return reference_gradient(*_problem_and_data(case, folder), seed=case.seed)
+    return reference_gradient(*_problem_and_data(case, folder), case.seed, objective, case.num_samples)
 
 
 def _convergence(case: Case, folder: Path | None, timings: bool) -> list[dict[str, Any]]:
