@@ -29,7 +29,7 @@ def test_an_estimate_of_another_shape_than_the_posteriors_batch_is_seen(wrong, m
     estimator = create("reparameterization")
     assert estimator(Q, TARGET, 2).surrogate.shape == (5, 4)
     monkeypatch.setattr(reparameterization, "Estimate", lambda surrogate, value: wrong(surrogate))
-    with pytest.raises(TypeCheckError, match="Reparameterization.forward"):
+    with pytest.raises(TypeCheckError, match=r"Reparameterization\.forward"):
         estimator(Q, TARGET, 2)
 
 
@@ -37,7 +37,7 @@ def test_arguments_and_results_of_the_pieces_and_posteriors_are_seen(monkeypatch
     with pytest.raises(TypeCheckError, match="log_sum_of_others"):
         log_sum_of_others(torch.tensor(0.0))
     monkeypatch.setattr(gaussians.torch, "addcmul", lambda loc, scale, noise: loc)
-    with pytest.raises(TypeCheckError, match="gaussians.rsample"):
+    with pytest.raises(TypeCheckError, match=r"gaussians\.rsample"):
         gaussians.rsample(Q, 2)
 
 
