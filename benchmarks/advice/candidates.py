@@ -13,10 +13,10 @@ from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import catalogue
-from ..cases.grid import specifications
 from ..gradients import check_posterior
 from ..problems.placement import duplicate
 from ..problems.protocol import Problem
+from ..problems.specifications import specifications
 from ..variance.measure import resolve
 from .rank import SAME_AT_EVERY_S
 
