@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean
 from ...estimators.plugins.registry import DEFAULT_NAMES
+from ...estimators.text import clean
 from ..problems.specifications import label_of_text, specifications
 from ..rows.schema import NOT_TIMED, row
 from .options import (

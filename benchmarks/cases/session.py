@@ -59,7 +59,7 @@ class Session:
 
     def __init__(self, folder: Path | None = None, *, timings: bool = True, tell: Tell = silent) -> None:
         self.folder, self.timings, self.tell = folder, timings, tell
-        self._references: dict[Point, Reference | None] = {}
+        self._references: dict[tuple[Point, str, int], Reference | str] = {}
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -74,15 +74,16 @@ class Session:
         Raises:
             UsageError: there is no such checkpoint, too few data, ...
         """
-        from ..problems.placement import check_dtype, default_batch_size, first_batch, place
+        from ..problems.point import placed
         from ..training.checkpoints import given_problem_at
 
         if point.trajectory is None:
             problem = self.checkpoints.problem_at(point.problem, point.step, point.seed, point.steps)
         else:
             problem = given_problem_at(point.problem, point.step, Path(point.trajectory))
-        problem = place(problem, device=point.device, dtype=check_dtype(point.dtype))
-        return problem, first_batch(problem, point.batch_size or default_batch_size(problem), point.seed)
+        return placed(
+            problem, batch_size=point.batch_size, seed=point.seed, device=point.device, dtype=point.dtype
+        )
 
     def heldout_gap(self, point: Point) -> tuple[float, float] | None:
         """The held-out objective there and the gap to the best of the trajectory, nats a datum, if known."""
@@ -91,10 +92,18 @@ class Session:
         where = Path(point.trajectory)
         return self.checkpoints.given_heldout_gap(point.problem, point.step, point.seed, where)
 
-    def reference(self, point: Point) -> Reference | None:
-        """The gradient to hold the means of all estimators at a point against, if there is one."""
+    def reference(self, point: Point, objective: str, num_samples: int) -> Reference | str:
+        """The gradient to hold the means of all estimators at a point against, or why there is none.
+
+        Args:
+            point: where.
+            objective: "elbo", "iwae", ...
+            num_samples: S, which some objectives depend on.
+        """
         from ..oracles.references import reference_gradient
 
-        if point not in self._references:
-            self._references[point] = reference_gradient(*self.problem_and_data(point), seed=point.seed)
-        return self._references[point]
+        key = point, objective, num_samples
+        if key not in self._references:
+            given = self.problem_and_data(point)
+            self._references[key] = reference_gradient(*given, point.seed, objective, num_samples)
+        return self._references[key]

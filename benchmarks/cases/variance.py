@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import contained
+from ...estimators.isolation import contained
 from ...estimators.plugins.registry import create
 from ..problems.specifications import label_of_text, specifications, with_latent_dim
 from ..rows.schema import row
@@ -22,8 +21,9 @@ from .session import Point, Session
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..oracles.references import Reference
     from ..problems.protocol import Problem
-    from ..variance.measure import VarianceResult
+    from ..variance.result import VarianceResult
 
 _TIMED = ("seconds", "work_normalized_variance")
 _FEW = 8  # replicates of a pilot
@@ -210,6 +210,8 @@ class Variance(Benchmark[VarianceSettings]):
 
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:
+        from ..oracles.bias import bias_rows
+
         point = _point(case)
         problem, x = session.problem_and_data(point)
         result = _measure(case, problem, x)
@@ -221,7 +223,8 @@ class Variance(Benchmark[VarianceSettings]):
         if case.settings.relative_to not in (None, case.estimator):
             rows.append(_ratio(case, problem, x, result))
         rows += _distance(session.heldout_gap(point), result)
-        rows += _bias(case, problem, x, result, session)
+        if result.route == "factorized":  # the full one keeps no gradients in η-space
+            rows += bias_rows(problem, x, result, _reference(case, result, session))
         return case.complete({**r, "step": case.step} for r in rows)
 
     @classmethod
@@ -326,20 +329,11 @@ def _distance(known: tuple[float, float] | None, result: VarianceResult) -> Iter
         yield row(**result.case, metric="heldout_gap", value=gap, unit="nat")
 
 
-def _bias(
-    case: _Case, problem: Problem, x: Tensor, result: VarianceResult, session: Session
-) -> Iterator[Row]:
-    """The relative bias and its bound, where the gradient of the estimator's objective is known."""
-    from ..oracles.references import measure_bias
-
-    if create(case.estimator).objective != "elbo":
-        return
-    reference = session.reference(_point(case))
-    bias = None if reference is None else measure_bias(problem, x, result, reference)
-    if bias is not None:
-        against = json.dumps({"reference": bias.reference})
-        yield row(**_of(result), metric="bias", value=bias.relative, parameters=against)
-        yield row(**_of(result), metric="bias_bound", value=bias.bound, parameters=against)
+def _reference(case: _Case, result: VarianceResult, session: Session) -> Reference | str:
+    """The gradient of the objective, one for all its estimators at a point; or why none is known."""
+    objective = str(result.case["objective"])
+    samples = 1 if objective == "elbo" else case.num_samples  # which other objectives depend on
+    return session.reference(_point(case), objective, samples)
 
 
 @dataclass(frozen=True)
@@ -368,23 +362,24 @@ class VariancePilot:
 
 
 def _pilot(case: _Case) -> VariancePilot:
-    from ..problems.placement import check_dtype, place
-    from ..problems.registry import load_problem
+    from ..problems.point import placed
     from ..variance.measure import measure_variance
 
-    problem = place(load_problem(case.problem), device=case.device, dtype=check_dtype(case.dtype))
+    problem, x = placed(
+        case.problem, batch_size=case.batch_size, seed=case.seed, device=case.device, dtype=case.dtype
+    )
 
     def run(replicates: int) -> tuple[float, VarianceResult]:
         began = time.perf_counter()
         result = measure_variance(
             problem,
             case.estimator,
+            x,
             num_samples=case.num_samples,
             replicates=replicates,
             route=case.settings.route,
             chunk=case.settings.chunk,
             seed=case.seed,
-            batch_size=case.batch_size,
         )
         return time.perf_counter() - began, result
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import printable
+from ...estimators.text import printable
 from .parameters import DRY_RUN, FORCE, OUTPUT, PLUGIN, QUICK, SEED
 
 

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean
+from ...estimators.text import clean
 from .benchmarks import add_benchmarks, resumable
 from .commands import add_commands
 from .interrupts import ending_interrupts

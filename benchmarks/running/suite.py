@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean, load_plugin
+from ...estimators.plugins.finding import load_plugin
 from ...estimators.plugins.specification import parse
 from ..cases.base import AnyBenchmark, AnyCase, settings_of
 from ..rows.schema import NOT_TIMED
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-FORMATS = ("png", "svg")  # of figures, where nothing else is asked for
-_TABLE_WIDTH = 80
 _INTERRUPTED = 130  # the exit status of a command that was interrupted
 
 
@@ -78,7 +76,7 @@ def run(request: Run) -> bool:
         if (text := _finished_text(request, path)) is not None:
             print(text)
             return True
-        _print_about(folder)
+        _announce(folder)
         if executor.workers and not all(plan.benchmark.alone for plan in plans):
             print(f"cases run on {executor.workers}", file=sys.stderr)
         stopped = good = False
@@ -91,12 +89,7 @@ def run(request: Run) -> bool:
                 raise SystemExit(_INTERRUPTED) from None
             stopped = True
     rows = folder.finish([id for plan in plans for id in plan.order])
-    if _are_texts(request):  # which have been printed
-        print(draw(rows, folder.path))
-    else:
-        present(rows, folder.path)
-    if len(request.benchmarks) > 1:  # enough to be read as a whole
-        _report(folder.path)
+    _show(rows, folder.path, page=len(plans) > 1, texts=_are_texts(request))
     if stopped:
         raise KeyboardInterrupt
     return good
@@ -123,11 +116,25 @@ def _finished_text(request: Run, folder: Path) -> str | None:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-def _report(folder: Path) -> None:
+def _show(rows: pd.DataFrame, folder: Path, page: bool, texts: bool) -> None:
+    """The tables and figures of the rows, and the page where there is enough to be read as a whole.
+
+    Args:
+        rows: of the run.
+        folder: of the run.
+        page: write the report, too.
+        texts: what people read has been printed already, in place of tables.
+    """
     from ..report.command import write_page
+    from ..report.present import draw, present
     from ..report.runs import load_runs
 
-    write_page(load_runs([folder]), folder)
+    if texts:
+        print(draw(rows, folder))
+    else:
+        present(rows, folder)
+    if page:
+        write_page(load_runs([folder]), folder)
 
 
 def _open(request: Run, work: Work, path: Path) -> Executor:
@@ -140,7 +147,7 @@ def _open(request: Run, work: Work, path: Path) -> Executor:
         raise
 
 
-def _print_about(folder: RunFolder) -> None:
+def _announce(folder: RunFolder) -> None:
     """Say on stderr where results go, and what is noteworthy about results that are there."""
     if folder.damaged:
         lines = "a damaged line was" if folder.damaged == 1 else f"{folder.damaged} damaged lines were"
@@ -196,50 +203,3 @@ def _sources(cases: Sequence[AnyCase], plugins: Sequence[str]) -> dict[str, str]
     places = {parse(name).name.partition(":")[0] for name in named} | set(plugins)
     files = sorted(place for place in places if place.endswith(".py"))
     return {place: Path(place).expanduser().read_text(encoding="utf-8") for place in files}
-
-
-def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Print the tables of a run, and draw its figures into its folder.
-
-    Args:
-        rows: of the run.
-        folder: where ``figures/`` and ``tables/`` go.
-        formats: of the figures.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    from rich.console import Console
-
-    from ..tables import terminal_tables
-    from ..tables.verdicts import failures
-
-    drawn = draw(rows, folder, formats)
-    console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
-    for table in terminal_tables(rows):
-        console.print(table)
-    failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
-    said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
-    for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
-        console.print(clean(f"failed: {line}"), markup=False, highlight=False)
-    print(drawn)
-
-
-def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> str:
-    """Write a run's tables and figures into its folder, and say where they are.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    from ..plots import draw_all
-    from ..tables import write_tables
-
-    try:
-        write_tables(rows, folder / "tables")
-        figures = draw_all(rows, folder / "figures", formats)
-    except OSError as error:
-        raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
-    pictures = len({f.stem for f in figures})
-    noun = "figure" if pictures == 1 else "figures"
-    drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""
-    return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"

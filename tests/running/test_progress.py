@@ -14,7 +14,7 @@ from elbograd.benchmarks.cases.throughput import Throughput, ThroughputSettings
 from elbograd.benchmarks.running import remaining
 from elbograd.benchmarks.running.progress import Display, RunProgress
 from elbograd.benchmarks.running.remaining import Remaining, duration
-from elbograd.estimators.plugins.finding import one_line
+from elbograd.estimators.text import one_line
 from rich.console import Console
 
 QUIET = 0.1  # seconds without output: what is on the screen is whole then

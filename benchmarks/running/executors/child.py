@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ....estimators.plugins.finding import clean
+from ....estimators.text import clean
 from ...cases.base import AnyCase, Output
 from .base import Failure, Work, decode
 

@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 
 from ....estimators.errors import EstimatorError, UsageError
-from ....estimators.plugins.finding import COPIES, contained, load_plugin, one_line
+from ....estimators.isolation import contained
+from ....estimators.plugins.finding import COPIES, load_plugin
+from ....estimators.text import one_line
 from ...cases.base import AnyCase, Output
 from ...cases.session import Session, Tell, silent
 from ..threads import computing_threads
