@@ -78,7 +78,7 @@ class Jacobian:
         zero = self.x.new_zeros(len(self.x), self.outputs, self.outputs, dtype=torch.float64)
         return {name: result.get(name, zero) for name in self.phi}
 
-    def diagonal(self, covariance: Float[Tensor, "B P P"]) -> dict[str, Float64[Tensor, "..."]]:
+    def diagonal(self, covariance: Float[Tensor, "B P P"]) -> dict[str, Float64[Tensor, ...]]:
         """Diagonal of Σ_i J_iᵀ C_i J_i by parameter, each of its shape."""
         root = square_root(in_float64(covariance))
         result = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in self.phi.items()}

@@ -11,16 +11,18 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import frozen, prepare, reseed, seeded
+from ..problems.arguments import check_counts
 from ..problems.model_checks import check_model
-from ..problems.placement import check_dtype, default_batch_size, first_batch, place, to_encoder
+from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
-from .arguments import check_choices, check_counts, check_data, check_seed, resolve
+from .arguments import check_choices
 from .moments import Sums
 from .precision import run_to_precision
 from .result import VarianceResult, case_of, result_of
 from .route import Route, choose_route
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def measure_variance(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -72,19 +74,12 @@ def measure_variance(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: the estimator broke the protocol while it ran.
     """
-    problem, estimator = resolve(problem, estimator)
-    check_data(x)
-    check_counts(
-        num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk, batch_size=batch_size
-    )
-    check_seed(seed)
+    problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+    estimator = resolve_estimator(estimator)
+    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk)
     check_choices(precision, wrt, route)
     if merge and stream is None:
         raise UsageError("merge needs stream, a number that none of the merged sums was made with")
-    problem = place(problem, device=device, dtype=None if dtype is None else check_dtype(dtype))
-    if x is None:
-        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
-    x = to_encoder(problem, x)
     with seeded(seed, x.device):
         check_model(problem, x, route)
     with torch.enable_grad(), seeded(seed, x.device):

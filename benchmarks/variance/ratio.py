@@ -10,18 +10,20 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import frozen, prepare, reseed, seeded
+from ..problems.arguments import check_choice, check_counts
 from ..problems.model_checks import check_model
-from ..problems.placement import default_batch_size, first_batch, to_encoder
+from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
 from ..statistics.intervals import MIN_REPLICATES, Moments
 from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
-from .arguments import check_counts, check_data, check_route, check_seed, resolve
+from .arguments import ROUTES
 from .measure import derived_seed, measure_variance
 from .moments import bessel, central_moments
 from .result import VarianceResult
 from .route import Route, choose_route
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def measure_ratio(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -57,15 +59,10 @@ def measure_ratio(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: an estimator broke the protocol while it ran.
     """
-    problem, first = resolve(problem, estimator)
-    _, second = resolve(problem, relative_to)
-    check_data(x)
-    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, batch_size=batch_size)
-    check_seed(seed)
-    check_route(route)
-    if x is None:
-        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
-    x = to_encoder(problem, x)
+    problem, x = placed(problem, x, batch_size=batch_size, seed=seed)
+    first, second = resolve_estimator(estimator), resolve_estimator(relative_to)
+    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup)
+    check_choice(ROUTES, route=route)
     with seeded(seed, x.device):
         check_model(problem, x, route)
     share = route == "factorized" and not any(e.couples_batch or e.deterministic for e in (first, second))

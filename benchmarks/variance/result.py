@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..jacobians.products import flat
-from ..problems.placement import dtype_of
+from ..problems.point import columns
 from ..problems.protocol import Problem
 from ..rows.schema import row
 from ..statistics.intervals import Moments, signal_to_noise
@@ -133,15 +133,11 @@ def case_of(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     """The settings, as columns of rows."""
     return {
         "benchmark": "variance",
-        "problem": getattr(problem, "label", type(problem).__name__),
         "estimator": estimator.label,
         "objective": estimator.objective,
         "num_samples": num_samples,
-        "batch_size": len(x),
-        "latent_dim": getattr(problem, "latent_dim", None),
         "seed": seed,
-        "device": str(x.device),
-        "dtype": str(dtype_of(problem)).removeprefix("torch."),
+        **columns(problem, x),
     }
 
 
