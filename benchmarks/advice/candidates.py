@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import catalogue
+from ...estimators.text import one_line
 from ..cases.grid import specifications
 from ..problems.arguments import shown
 from ..problems.forward_checks import checked_eta, posterior_and_target

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import contained
+from ...estimators.isolation import contained
 from ...estimators.plugins.registry import create
 from ..certification.cell import Settings
 from ..certification.certify import builder, certify_contract, certify_problem

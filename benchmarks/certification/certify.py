@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
 from ...estimators.testing.check import estimator_checks
 from ...estimators.testing.trial import NotApplicable
+from ...estimators.text import one_line
 from ..gradients import seeded
 from ..problems.arguments import check_seed, shown
 from ..problems.forward_checks import check_forward

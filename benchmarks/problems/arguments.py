@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from torch import Tensor
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean
+from ...estimators.text import clean
 
 _LEAST = {"replicates": 2, "warmup": 0, "train_steps": 0, "importance_samples": 0}  # any other count: 1
 _SHOWN = 80  # characters of a bad value

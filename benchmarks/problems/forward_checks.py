@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from .buffers import kept_buffers
 from .protocol import Problem
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from .arguments import check_counts, shown
 from .protocol import Problem
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
+from ...estimators.text import one_line
 from .arguments import check_counts, check_data, check_seed, shown
 from .checks import check_problem
 from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
