@@ -15,8 +15,10 @@ import torch
 from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import contained
 from ...estimators.plugins.registry import create
+from ..certification.candidate import builder
 from ..certification.cell import Settings
-from ..certification.certify import builder, certify_contract, certify_problem
+from ..certification.contract import certify_contract
+from ..certification.problem import certify_problem
 from ..gradients import prepare, seeded
 from ..oracles.bias import bias_rows
 from ..oracles.references import Reference, reference_gradient

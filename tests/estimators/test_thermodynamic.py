@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.cell import Settings
-from elbograd.benchmarks.certification.certify import builder, certify_problem
+from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.oracles.objectives import exact_gradients, exact_objective
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import Target, create
