@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..oracles.bias import Bias, measure_bias
 from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, exact_reference, long_run
 from .contender import Contender, Point
-from .lots import chunk_of
 from .measured import BiasVerdict
 
 _FALSE_ALARMS = 1e-3  # over all estimators of an advice
@@ -47,7 +46,7 @@ class References:
             if not looks:
                 continue
             one = min(looks, key=lambda c: abs(c.num_samples - samples))
-            pilot = min(LONG_RUN // 16, chunk_of(one) or 1)
+            pilot = min(LONG_RUN // 16, one.route.chunk or 1)
             if pilot * one.seconds_per_replicate < self.seconds / 8:
                 one.draw(pilot)  # the rate of few at a time says little
             # Drawing costs no more than in proportion to S.

@@ -10,7 +10,8 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import load_plugin
 from ..cases.grid import Case, specifications
 from ..cases.options import Advise
-from ..running.suite import Run, draw, settings_of
+from ..report.present import draw
+from ..running.suite import Run, settings_of
 from ..store import ROWS, RunFolder, default_folder, load_results
 from ..store.atomic import write_atomically
 from ..store.environment import describe_environment

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import contained
+from ...estimators.isolation import contained
 from ...estimators.plugins.registry import create
 from ..certification.candidate import builder
 from ..certification.cell import Settings
@@ -22,7 +22,8 @@ from ..certification.problem import certify_problem
 from ..gradients import prepare, seeded
 from ..oracles.bias import bias_rows
 from ..oracles.references import Reference, reference_gradient
-from ..problems.placement import check_dtype, default_batch_size, first_batch, place
+from ..problems.placement import place
+from ..problems.point import placed
 from ..problems.protocol import Problem
 from ..problems.registry import REGISTRY, load_problem
 from ..rows.schema import NOT_TIMED, row
@@ -30,8 +31,9 @@ from ..statistics.intervals import product_interval
 from ..throughput.cost import seconds_per_gradient
 from ..training.checkpoints import given_heldout_gap, given_problem_at, heldout_gap, problem_at
 from ..training.train import train, tune_learning_rate
-from ..variance.measure import VarianceResult, measure_variance
+from ..variance.measure import measure_variance
 from ..variance.ratio import measure_ratio
+from ..variance.result import VarianceResult
 from .grid import Case, label_of_text
 
 _TIMED = {"variance": ("seconds", "work_normalized_variance"), "convergence": ("seconds",)}
@@ -149,8 +151,7 @@ def _problem_and_data(case: Case, folder: Path | None) -> tuple[Problem, torch.T
         problem = problem_at(case.problem, step, case.seed, _checkpoints(folder), _steps(case))
     else:
         problem = given_problem_at(case.problem, step, Path(given))
-    problem = place(problem, device=case.device, dtype=check_dtype(case.dtype))
-    return problem, first_batch(problem, case.batch_size or default_batch_size(problem), case.seed)
+    return placed(problem, batch_size=case.batch_size, seed=case.seed, device=case.device, dtype=case.dtype)
 
 
 def _distance(case: Case, folder: Path | None) -> tuple[float, float] | None:

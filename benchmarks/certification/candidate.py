@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from ...estimators.base import Estimator
+from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
+from ..problems.arguments import shown
+from ..problems.point import resolve_estimator
 from .cell import Settings
 from .checks import Check
 from .levels import ALARM_RATE
@@ -20,13 +22,15 @@ def builder(given: Given) -> Callable[[], Estimator]:
     """What returns a fresh estimator each time.
 
     Raises:
-        UsageError: a specification that names none.
+        UsageError: a specification that names none, or what is none.
     """
     if isinstance(given, str):
         create(given)  # what is wrong with it is told now
         return partial(create, given)
     if isinstance(given, Estimator):
-        return partial(copy.deepcopy, given)
+        return partial(resolve_estimator, given)
+    if not callable(given):
+        raise UsageError(f"{shown(given)} is no estimator: give one, its specification, or what makes one")
     return given
 
 

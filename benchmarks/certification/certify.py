@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+
 from ...estimators.errors import UsageError
+from ..problems.arguments import check_seed
+from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
 from .candidate import Given, builder
 from .cell import Settings
 from .contract import certify_contract
@@ -17,6 +20,7 @@ from .problem import certify_problem
 from .result import Certificate, merge
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def certify(
     estimator: Given,
     problems: str | Problem | Sequence[str | Problem] | None = None,
@@ -51,6 +55,7 @@ def certify(
             can be tested.
     """
     check_range(confidence, tolerance, budget)
+    check_seed(seed)
     build = builder(estimator)
     chosen = _loaded(ORACLE_PROBLEMS if problems is None else problems)
     settings = Settings(
@@ -71,11 +76,14 @@ def certify(
 def _loaded(problems: str | Problem | Sequence[str | Problem]) -> dict[str, Problem]:
     """Label -> problem."""
     several = problems if isinstance(problems, Sequence) and not isinstance(problems, str) else [problems]
+    if not several:
+        raise UsageError("problems is empty: give at least one")
     found: dict[str, Problem] = {}
     for one in several:
         if isinstance(one, str):
-            found[one] = load_problem(one)
+            found[one] = resolve_problem(one)
         else:
+            resolve_problem(one)
             name = type(one).__name__
             label = name if name not in found else f"{name} {len(found) + 1}"
             found[label] = one

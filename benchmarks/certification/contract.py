@@ -6,9 +6,9 @@ from collections.abc import Callable
 from unittest import SkipTest
 
 from ...estimators.base import Estimator
-from ...estimators.plugins.finding import one_line
 from ...estimators.testing.check import estimator_checks
 from ...estimators.testing.trial import NotApplicable
+from ...estimators.text import one_line
 from .candidate import certificate_of
 from .cell import Settings
 from .checks import Check

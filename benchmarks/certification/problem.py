@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..gradients import seeded
-from ..problems.placement import default_batch_size, first_batch, place
+from ..problems.forward_checks import check_forward
+from ..problems.placement import default_batch_size
+from ..problems.point import placed
 from ..problems.protocol import Problem
 from .candidate import certificate_of
 from .cell import Settings, certify_cell
@@ -34,8 +36,10 @@ def certify_problem(
         estimator = build()
     except Exception:  # the conformance suite says so
         return certificate_of(build, [], settings, {label: "the estimator cannot be built"})
-    problem = place(problem, dtype=torch.float64)
-    x = first_batch(problem, min(_DATA, default_batch_size(problem)), settings.seed)
+    data = min(_DATA, default_batch_size(problem))
+    problem, x = placed(problem, batch_size=data, seed=settings.seed, dtype=torch.float64)
+    with seeded(settings.seed, x.device):
+        check_forward(problem, x)
     with seeded(settings.seed, x.device):
         points = points_of(problem, x, settings.seed)
         sizes = _supported(estimator, problem, x, points["initial"])

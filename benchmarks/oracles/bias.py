@@ -10,12 +10,12 @@ from jaxtyping import Shaped
 from scipy import stats
 from torch import Tensor
 
-from ..jacobians.encoder import pull_back
+from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
 from ..problems.protocol import Problem
 from ..rows.schema import row
 from ..statistics.intervals import bias_bound
-from ..variance.measure import VarianceResult
+from ..variance.result import VarianceResult
 from .references import Reference, norm, raised
 
 _ROUNDING = {"float64": 1e-9}  # of a mean gradient, relative; 1e-5 in float32

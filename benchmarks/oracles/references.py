@@ -10,14 +10,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
-from ..jacobians.encoder import pull_back
+from ...estimators.text import one_line
+from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
+from ..linalg import in_float64
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..variance.measure import measure_variance
-from ..variance.moments import in_float64
 from .objectives import exact_gradients
 
 LONG_RUN = 16_384  # replicates in each half of a long run

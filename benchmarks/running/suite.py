@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean, load_plugin
+from ...estimators.plugins.finding import load_plugin
 from ...estimators.plugins.specification import parse
 from ..cases.grid import Case, specifications
 from ..cases.options import Benchmark, Throughput
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-FORMATS = ("png", "svg")  # of figures, where nothing else is asked for
-_TABLE_WIDTH = 80
 _NO_TIMINGS = "pytest-benchmark gave no timings"
 _INTERRUPTED = 130  # the exit status of a command that was interrupted
 
@@ -83,7 +81,7 @@ def run(request: Run) -> bool:
     cases = [case for options, plan in plans if not isinstance(options, Throughput) for case in plan.cases]
     with _open(request, cases, path) as executor:
         folder = RunFolder(path, config, environment, request.force)
-        _tell_of(folder)
+        _announce(folder)
         if cases and executor.workers:
             print(f"cases run on {executor.workers}", file=sys.stderr)
         try:
@@ -93,17 +91,19 @@ def run(request: Run) -> bool:
             print(f"\nelbograd: stopped; finished cases are kept, {again}", file=sys.stderr)
             raise SystemExit(_INTERRUPTED) from None
     order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
-    present(folder.finish(order), folder.path)
-    if len(request.benchmarks) > 1:  # enough to be read as a whole
-        _report(folder.path)
+    _show(folder.finish(order), folder.path, page=len(request.benchmarks) > 1)
     return good
 
 
-def _report(folder: Path) -> None:
+def _show(rows: pd.DataFrame, folder: Path, page: bool) -> None:
+    """The tables and figures of the rows, and the page where there is enough to be read as a whole."""
     from ..report.command import write_page
+    from ..report.present import present
     from ..report.runs import load_runs
 
-    write_page(load_runs([folder]), folder)
+    present(rows, folder)
+    if page:
+        write_page(load_runs([folder]), folder)
 
 
 def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:
@@ -116,7 +116,7 @@ def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:
         raise
 
 
-def _tell_of(folder: RunFolder) -> None:
+def _announce(folder: RunFolder) -> None:
     """Say on stderr where results go, and what is noteworthy about results that are there."""
     if folder.damaged:
         lines = "a damaged line was" if folder.damaged == 1 else f"{folder.damaged} damaged lines were"
@@ -165,53 +165,6 @@ def _work(request: Run, cases: Sequence[Case], path: Path) -> Work:
         threads=engine.threads,
         timings=engine.timings,
     )
-
-
-def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Print the tables of a run, and draw its figures into its folder.
-
-    Args:
-        rows: of the run.
-        folder: where ``figures/`` and ``tables/`` go.
-        formats: of the figures.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    from rich.console import Console
-
-    from ..tables import terminal_tables
-    from ..tables.verdicts import failures
-
-    drawn = draw(rows, folder, formats)
-    console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
-    for table in terminal_tables(rows):
-        console.print(table)
-    failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
-    said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
-    for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
-        console.print(clean(f"failed: {line}"), markup=False, highlight=False)
-    print(drawn)
-
-
-def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> str:
-    """Write a run's tables and figures into its folder, and say where they are.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    from ..plots import draw_all
-    from ..tables import write_tables
-
-    try:
-        write_tables(rows, folder / "tables")
-        figures = draw_all(rows, folder / "figures", formats)
-    except OSError as error:
-        raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
-    pictures = len({f.stem for f in figures})
-    noun = "figure" if pictures == 1 else "figures"
-    drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""
-    return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
 
 
 def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -21,7 +22,7 @@ def outcomes(q: Distribution) -> int | None:
     return None if supports is None else math.prod(len(values) for values in supports)
 
 
-def enumerate_outcomes(q: Distribution) -> Tensor:
+def enumerate_outcomes(q: Distribution) -> Shaped[Tensor, "outcomes *batch_event"]:
     """Every z, (outcomes, *batch, *event)."""
     supports = _supports(q)
     assert supports is not None, "the support is not finite"
@@ -56,7 +57,9 @@ def gaussian_dimension(q: Distribution) -> int | None:
     return q.event_shape[0]
 
 
-def gauss_hermite(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
+def gauss_hermite(
+    q: Distribution, nodes: int
+) -> tuple[Float[Tensor, "points *batch D"], Float[Tensor, "points"]]:
     """Tensor Gauss-Hermite points z (nodes^D, *batch, D), attached to φ, and weights (nodes^D,)."""
     dimension = q.event_shape[0]
     points, weights = hermite_grid(dimension, nodes)
@@ -68,7 +71,9 @@ def gauss_hermite(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def hermite_grid(dimension: int, nodes: int) -> tuple[Tensor, Tensor]:
+def hermite_grid(
+    dimension: int, nodes: int
+) -> tuple[Float[Tensor, "points {dimension}"], Float[Tensor, "points"]]:
     """Points (nodes^D, D) and weights (nodes^D,) for N(0, I), in float64.
 
     SciPy's Golub-Welsch nodes; weights that underflow belong to points no sample reaches.

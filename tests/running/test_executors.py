@@ -208,8 +208,7 @@ def test_timings_are_for_machines_of_ones_own_unless_asked_for():
 def test_a_bench_leaves_throughput_out_on_shared_machines(elbograd, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setattr("elbograd.benchmarks.running.runner.run_plan", lambda *_, **__: True)
-    for shown in ("present", "_report"):
-        monkeypatch.setattr(f"elbograd.benchmarks.running.suite.{shown}", lambda *_: None)
+    monkeypatch.setattr("elbograd.benchmarks.running.suite._show", lambda *_, **__: None)
     monkeypatch.setattr(RunFolder, "finish", lambda *_: None)
     code, _, err = elbograd(
         "bench", "-p", "quadratic", "-e", "score-function", "--quick", "-o", "run",

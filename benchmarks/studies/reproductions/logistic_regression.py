@@ -9,7 +9,8 @@ from ...oracles.objectives import exact_objective
 from ...oracles.references import Reference, reference_gradient
 from ...problems.logistic_regression import LogisticRegression
 from ...problems.placement import place
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .result import Claim, Curve, Panel, Reproduction
 
 _ESTIMATORS = ("score-function", "leave-one-out", "measure-valued", "reparameterization")
