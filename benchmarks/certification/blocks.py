@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..statistics.intervals import bias_bound, bias_floor
+from .checks import BiasBound
 from .moments import ColumnSums
 from .oracle import Draws, Oracle
-from .result import BiasBound
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well

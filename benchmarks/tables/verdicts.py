@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from ..certification.checks import BiasBound, Check
 from ..certification.levels import ALARM_RATE
-from ..certification.result import BiasBound, Certificate, Check, percent
+from ..certification.result import Certificate, percent
 from ..rows.text import clean, shorten
 from ..rows.wide import normalized
 from .columns import Column, word
