@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .advice.advise import advise
     from .advice.result import Advice
     from .certification.certify import certify
-    from .certification.result import Certificate
+    from .rows.certificate import Certificate
     from .statistics.ratios import Ratio
     from .throughput.measure import ThroughputResult, measure_throughput
     from .training.train import TrainResult, train
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Advice": "advice.result",
     "advise": "advice.advise",
-    "Certificate": "certification.result",
+    "Certificate": "rows.certificate",
     "certify": "certification.certify",
     "TrainResult": "training.train",
     "train": "training.train",

@@ -23,12 +23,12 @@ from ..gradients import seeded
 from ..problems.placement import default_batch_size, first_batch, place
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
+from ..rows.certificate import ALARM_RATE, Certificate, Check, merge
 from .cell import Settings, certify_cell
-from .levels import ALARM_RATE, check_range, confirm_level
+from .levels import check_range, confirm_level
 from .oracle import Oracle, solve
 from .oracle_problems import ORACLE_PROBLEMS
 from .points import points_of
-from .result import Certificate, Check, merge
 
 _DATA = 3  # a point of a problem
 _SIZES_TRIED = 8

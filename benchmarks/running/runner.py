@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..cases.grid import Case
-from ..certification.result import outcome
+from ..rows.certificate import outcome
 from ..store import RunFolder
 from .executors.base import Executor, Failure, Rows
 from .plan import Plan
