@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .statistics.ratios import Ratio
     from .throughput.measure import ThroughputResult, measure_throughput
     from .training.train import TrainResult, train
-    from .variance.measure import VarianceResult, measure_variance
+    from .variance.measure import measure_variance
     from .variance.ratio import measure_ratio
+    from .variance.result import VarianceResult
 
 _LAZY = {
     "Advice": "advice.result",
@@ -32,7 +33,7 @@ _LAZY = {
     "measure_ratio": "variance.ratio",
     "ThroughputResult": "throughput.measure",
     "measure_throughput": "throughput.measure",
-    "VarianceResult": "variance.measure",
+    "VarianceResult": "variance.result",
     "measure_variance": "variance.measure",
 }
 

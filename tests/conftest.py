@@ -1,10 +1,14 @@
-"""What all tests share: settings with which a busy machine fails none, and the command line."""
+"""What all tests share: shapes are checked, a busy machine fails none, and the command line."""
 
 import sys
 
 import pytest
-from elbograd.benchmarks.cli.main import main
 from hypothesis import HealthCheck, settings
+from shapes import check_shapes
+
+check_shapes()  # before anything of elbograd is imported
+
+from elbograd.benchmarks.cli.main import main  # noqa: E402
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from .bias import References, judge_bias
 from .budget import Budget
 from .candidates import Candidate, LeftOut

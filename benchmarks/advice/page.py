@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 
-from ...estimators.plugins.finding import printable
+from ...estimators.text import printable
 from .findings import Findings
 from .measured import Interval, Measured
 from .rank import Entry, Ranking

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from .budget import Budget
 from .candidates import Candidate, LeftOut
 from .contender import Contender, Point

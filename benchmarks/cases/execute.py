@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import contained
+from ...estimators.isolation import contained
 from ...estimators.plugins.registry import create
 from ..certification.cell import Settings
 from ..certification.certify import builder, certify_contract, certify_problem
 from ..gradients import prepare, seeded
-from ..oracles.references import Reference, measure_bias, reference_gradient
-from ..problems.placement import check_dtype, default_batch_size, first_batch, place
+from ..oracles.bias import bias_rows
+from ..oracles.references import Reference, reference_gradient
+from ..problems.placement import place
+from ..problems.point import placed
 from ..problems.protocol import Problem
 from ..problems.registry import REGISTRY, load_problem
 from ..rows.schema import NOT_TIMED, row
@@ -27,8 +29,9 @@ from ..statistics.intervals import product_interval
 from ..throughput.cost import seconds_per_gradient
 from ..training.checkpoints import given_heldout_gap, given_problem_at, heldout_gap, problem_at
 from ..training.train import train, tune_learning_rate
-from ..variance.measure import VarianceResult, measure_variance
+from ..variance.measure import measure_variance
 from ..variance.ratio import measure_ratio
+from ..variance.result import VarianceResult
 from .grid import Case, label_of_text
 
 _TIMED = {"variance": ("seconds", "work_normalized_variance"), "convergence": ("seconds",)}
@@ -82,13 +85,8 @@ def _variance(case: Case, folder: Path | None, timings: bool) -> list[dict[str, 
             row(**at_point, metric=metric, value=value)
             for metric, value in zip(("heldout_objective", "heldout_gap"), distance, strict=True)
         ]
-    if estimator.objective == "elbo":
-        reference = _reference(case, folder)
-        bias = None if reference is None else measure_bias(problem, x, result, reference)
-        if bias is not None:
-            against = json.dumps({"reference": bias.reference})
-            rows.append(row(**common, metric="bias", value=bias.relative, parameters=against))
-            rows.append(row(**common, metric="bias_bound", value=bias.bound, parameters=against))
+    if result.route == "factorized":  # the full one keeps no gradients in η-space
+        rows += bias_rows(problem, x, result, _reference(case, folder, estimator.objective))
     return [{**r, "step": step} for r in rows]
 
 
@@ -151,8 +149,7 @@ def _problem_and_data(case: Case, folder: Path | None) -> tuple[Problem, torch.T
         problem = problem_at(case.problem, step, case.seed, _checkpoints(folder), _steps(case))
     else:
         problem = given_problem_at(case.problem, step, Path(given))
-    problem = place(problem, device=case.device, dtype=check_dtype(case.dtype))
-    return problem, first_batch(problem, case.batch_size or default_batch_size(problem), case.seed)
+    return placed(problem, batch_size=case.batch_size, seed=case.seed, device=case.device, dtype=case.dtype)
 
 
 def _distance(case: Case, folder: Path | None) -> tuple[float, float] | None:
@@ -172,17 +169,18 @@ def _checkpoints(folder: Path | None) -> Path | None:
     return folder and folder / "checkpoints"
 
 
-def _reference(case: Case, folder: Path | None) -> Reference | None:
-    """One reference for all estimators measured at a point."""
+def _reference(case: Case, folder: Path | None, objective: str) -> Reference | str:
+    """One reference for all estimators of an objective measured at a point."""
     where = {key: value for key, value in case.settings.items() if key in ("step", "steps", "trajectory")}
-    point = replace(case, estimator="exact", num_samples=1, settings=where)
-    return _cached_reference(json.dumps(asdict(point), sort_keys=True), folder)
+    samples = 1 if objective == "elbo" else case.num_samples  # which other objectives depend on
+    point = replace(case, estimator="exact", num_samples=samples, settings=where)
+    return _cached_reference(json.dumps(asdict(point), sort_keys=True), folder, objective)
 
 
 @lru_cache(maxsize=64)
-def _cached_reference(point: str, folder: Path | None) -> Reference | None:
+def _cached_reference(point: str, folder: Path | None, objective: str) -> Reference | str:
     case = Case(**json.loads(point))
-    return reference_gradient(*_problem_and_data(case, folder), seed=case.seed)
+    return reference_gradient(*_problem_and_data(case, folder), case.seed, objective, case.num_samples)
 
 
 def _convergence(case: Case, folder: Path | None, timings: bool) -> list[dict[str, Any]]:

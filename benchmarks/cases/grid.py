@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean
 from ...estimators.plugins.registry import REGISTRY as ESTIMATORS
 from ...estimators.plugins.registry import create, label_of
 from ...estimators.plugins.specification import Specification, expand
+from ...estimators.text import clean
 from ..problems.registry import REGISTRY as PROBLEMS
 from ..rows.schema import row
 

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from ...estimators.base import Estimator, Target
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..gradients import frozen, has_moving_state, reseed, warm_up
 from ..rows.certificate import BiasBound, Check
 from .blocks import Block, bias_of, gradient_block, theta_block, value_block, variance_block

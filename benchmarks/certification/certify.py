@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +14,16 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
 from ...estimators.testing.check import estimator_checks
 from ...estimators.testing.trial import NotApplicable
+from ...estimators.text import one_line
 from ..gradients import seeded
-from ..problems.placement import default_batch_size, first_batch, place
+from ..problems.arguments import check_seed, shown
+from ..problems.forward_checks import check_forward
+from ..problems.placement import default_batch_size
+from ..problems.point import placed, resolve_estimator, resolve_problem
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
 from ..rows.certificate import ALARM_RATE, Certificate, Check, merge
 from .cell import Settings, certify_cell
 from .levels import check_range, confirm_level
@@ -36,6 +37,7 @@ _SIZES_TRIED = 8
 Given = str | Estimator | Callable[[], Estimator]
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def certify(
     estimator: Given,
     problems: str | Problem | Sequence[str | Problem] | None = None,
@@ -70,6 +72,7 @@ def certify(
             can be tested.
     """
     check_range(confidence, tolerance, budget)
+    check_seed(seed)
     build = builder(estimator)
     chosen = _loaded(ORACLE_PROBLEMS if problems is None else problems)
     settings = Settings(
@@ -112,8 +115,10 @@ def certify_problem(
         estimator = build()
     except Exception:  # the conformance suite says so
         return _certificate(build, [], settings, {label: "the estimator cannot be built"})
-    problem = place(problem, dtype=torch.float64)
-    x = first_batch(problem, min(_DATA, default_batch_size(problem)), settings.seed)
+    data = min(_DATA, default_batch_size(problem))
+    problem, x = placed(problem, batch_size=data, seed=settings.seed, dtype=torch.float64)
+    with seeded(settings.seed, x.device):
+        check_forward(problem, x)
     with seeded(settings.seed, x.device):
         points = points_of(problem, x, settings.seed)
         sizes = _supported(estimator, problem, x, points["initial"])
@@ -162,13 +167,15 @@ def builder(given: Given) -> Callable[[], Estimator]:
     """What returns a fresh estimator each time.
 
     Raises:
-        UsageError: a specification that names none.
+        UsageError: a specification that names none, or what is none.
     """
     if isinstance(given, str):
         create(given)  # what is wrong with it is told now
         return partial(create, given)
     if isinstance(given, Estimator):
-        return partial(copy.deepcopy, given)
+        return partial(resolve_estimator, given)
+    if not callable(given):
+        raise UsageError(f"{shown(given)} is no estimator: give one, its specification, or what makes one")
     return given
 
 
@@ -215,11 +222,14 @@ def _supported(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -
 def _loaded(problems: str | Problem | Sequence[str | Problem]) -> dict[str, Problem]:
     """Label -> problem."""
     several = problems if isinstance(problems, Sequence) and not isinstance(problems, str) else [problems]
+    if not several:
+        raise UsageError("problems is empty: give at least one")
     found: dict[str, Problem] = {}
     for one in several:
         if isinstance(one, str):
-            found[one] = load_problem(one)
+            found[one] = resolve_problem(one)
         else:
+            resolve_problem(one)
             name = type(one).__name__
             label = name if name not in found else f"{name} {len(found) + 1}"
             found[label] = one

@@ -16,8 +16,8 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line, printable
 from ...estimators.plugins.registry import BUILTIN_NAMES, REGISTRY, catalogue, create
+from ...estimators.text import one_line, printable
 from ..gradients import seeded
 
 _WIDTH = 80

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean, printable
+from ...estimators.text import clean, printable
 from ..cases.options import Advise, Benchmark, Certify, Common, Convergence, Throughput, Variance, quick
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run

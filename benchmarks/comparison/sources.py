@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..rows.text import clean, shorten
 from ..rows.wide import normalized
 from ..store import ENVIRONMENT, load_results

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..variance.moments import in_float64
+from ..linalg import in_float64
 
 MAX_ELEMENTS = 2**23  # of the largest intermediate result
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..variance.moments import in_float64
+from ..linalg import in_float64
 from .layers import MAX_ELEMENTS, Dense
 
 

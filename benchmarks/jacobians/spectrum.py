@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..linalg import in_float64, times
 from ..problems.protocol import Problem
-from ..variance.moments import in_float64, times
-from .encoder import pull_back, push_forward
+from .products import pull_back, push_forward
 
 _POWER_ITERATIONS = 50
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from .protocol import Problem
 
 _COUPLES = nn.modules.batchnorm._BatchNorm

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from . import missing, write_report
 from .present import present
 from .runs import Run, load_runs

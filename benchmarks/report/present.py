@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import clean
+from ...estimators.text import clean
 
 if TYPE_CHECKING:
     import pandas as pd

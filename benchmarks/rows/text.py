@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...estimators.plugins.finding import clean as clean
+from ...estimators.text import clean as clean
 
 
 def shorten(text: str, width: int) -> str:

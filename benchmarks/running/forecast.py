@@ -15,7 +15,8 @@ from ..problems.placement import check_dtype, default_batch_size, place
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
 from ..training.train import train
-from ..variance.measure import VarianceResult, measure_variance
+from ..variance.measure import measure_variance
+from ..variance.result import VarianceResult
 from .executors.measure import computing_threads
 
 #: Seconds after which no new pilot is begun.

@@ -9,12 +9,11 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
 from ...estimators.plugins.registry import create
 from ..cases.grid import Case, label_of_text
-from ..gradients import check_posterior
-from ..problems.placement import check_device, check_dtype, default_batch_size, first_batch
-from ..problems.registry import load_problem
+from ..problems.forward_checks import checked_eta, posterior_and_target
+from ..problems.placement import check_device, check_dtype
+from ..problems.point import placed
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,11 @@ def _describe(case: Case, reason: str) -> str:
 
 
 def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distribution, Target]:
-    loaded = load_problem(problem)
     try:
-        x = first_batch(loaded, batch_size or default_batch_size(loaded), 0)
-        q, target = loaded.posterior(loaded.encoder(x)), loaded.target(x)
-        check_posterior(q, x)
+        loaded, x = placed(problem, batch_size=batch_size)
+        return posterior_and_target(loaded, x, checked_eta(loaded, x))
     except UsageError as error:
         raise UsageError(f"problem {label_of_text(problem)}: {error}") from error
-    except Exception as error:  # a user's model may raise anything
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"problem {label_of_text(problem)} does not work: {what}") from error
-    return q, target
 
 
 def _num_samples(case: Case, estimator: Estimator) -> int:

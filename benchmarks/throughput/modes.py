@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...estimators.base import Estimate, Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..gradients import check_estimate
 from ..problems.protocol import Problem
 from ..training.step import TrainingStep, estimate_gradient

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ...estimators.errors import UsageError
-from ...estimators.plugins.finding import one_line
+from ...estimators.text import one_line
 from ..store.environment import describe_environment
 from .case import ThroughputCase
 from .rows import METRICS

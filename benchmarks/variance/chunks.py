@@ -45,6 +45,11 @@ def _widest_activation(problem: Problem, x: Tensor) -> int:
     return widest
 
 
+def split(total: int, size: int) -> list[int]:
+    """Sizes of the chunks that make up ``total``: each ``size``, the last what is left."""
+    return [size] * (total // size) + ([total % size] if total % size else [])
+
+
 def keep_heap() -> None:
     """Have the C library keep freed memory for the next chunk instead of giving it back each time.
 

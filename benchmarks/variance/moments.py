@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.errors import UsageError
+from ..linalg import all_finite, times
 from ..statistics.intervals import Moments, summarize_data
 
 
@@ -161,39 +162,6 @@ def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return squared.sum(-1) / max(n - 1, 1), (squared * centred).mean(-1), squared.square().mean(-1)
 
 
-def all_finite(*tensors: Tensor) -> bool:
-    """Whether there is no NaN and no infinity in any."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
-
-
-def in_float64(tensor: Tensor) -> Tensor:
-    """Move a tensor to float64, where sums are kept."""
-    return tensor.to(torch.float64)
-
-
-def times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """M_i v_i for matrices (..., B, P, P) and vectors (B, P)."""
-    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
-
-
-def square_root(matrices: Tensor) -> Tensor:
-    """L with L Lᵀ = M for positive semi-definite M (B, P, P), which rounding may make slightly indefinite."""
-    values, vectors = torch.linalg.eigh(matrices)
-    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-
-
-def square_trace(matrices: Tensor) -> Tensor:
-    """tr M², (B,), for M (B, P, P)."""
-    return (matrices * matrices.mT).sum((-1, -2))
-
-
-def trace_of_square(centred: Tensor) -> Tensor:
-    """tr C², C the covariance of the rows of centred (R, N): products of two different rows are unbiased."""
-    n = len(centred)
-    squares = (centred @ centred.T).square()
-    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
-
-
 class Shares(NamedTuple):
     """What each of several independent data adds to a variance, and to the error of its estimate, each (B,).
 
@@ -211,10 +179,11 @@ class Shares(NamedTuple):
     fourth: Tensor
     square_trace: Tensor
 
-    def over(self, scale: float) -> Shares:
+    def over(self, scale: int) -> Shares:
         """The same with u divided by ``scale``."""
         powers = (1, 2, 3, 4, 2)
-        return Shares(*(part / scale**power for part, power in zip(self, powers, strict=True)))
+        # B⁸ of 256 data is no 64-bit integer, which is what torch takes an int for.
+        return Shares(*(part / float(scale**power) for part, power in zip(self, powers, strict=True)))
 
     def summarize(self, n: int) -> Moments:
         """The variance that the data make together, from n replicates, with what its interval needs."""

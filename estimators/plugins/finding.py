@@ -11,10 +11,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
@@ -23,6 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UsageError
+from ..isolation import contained
+from ..text import one_line
 from .specification import Specification, Value, parse
 
 #: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
@@ -165,46 +165,6 @@ class Registry:
 def _installed(group: str, _path: tuple[str, ...]) -> EntryPoints:
     """The entry points of installed packages; reading them all takes longer than a small measurement."""
     return entry_points(group=group)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return clean(next(iter(str(error).strip().splitlines()), "no message"))
-
-
-def clean(text: str) -> str:
-    """One line that moves no cursor: runs of white space and control characters become one space."""
-    return " ".join(printable(text).split())
-
-
-def printable(text: str, lines: bool = False) -> str:
-    """The text with each character that is not to be printed, such as an escape, as a space.
-
-    Args:
-        text: of a plugin or a file.
-        lines: whether it may have several.
-    """
-    return "".join(c if c.isprintable() or (lines and c == "\n") else " " for c in text)
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Around code of others, which may set torch's default type or go to another folder for all that follows.
-
-    Afterwards both are as before: an estimator's numbers may not depend on which others share its process.
-    """
-    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY)) if os.name == "posix" else os.getcwd()
-    torch = sys.modules.get("torch")
-    dtype = None if torch is None else torch.get_default_dtype()
-    try:
-        yield
-    finally:
-        os.chdir(folder)
-        if isinstance(folder, int):
-            os.close(folder)
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            torch.set_default_dtype(dtype or torch.float32)
 
 
 def load_plugin(place: str) -> None:

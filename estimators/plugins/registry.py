@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,59 +15,23 @@ from .specification import Specification, parse
 if TYPE_CHECKING:
     from ..base import Estimator
 
-# The summaries are the first lines of the classes' docstrings (a test compares them).
-_BUILTINS = {
-    "reparameterization": "Differentiate through the sample: z = g(ε; η), ε free of φ.",
-    "score-function": "Weigh the score by the integrand: f(z) ∇_η log q(z).",
-    "constant-baseline": "Score function with one constant b for all data: (f(z) − b) ∇_η log q(z).",
-    "moving-average-baseline": "Score function with b = an exponential moving average of past f.",
-    "leave-one-out": "Score function with b_s = mean of f over the other S − 1 samples of the same datum.",
-    "learned-baseline": "Score function with b = b_ψ(x), a network of the input trained to predict f.",
-    "optimal-baseline": "Score function with b*_k = E[f s_k²] / E[s_k²] for each coordinate k of η.",
-    "vargrad": "Differentiate a variance: −∇_η ½ Var_r(log q(z) − log p(x, z)) at r = q.",
-    "delta-method": "Score function of f − h, h the second-order Taylor polynomial of f at the mean of q.",
-    "mixed": "Mix the pathwise and the score-function gradient for the least variance of each coordinate.",
-    "measure-valued": "Write ∂_η q as c (q⁺ − q⁻), a difference of two densities, and average f under both.",
-    "sticking-the-landing": "Reparameterize log p(x, z) − log q(z), φ cut out of the parameters of log q.",
-    "linearized-hessian": (
-        "Subtract the gradient's own linearization at the mean: ∇f(z) − H (z − m), H = ∇²f(m), m = E_q z."
-    ),
-    "quadratic-control-variate": (
-        "Subtract a fitted quadratic f̂_v and add its exact expectation: f(z) − γ (f̂_v(z) − E_q f̂_v)."
-    ),
-    "generalized-reparameterization": (
-        "Differentiate through a sample standardized by φ, and weigh the score of what φ is left in it."
-    ),
-    "iwae": "Differentiate log of the mean of K importance weights, K = S: the bound of the IWAE.",
-    "dreg": "Reparameterize a second time: ĝ = Σ_k ŵ_k² J_kᵀ ∇_z log w_k, K = S.",
-    "iwae-sticking-the-landing": (
-        "Drop the score term of the importance-weighted gradient: ĝ = Σ_k ŵ_k J_kᵀ ∇_z log w_k, K = S."
-    ),
-    "vimco": "Credit each sample with what it adds to the bound: L̂ − L̂_{−k}, less its own ŵ_k.",
-    "ovis": "Take from each score's weight its mean over that sample alone: Σ_k (d_k − c_k) ∇_η log q(z_k).",
-    "reweighted-wake-sleep": (
-        "Fit q to the weighted samples: ĝ = Σ_k ŵ_k ∇_η log q(z_k), z_k held fixed, K = S."
-    ),
-    "thermodynamic": (
-        "Sum E[log w] along the path from q to p(z|x): Σ_p (β_{p+1} − β_p) E_{π_β}[log w], at β = β_p."
-    ),
-    "exact": "Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.",
-}
+_METHODS = Path(__file__).parents[1] / "methods"
 
 
-# Classes whose names are not the words of the estimator's, capitalized.
-_CLASSES = {
-    "vargrad": "VarGrad",
-    "iwae": "IWAE",
-    "dreg": "DReG",
-    "iwae-sticking-the-landing": "IWAEStickingTheLanding",
-    "vimco": "VIMCO",
-    "ovis": "OVIS",
-}
+def _builtin(file: Path) -> Builtin:
+    """The estimator of a file in methods/: the class called as the file is, and its docstring's first line.
 
-_METHODS = f"{__package__.rpartition('.')[0]}.methods"
+    Read as text, since importing it would import torch.
+    """
+    words = file.stem.replace("_", "")
+    header = re.compile(rf'^class ({words})\(.*\):\n    r?"""(.+)', re.MULTILINE | re.IGNORECASE)
+    found = header.search(file.read_text(encoding="utf-8"))
+    if found is None:
+        raise ImportError(f"{file}: expected a class {words}, in any case, with a docstring")
+    package = __package__.rpartition(".")[0]
+    return Builtin(f"{package}.{_METHODS.name}.{file.stem}:{found[1]}", found[2])
 
-BUILTIN_NAMES = tuple(_BUILTINS)
+
 #: What is compared when nobody says what: estimators of the ELBO's gradient that one would train a VAE with.
 DEFAULT_NAMES = (
     "reparameterization",
@@ -80,10 +45,15 @@ DEFAULT_NAMES = (
 )
 
 
-def _location(name: str) -> str:
-    module = name.replace("-", "_")
-    words = "".join(word.capitalize() for word in name.split("-"))
-    return f"{_METHODS}.{module}:{_CLASSES.get(name, words)}"
+def _builtins() -> dict[str, Builtin]:
+    """Every estimator of methods/ by name, those that are compared by default first."""
+    found = {file.stem.replace("_", "-"): file for file in sorted(_METHODS.glob("[!_]*.py"))}
+    names = dict.fromkeys([*DEFAULT_NAMES, *found])
+    return {name: _builtin(found[name]) for name in names}
+
+
+_BUILTINS = _builtins()
+BUILTIN_NAMES = tuple(_BUILTINS)
 
 
 def _estimators_in(module: ModuleType) -> list[str]:
@@ -103,7 +73,7 @@ def _estimators_in(module: ModuleType) -> list[str]:
 REGISTRY = Registry(
     kind="estimator",
     group="elbograd.estimators",
-    builtins={name: Builtin(_location(name), summary) for name, summary in _BUILTINS.items()},
+    builtins=_BUILTINS,
     find_in_module=_estimators_in,
 )
 

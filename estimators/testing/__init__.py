@@ -1,5 +1,25 @@
-"""The conformance suite: what a plugin author's test calls."""
+"""The conformance suite: what every estimator must satisfy, for the tests of plugin authors.
 
-from .check import PROPERTIES, check_estimator, estimator_checks
+In a test file::
 
-__all__ = ["PROPERTIES", "check_estimator", "estimator_checks"]
+    import pytest
+    from elbograd.estimators.testing import estimator_checks
+
+    @pytest.mark.parametrize("check", estimator_checks("my_idea.py"), ids=str)
+    def test_my_idea(check):
+        check()
+
+or, all at once, ``check_estimator("my_idea.py")``.
+
+The checks run on CPU (and `device` on a GPU where there is one) with a diagonal Gaussian, a Bernoulli and a
+one-hot categorical posterior, as far as the estimator supports them. Claims that are not made are not
+checked: `unbiased` only where it is declared and ``objective`` is "elbo", `derivatives` only where it is 0,
+and a name that is not listed did not run. Seeds are fixed, so that one version of torch gives one answer.
+For a correct estimator the chance that any check fails by bad luck is at most 17 looks × 3 families × 1e-5
+= 5e-4. A bias shows when it exceeds about 5 standard errors at 16384 draws; `elbograd certify` bounds
+smaller ones.
+"""
+
+from .check import Check, check_estimator, estimator_checks
+
+__all__ = ["Check", "check_estimator", "estimator_checks"]

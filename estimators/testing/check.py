@@ -1,24 +1,4 @@
-"""The conformance suite: what every estimator must satisfy, for the tests of plugin authors.
-
-In a test file::
-
-    import pytest
-    from elbograd.estimators.testing import estimator_checks
-
-    @pytest.mark.parametrize("check", estimator_checks("my_idea.py"), ids=str)
-    def test_my_idea(check):
-        check()
-
-or, all at once, ``check_estimator("my_idea.py")``.
-
-The checks run on CPU (and `device` on a GPU where there is one) with a diagonal Gaussian, a Bernoulli and a
-one-hot categorical posterior, as far as the estimator supports them. Claims that are not made are not
-checked: `unbiased` only where it is declared and ``objective`` is "elbo", `derivatives` only where it is 0,
-and a name that is not listed did not run. Seeds are fixed, so that one version of torch gives one answer.
-For a correct estimator the chance that any check fails by bad luck is at most 17 looks × 3 families × 1e-5
-= 5e-4. A bias shows when it exceeds about 5 standard errors at 16384 draws; `elbograd certify` bounds
-smaller ones.
-"""
+"""The checks of an estimator, one by one or all at once."""
 
 from __future__ import annotations
 
@@ -28,14 +8,15 @@ from functools import partial
 from unittest import SkipTest
 
 from ..base import Estimator
-from ..plugins.finding import one_line
+from ..isolation import isolated
 from ..plugins.registry import create
+from ..text import one_line
 from . import contract_checks as contract
 from . import sampling_checks as sampling
 from . import state_checks as state
 from .mean_test import CONFIRM_LEVEL
 from .toy_problems import FAMILIES
-from .trial import SEED, Trial, isolated, supported_sizes
+from .trial import SEED, Trial, supported_sizes
 
 Factory = str | Callable[[], Estimator]
 _Property = Callable[[Trial], None]
@@ -125,7 +106,7 @@ class Check:
 
 
 def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = CONFIRM_LEVEL) -> list[Check]:
-    """Every check that applies to an estimator, to be run one by one (see the module's docstring).
+    """Every check that applies to an estimator, to be run one by one (see the package's docstring).
 
     Never raises: what is wrong with ``factory`` shows when the checks run.
 
@@ -140,7 +121,7 @@ def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = 
     checks = [Check("create", partial(_creates_afresh, build))]
     try:
         checks[0]()
-        with isolated():
+        with isolated(SEED):
             estimator = build()
     except (AssertionError, SkipTest):
         return checks

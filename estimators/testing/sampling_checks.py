@@ -12,9 +12,10 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
+from ..isolation import isolated
 from .mean_test import Deviation, Undecided, find_deviation
 from .toy_problems import ElboGradients
-from .trial import Trial, evaluate, isolated, require_support, train_step
+from .trial import Trial, evaluate, require_support, train_step
 
 _LOOKS = (4096, 16384, 65536, 262144)
 _CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls

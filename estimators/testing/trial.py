@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base import Estimate, Estimator, Target
+from ..isolation import isolated
 from .mean_test import CONFIRM_LEVEL
 from .toy_problems import ElboGradients, Family, ToyProblem
 
@@ -181,23 +181,6 @@ def seeded(
 def with_likelihood(target: Target, wrap: Callable[[Callable[[Tensor], Tensor]], Any]) -> Target:
     """The target with its log_likelihood wrapped."""
     return replace(target, log_likelihood=wrap(target.log_likelihood))
-
-
-@contextmanager
-def isolated(seed: int = SEED) -> Iterator[None]:
-    """A seeded random state and a single thread; those of the caller, and its default dtype, come back.
-
-    One thread is faster on tensors this small, and leaves the numbers the same on every machine.
-    """
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            torch.set_num_threads(threads)
 
 
 def expect(condition: bool | Tensor, reason: str) -> None:

@@ -9,7 +9,8 @@ from unittest import SkipTest
 
 import pytest
 from elbograd.estimators import create
-from elbograd.estimators.testing import PROPERTIES, check_estimator, estimator_checks
+from elbograd.estimators.testing import check_estimator, estimator_checks
+from elbograd.estimators.testing.check import PROPERTIES
 
 WRONG = Path(__file__).parents[1] / "helpers" / "wrong_estimators.py"
 

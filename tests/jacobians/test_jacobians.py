@@ -7,13 +7,8 @@ import torch
 from elbograd.benchmarks.jacobians import encoder as jacobians
 from elbograd.benchmarks.jacobians import layers as layer_gradients
 from elbograd.benchmarks.jacobians import rows as jacobian_rows
-from elbograd.benchmarks.jacobians.encoder import (
-    Jacobian,
-    encoder_jacobian,
-    pull_back,
-    push_forward,
-    trainable,
-)
+from elbograd.benchmarks.jacobians.encoder import Jacobian, encoder_jacobian
+from elbograd.benchmarks.jacobians.products import pull_back, push_forward, trainable
 from elbograd.benchmarks.jacobians.rows import RowsJacobian
 from elbograd.estimators import UsageError
 from torch import nn

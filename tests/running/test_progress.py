@@ -13,7 +13,7 @@ from elbograd.benchmarks.cases.grid import Case
 from elbograd.benchmarks.running import remaining
 from elbograd.benchmarks.running.progress import CaseProgress
 from elbograd.benchmarks.running.remaining import Remaining, duration
-from elbograd.estimators.plugins.finding import one_line
+from elbograd.estimators.text import one_line
 from rich.console import Console
 
 QUIET = 0.1  # seconds without output: what is on the screen is whole then

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ....estimators.plugins.finding import clean
+from ....estimators.text import clean
 from ...cases.grid import Case
 from .base import Failure, Rows, Work, decode
 

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ....estimators.errors import UsageError
-from ....estimators.plugins.finding import one_line
+from ....estimators.text import one_line
 from ...cases.grid import Case
 from .base import Executor, Failure, Rows, Work, decode
 from .dask_worker import measure_there, stop_there, versions_there

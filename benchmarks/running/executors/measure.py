@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ....estimators.errors import EstimatorError, UsageError
-from ....estimators.plugins.finding import COPIES, contained, load_plugin, one_line
+from ....estimators.isolation import contained
+from ....estimators.plugins.finding import COPIES, load_plugin
+from ....estimators.text import one_line
 from ...cases.grid import Case
 from .base import Failure, Rows, Work
 

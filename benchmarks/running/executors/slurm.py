@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ....estimators.errors import UsageError
-from ....estimators.plugins.finding import one_line
+from ....estimators.text import one_line
 from ...cases.grid import Case
 from .base import Executor, Failure, Rows, Work, decode, encode
 from .measure import make_ready, measure

@@ -18,7 +18,8 @@ from ...problems.placement import first_batch
 from ...problems.protocol import Problem
 from ...problems.registry import load_problem
 from ...training.checkpoints import problem_at
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .cases import Case
 
 BATCH_SIZE = 64

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from ....estimators.plugins.finding import one_line
+from ....estimators.text import one_line
 from .cases import LIBRARIES
 
 _PLACES = {
