@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..rows.certificate import BiasBound
-from ..statistics.intervals import bias_bound, bias_floor
+from ..statistics.bias import bias_bound, bias_floor
 from .moments import ColumnSums
 from .oracle import Draws, Oracle
 from .sequential import MeanTest, Rejection
