@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..statistics.intervals import bias_bound, bias_floor
-from .checks import BiasBound
+from ..rows.certificate_checks import BiasBound
+from ..statistics.bias import bias_bound, bias_floor
 from .moments import ColumnSums
 from .oracle import Draws, Oracle
 from .sequential import MeanTest, Rejection

@@ -10,10 +10,9 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
 from ..problems.arguments import shown
 from ..problems.point import resolve_estimator
+from ..rows.certificate import ALARM_RATE, Certificate
+from ..rows.certificate_checks import Check
 from .cell import Settings
-from .checks import Check
-from .levels import ALARM_RATE
-from .result import Certificate
 
 Given = str | Estimator | Callable[[], Estimator]
 

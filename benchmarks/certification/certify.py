@@ -11,13 +11,13 @@ from ...estimators.errors import UsageError
 from ..problems.arguments import check_seed
 from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
+from ..rows.certificate import Certificate, merge
 from .candidate import Given, builder
 from .cell import Settings
 from .contract import certify_contract
 from .levels import check_range, confirm_level
 from .oracle_problems import ORACLE_PROBLEMS
 from .problem import certify_problem
-from .result import Certificate, merge
 
 
 @torch.inference_mode(False)  # which is where some are called from; gradients are taken here

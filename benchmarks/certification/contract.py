@@ -9,10 +9,10 @@ from ...estimators.base import Estimator
 from ...estimators.testing.check import estimator_checks
 from ...estimators.testing.trial import NotApplicable
 from ...estimators.text import one_line
+from ..rows.certificate import Certificate
+from ..rows.certificate_checks import Check
 from .candidate import certificate_of
 from .cell import Settings
-from .checks import Check
-from .result import Certificate
 
 
 def certify_contract(build: Callable[[], Estimator], settings: Settings) -> Certificate:

@@ -17,12 +17,12 @@ from ..problems.forward_checks import check_forward
 from ..problems.placement import default_batch_size
 from ..problems.point import placed
 from ..problems.protocol import Problem
+from ..rows.certificate import Certificate
+from ..rows.certificate_checks import Check
 from .candidate import certificate_of
 from .cell import Settings, certify_cell
-from .checks import Check
 from .oracle import Oracle, solve
 from .points import points_of
-from .result import Certificate
 
 _DATA = 3  # a point of a problem
 _SIZES_TRIED = 8

@@ -14,7 +14,7 @@ from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
 from ..problems.protocol import Problem
 from ..rows.schema import row
-from ..statistics.intervals import bias_bound
+from ..statistics.bias import bias_bound
 from ..variance.result import VarianceResult
 from .references import Reference, norm, raised
 

@@ -13,7 +13,7 @@ from ...estimators.errors import UsageError
 from ..gradients import frozen
 from ..jacobians.encoder import Jacobian
 from ..problems.protocol import Problem
-from ..statistics.intervals import Moments
+from ..statistics.moments import Moments
 from .breakdown import Breakdown
 from .factorized import DirectPathError, FactorizedRoute
 from .full import FullRoute

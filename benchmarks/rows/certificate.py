@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..rows.schema import row
-from .checks import BiasBound, Check
+from .certificate_checks import BiasBound, Check
+from .schema import row
+
+#: Probability that a whole run over correct estimators raises any alarm, at most.
+ALARM_RATE = 1e-3
 
 
 @dataclass(frozen=True)

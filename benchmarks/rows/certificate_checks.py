@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..rows.schema import row
+from .schema import row
 
 
 @dataclass(frozen=True)
