@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
+from .problems.forward_checks import checked_eta, posterior_and_target
 from .problems.protocol import Problem
 
 _WARMUP_STEPS = 500
@@ -33,16 +34,9 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     Raises:
         UsageError: the estimator does not support the posterior, the target or S.
     """
-    target = problem.target(x)
     with torch.no_grad():
-        eta = problem.encoder(x)
-    q = problem.posterior(eta)
-    check_posterior(q, x)
-    reason = estimator.supports(q, target, num_samples)
-    if reason:
-        raise UsageError(f"{estimator.label} cannot be used here: {reason}")
-    estimator.init(q, target)
-    estimator.to(device=eta.device, dtype=eta.dtype)
+        eta = checked_eta(problem, x)
+    _, target = make_ready(problem, estimator, x, eta, num_samples)
     if warmup is None:
         warmup = _WARMUP_STEPS if has_moving_state(estimator) else 0
     with frozen(problem.decoder):
@@ -50,15 +44,21 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     estimator.eval()
 
 
-def check_posterior(q: Distribution, x: Tensor) -> None:
-    """Raise UsageError unless q is a distribution of batch shape (B,) for x (B, ...)."""
-    if not isinstance(q, Distribution):
-        raise UsageError(f"posterior returns a {type(q).__name__}, not a torch.distributions.Distribution")
-    if q.batch_shape != x.shape[:1]:
-        raise UsageError(
-            f"the posterior has batch shape {tuple(q.batch_shape)} for {len(x)} data, expected ({len(x)},): "
-            f"Independent(q, 1) makes the last batch dimension part of the event"
-        )
+def make_ready(
+    problem: Problem, estimator: Estimator, x: Tensor, eta: Tensor, num_samples: int
+) -> tuple[Distribution, Target]:
+    """Show the estimator the problem at eta (B, P), whereupon it allocates its state; returns q and target.
+
+    Raises:
+        UsageError: the estimator does not support the posterior, the target or S; or the problem fails.
+    """
+    q, target = posterior_and_target(problem, x, eta)
+    reason = estimator.supports(q, target, num_samples)
+    if reason:
+        raise UsageError(f"{estimator.label} cannot be used here: {reason}")
+    estimator.init(q, target)
+    estimator.to(device=eta.device, dtype=eta.dtype)
+    return q, target
 
 
 def has_moving_state(estimator: Estimator) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,21 +12,13 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import seeded
 from ..jacobians.encoder import encoder_jacobian
-from ..problems.checks import check_problem
+from ..problems.arguments import check_choice, check_counts, check_positive, shown
 from ..problems.model_checks import check_model
-from ..problems.placement import (
-    check_dtype,
-    default_batch_size,
-    dtype_of,
-    first_batch,
-    is_integer,
-    place,
-    to_encoder,
-)
+from ..problems.placement import dtype_of
+from ..problems.point import label_of, placed
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
 from ..training.trajectory import State, walk
-from ..variance.measure import check_counts, check_data, check_route, check_seed
+from ..variance.arguments import ROUTES
 from .budget import Budget, Progress, silent
 from .candidates import Candidate, LeftOut, find_candidates, workspace
 from .contender import Point
@@ -36,6 +27,7 @@ from .rank import rank_all
 from .result import Advice
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def advise(
     problem: Problem | str,
     estimators: Sequence[Estimator | str] | None = None,
@@ -90,8 +82,8 @@ def advise(
     problem, x = prepare_problem(
         problem, x, num_samples, train_steps, budget, batch_size, route, seed, device, dtype
     )
-    label = getattr(problem, "label", type(problem).__name__)
-    with torch.enable_grad(), seeded(seed, x.device):
+    label = label_of(problem)
+    with seeded(seed, x.device):
         if train_steps:
             on_progress(f"training {train_steps} steps", 0.0)
         states = trained(problem, train_steps, seed)
@@ -131,20 +123,12 @@ def prepare_problem(
 ) -> tuple[Problem, Tensor]:
     """A copy of the problem, placed, and its batch; arguments as those of `advise`, checked."""
     _check(num_samples, train_steps, budget)
-    check_counts(num_samples=1, replicates=2, batch_size=batch_size)
-    check_seed(seed)
-    check_route(route)
-    check_data(x)
-    problem = load_problem(problem) if isinstance(problem, str) else problem
-    check_problem(problem)
-    label = getattr(problem, "label", type(problem).__name__)
-    problem = place(problem, device=device, dtype=None if dtype is None else check_dtype(dtype))
-    problem = workspace(problem)
-    if not getattr(problem, "label", ""):
-        _try_label(problem, label)
-    if x is None:
-        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
-    return problem, to_encoder(problem, x)
+    check_choice(ROUTES, route=route)
+    problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+    copied = workspace(problem)
+    if not getattr(copied, "label", ""):
+        _try_label(copied, label_of(problem))
+    return copied, x
 
 
 def _try_label(problem: Problem, label: str) -> None:
@@ -186,15 +170,14 @@ def _at_step(progress: Progress, step: int, points: int) -> Callable[[str, float
 
 
 def _check(num_samples: Sequence[int], train_steps: int, budget: float) -> None:
-    for s in num_samples:
-        if not is_integer(s) or s < 1:
-            raise UsageError(f"num_samples must be integers of at least 1, not {s!r}")
+    if isinstance(num_samples, str) or not isinstance(num_samples, Sequence):
+        raise UsageError(f"num_samples must be a list of S, such as (1, 4), not {shown(num_samples)}")
     if not num_samples:
         raise UsageError("num_samples is empty: give at least one S")
-    if not is_integer(train_steps) or train_steps < 0:
-        raise UsageError(f"train_steps must be an integer of at least 0, not {train_steps!r}")
-    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
-        raise UsageError(f"budget must be a positive number of seconds, not {budget!r}")
+    for s in num_samples:
+        check_counts(num_samples=s)
+    check_counts(train_steps=train_steps)
+    check_positive("number of seconds", budget=budget)
 
 
 __all__ = ["Advice", "LeftOut", "advise"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,11 +14,12 @@ from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import catalogue
 from ...estimators.text import one_line
-from ..cases.grid import specifications
-from ..gradients import check_posterior
+from ..problems.arguments import shown
+from ..problems.forward_checks import checked_eta, posterior_and_target
 from ..problems.placement import duplicate
+from ..problems.point import resolve_estimator
 from ..problems.protocol import Problem
-from ..variance.measure import resolve
+from ..problems.specifications import specifications
 from .rank import SAME_AT_EVERY_S
 
 
@@ -58,10 +60,10 @@ def find_candidates(
             nothing is left.
     """
     given = list(catalogue()) if estimators is None else _expanded(estimators)
-    q, target = _posterior_and_target(problem, x)
+    q, target = posterior_and_target(problem, x, checked_eta(problem, x))
     found, left_out = [], []
     for one in given:
-        candidate = _candidate(problem, one, q, target, num_samples)
+        candidate = _candidate(one, q, target, num_samples)
         if isinstance(candidate, Candidate):
             found.append(candidate)
         elif estimators is None:
@@ -74,27 +76,21 @@ def find_candidates(
 
 
 def _expanded(estimators: Sequence[Estimator | str]) -> list[Estimator | str]:
+    if isinstance(estimators, str) or not isinstance(estimators, Sequence) or not estimators:
+        raise UsageError(f"estimators must be a list of one or more, not {shown(estimators)}")
+    for instance in estimators:
+        if not isinstance(instance, str):
+            resolve_estimator(instance)
     instances = [e for e in estimators if not isinstance(e, str)]
     return [*instances, *specifications([e for e in estimators if isinstance(e, str)], "estimator")]
 
 
-def _posterior_and_target(problem: Problem, x: Tensor) -> tuple[Distribution, Target]:
-    try:
-        q, target = problem.posterior(problem.encoder(x)), problem.target(x)
-        check_posterior(q, x)
-    except UsageError:
-        raise
-    except Exception as error:  # a user's model may raise anything
-        raise UsageError(f"the problem does not work: {type(error).__name__}: {one_line(error)}") from error
-    return q, target
-
-
 def _candidate(
-    problem: Problem, given: Estimator | str, q: Distribution, target: Target, num_samples: Sequence[int]
+    given: Estimator | str, q: Distribution, target: Target, num_samples: Sequence[int]
 ) -> Candidate | LeftOut:
     label = given if isinstance(given, str) else given.label
     try:
-        _, estimator = resolve(problem, given)
+        estimator = resolve_estimator(given)
         reasons = {s: estimator.supports(q, target, s) for s in num_samples}
     except UsageError as error:
         if not isinstance(given, str) or given not in catalogue():
@@ -109,11 +105,7 @@ def _candidate(
         sizes = sizes[:1]
     elif estimator.objective not in SAME_AT_EVERY_S and len(sizes) > 1:
         sizes = tuple(s for s in sizes if s > 1)  # a bound of one sample is the ELBO
-    return Candidate(estimator.label, _builder(problem, given), sizes, estimator.objective)
-
-
-def _builder(problem: Problem, given: Estimator | str) -> Callable[[], Estimator]:
-    return lambda: resolve(problem, given)[1]
+    return Candidate(estimator.label, partial(resolve_estimator, given), sizes, estimator.objective)
 
 
 def workspace(problem: Problem) -> Problem:

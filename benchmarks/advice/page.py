@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING
 
 from ...estimators.text import printable
+from .findings import Findings
 from .measured import Interval, Measured
 from .rank import Entry, Ranking
-from .sentence import advice_on
-
-if TYPE_CHECKING:
-    from .result import Advice
+from .sentence import NOTHING, advice_on
 
 _WIDTH, _NARROWEST = 80, 8
 _MARKS = {
@@ -21,14 +18,9 @@ _MARKS = {
     "*": "not enough replicates: its interval is not to be trusted",
     "!": "biased",
 }
-#: Whether interrupted -> what is said where nothing was measured in earnest.
-NOTHING = {
-    True: "Stopped at the first look: no advice.",
-    False: "Nothing could be measured: no advice.",
-}
 
 
-def page(advice: Advice) -> str:
+def page(advice: Findings) -> str:
     """All that was found."""
     parts = [_head(advice)]
     steps = list(dict.fromkeys([*(r.step for r in advice.rankings), *advice.left_out]))
@@ -45,12 +37,12 @@ def page(advice: Advice) -> str:
     return printable(text, lines=True)
 
 
-def _head(advice: Advice) -> str:
+def _head(advice: Findings) -> str:
     where = f"B = {advice.batch_size}, {advice.dtype}, {advice.device}"
     return f"{advice.problem} ({where}): measured for {advice.seconds:.0f} s"
 
 
-def _ranking(ranking: Ranking, advice: Advice) -> str:
+def _ranking(ranking: Ranking, advice: Findings) -> str:
     title = f"step {ranking.step}, gradient of the {_objective(ranking)}"
     lines = [_wrapped(f"{title}: variance × seconds of one training-step gradient")]
     unit = _unit(ranking)
@@ -153,7 +145,7 @@ def _cut(text: str, width: int) -> str:
     return f"{text if len(text) <= width else text[: width - 1] + '…':<{width}}"
 
 
-def _left_out(advice: Advice, step: int, several: bool) -> str:
+def _left_out(advice: Findings, step: int, several: bool) -> str:
     items = advice.left_out.get(step, ())
     if not items:
         return ""

@@ -3,62 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..rows.schema import row
-from .candidates import LeftOut
+from .findings import Findings
 from .measured import Measured
-from .page import NOTHING, page
+from .page import page
 from .rank import Ranking
-from .sentence import advice_on, advice_over
 
 RELATIVE = "work_normalized_variance_ratio"
 
 
 @dataclass(frozen=True)
-class Advice:
-    """Which estimators to use on a model; ``print`` shows it all.
-
-    Attributes:
-        problem: its label.
-        rankings: one a point and objective.
-        left_out: step of the point -> what was not measured there, and why.
-        batch_size: B.
-        device: where it was measured.
-        dtype: floating-point type.
-        seconds: that measuring took.
-        interrupted: whether the user stopped it before its time.
-        screened_only: whether there was but a first look, so that there is no advice.
-    """
-
-    problem: str
-    rankings: tuple[Ranking, ...]
-    left_out: dict[int, tuple[LeftOut, ...]]
-    batch_size: int
-    device: str
-    dtype: str
-    seconds: float
-    interrupted: bool = False
-    screened_only: bool = False
-    case: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """One sentence of advice for each ranking, and one over training where there are several points."""
-        if self.screened_only:
-            return (NOTHING[self.interrupted],)
-        return (*(advice_on(ranking) for ranking in self.rankings), *self.over_training)
-
-    @property
-    def over_training(self) -> tuple[str, ...]:
-        """What the points together say, for each objective."""
-        if self.screened_only:
-            return ()
-        groups: dict[tuple[str, int | None], list[Ranking]] = {}
-        for ranking in self.rankings:
-            groups.setdefault((ranking.objective, ranking.num_samples), []).append(ranking)
-        return tuple(filter(None, map(advice_over, groups.values())))
+class Advice(Findings):
+    """Which estimators to use on a model; ``print`` shows it all."""
 
     def __str__(self) -> str:
         """Rankings with intervals and biases, what was left out, and the advice, 80 columns wide."""

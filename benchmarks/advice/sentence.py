@@ -10,6 +10,12 @@ from .rank import Entry, Ranking
 
 _LISTED = 4
 
+#: Whether interrupted -> what is said where nothing was measured in earnest.
+NOTHING = {
+    True: "Stopped at the first look: no advice.",
+    False: "Nothing could be measured: no advice.",
+}
+
 
 def name_of(measured: Measured, ranking: Ranking) -> str:
     """How the text calls it: with S where S was a choice."""

@@ -15,7 +15,6 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFor
 from ..rows.text import number
 from .style import FAINT, Style
 
-_ABOUT = "\N{NO-BREAK SPACE}≈\N{NO-BREAK SPACE}"
 Direction = Literal["x", "y"]
 
 
@@ -134,20 +133,6 @@ def markers(axes: Axes, x: Any, y: Any, style: Style, label: str, hollow: Any, s
                 label=label,
                 zorder=3,
             )
-
-
-def warnings_note(points: pd.DataFrame, metric: str) -> str:
-    """What the hollow markers mean, or "" where there are none."""
-    reasons = [reason for reason in points[f"{metric}_reason"] if reason]
-    if not reasons:
-        return ""
-    said = list(dict.fromkeys(reason.partition(" (")[0] for reason in reasons))
-    return f"Hollow marker: {'; '.join(said[:3])}."
-
-
-def negligible_note(estimators: list[str], metric: str) -> str:
-    """Which estimators a logarithmic axis cannot show."""
-    return f"Not drawn, {metric}{_ABOUT}0: {', '.join(estimators)}." if estimators else ""
 
 
 def beside(axes: Axes, y: float, value: float) -> None:

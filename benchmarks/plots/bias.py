@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter
 
+from ..rows.notes import negligible_note, warnings_note
 from ..rows.panels import columns_for, split
 from ..rows.text import percent, short_names
 from ..rows.wide import PANELS, at_default, measured
-from .axes import log_axis, log_limits, markers, negligible_note, warnings_note
+from .axes import log_axis, log_limits, markers
 from .sheet import sheet
 from .style import FAINT, Style, literal, styles_of, themed
 

@@ -8,17 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..rows.panels import split
-from ..rows.seeds import Curve, against_seconds, against_steps, by_seed
+from ..rows.seeds import (
+    BAND,
+    OBJECTIVE,
+    Curve,
+    against_seconds,
+    against_steps,
+    by_seed,
+    limits,
+    training_rows,
+)
 from ..rows.text import shorten
-from ..rows.wide import PANELS, select, separate_samples
+from ..rows.wide import PANELS, separate_samples
 from .axes import log_axis
 from .sheet import legend_of, sheet
 from .style import Style, literal, styles_of, themed
 
-METRIC = "heldout_objective"
 _SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
-BAND = 4  # seeds for a band: with fewer, Student's t makes it wider than the seeds lie apart
-_TRANSIENT = 0.2  # share of the training whose values need not fit into the panel
 
 
 @themed
@@ -28,10 +34,8 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     Lines are means over seeds, bands 95% intervals of the mean by Student's t; two or three seeds are drawn
     themselves, as thin lines. A line ends where the first of its seeds diverges.
     """
-    frame = select(rows, "convergence")
-    found = frame[(frame["metric"] == METRIC) & frame["value"].notna()]
-    frame = frame[frame["estimator"].isin(found["estimator"]) & frame["metric"].isin([METRIC, "seconds"])]
-    if found.empty:
+    frame = training_rows(rows)
+    if frame.empty:
         return None
     settings, labels = separate_samples(frame, _SETTINGS)
     frame = frame.assign(label=labels)
@@ -64,7 +68,7 @@ def _row(steps: Axes, seconds: Axes, points: pd.DataFrame, styles: dict[str, Sty
     curves, timed = [], []
     for index, (label, style) in enumerate(styles.items()):
         one = points[points["label"] == label]
-        values = by_seed(one, METRIC)
+        values = by_seed(one, OBJECTIVE)
         diverged = (one["status"] == "diverged").any()
         offset = index / len(styles)
         curves.append(against_steps(values))
@@ -120,23 +124,11 @@ def _time_axis(axes: Axes, curves: list[Curve], low: float) -> None:
         log_axis(axes, "x", start / margin, end * margin, most=6)
 
 
-def limits(curves: list[Curve]) -> tuple[float, float]:
-    """Ends of the vertical axis: all that comes after the first, steep fifth of the training."""
-    curves = [curve for curve in curves if len(curve.x)]
-    if not curves:
-        return -1.0, 0.0
-    last = max(curve.x[-1] for curve in curves)
-    late = [curve.mean[curve.x >= min(_TRANSIENT * last, curve.x[-1])] for curve in curves]
-    high = max(float(np.max(curve.mean)) for curve in curves)
-    low = float(np.min(np.concatenate(late)))
-    margin = 0.06 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
 def ranked(points: pd.DataFrame, labels: list[str]) -> list[str]:
     """The labels as their curves end, highest first, so that the legend reads like the panel."""
-    ends = points[(points["metric"] == METRIC) & points["value"].notna()].sort_values("step", kind="stable")
-    final = ends.groupby(["label", "seed"], dropna=False)["value"].last().groupby("label").mean()
+    ends = points[(points["metric"] == OBJECTIVE) & points["value"].notna()]
+    seeds = ends.sort_values("step", kind="stable").groupby(["label", "seed"], dropna=False)
+    final = seeds["value"].last().groupby("label").mean()
     return [*final.sort_values(ascending=False, kind="stable").index, *(x for x in labels if x not in final)]
 
 

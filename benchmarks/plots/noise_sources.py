@@ -7,13 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import columns_for, split
 from ..rows.text import number, short_names
 from ..rows.wide import PANELS, at_default, measured
-from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from .axes import intervals, log_axis, log_limits, markers
 from .sheet import Legend, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
-from .variance import METRIC, unit
+from .variance import METRIC
 
 MINIBATCH = "minibatch_variance"
 

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import columns_for, split
-from .axes import intervals, log_axis, log_limits, markers, measured_ticks, negligible_note, warnings_note
+from .axes import intervals, log_axis, log_limits, markers, measured_ticks
 from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of
-from .variance import METRIC, unit
+from .variance import METRIC
 
 _MOST_TICKS = 8
 

@@ -10,15 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..rows.panels import split
 from ..rows.text import number, short_names
-from ..rows.wide import PANELS, pivot, select, separate_samples
+from ..rows.throughput import LABELS, throughput_points
+from ..rows.wide import PANELS, separate_samples
 from .sheet import Legend, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
 
-_METRICS = {
-    "steps_per_second": "training steps a second",
-    "gradients_per_second": "gradients a second",
-    "peak_memory": "peak memory (MiB)",
-}
 _HATCHES = {"eager": "", "compiled": "////", "cuda-graph": "...."}
 _SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
 
@@ -26,14 +22,10 @@ _SETTINGS = [column for column in PANELS if column not in ("objective", "step")]
 @themed
 def draw(rows: pd.DataFrame) -> Figure | None:
     """Bars of steps and gradients a second and of peak memory, with their spread; a hatch for each mode."""
-    frame = select(rows, "throughput")
-    frame = frame[(frame["status"] == "done") & frame["metric"].isin(_METRICS) & frame["value"].notna()]
-    if frame.empty:
+    points = throughput_points(rows)
+    if points.empty:
         return None
-    metrics = [metric for metric in _METRICS if (frame["metric"] == metric).any()]
-    points = pivot(frame, metrics)
-    for memory in points.columns.intersection(["peak_memory", "peak_memory_low", "peak_memory_high"]):
-        points[memory] /= 2**20
+    metrics = [metric for metric in LABELS if metric in points]
     settings, labels = separate_samples(points, _SETTINGS)
     points = points.assign(label=labels)
     modes = [
@@ -60,7 +52,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
             present = [mode for mode in modes if (panel.points["mode"] == mode).any()]
             order = _panel(axes, panel.points, metric, present, styles)
             axes.set_yticks(range(len(order)), [literal(names[n]) if column == 0 else "" for n in order])
-            axes.set_xlabel(_METRICS[metric])
+            axes.set_xlabel(LABELS[metric])
             if column == 0:
                 axes.set_title(literal(panel.title))
     return figure
@@ -70,7 +62,7 @@ def _panel(
     axes: Axes, points: pd.DataFrame, metric: str, modes: list[str], styles: dict[str, Style]
 ) -> list[str]:
     """Grouped horizontal bars; returns the labels from the bottom up."""
-    first = next(name for name in _METRICS if name in points)
+    first = next(name for name in LABELS if name in points)
     order = list(points.groupby("label")[first].max().sort_values(kind="stable", na_position="first").index)
     thick = 0.8 / len(modes)
     ends = points[[metric, f"{metric}_high"]].max(axis=1)

@@ -6,20 +6,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import columns_for, split
 from ..rows.text import listed, short_names
 from ..rows.wide import PANELS, at_default, measured, unmeasured
-from .axes import beside, intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from .axes import beside, intervals, log_axis, log_limits, markers
 from .sheet import sheet
 from .style import Style, literal, styles_of, themed
 
 METRIC = "variance"
-
-
-def unit(rows: pd.DataFrame, metric: str) -> str:
-    """The unit of a metric in brackets, where the rows agree on one."""
-    units = set(rows.loc[rows["metric"] == metric, "unit"].dropna()) - {""}
-    return f" ({units.pop()})" if len(units) == 1 else ""
 
 
 @themed

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import Panel, split
 from ..rows.text import number
 from ..rows.wide import PANELS, at_base_sizes, at_swept_samples, measured, measured_beside, without_negligible
-from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from .axes import intervals, log_axis, log_limits, markers
 from .sheet import legend_of, sheet
 from .style import INK, Dashes, Style, literal, styles_of, themed
-from .variance import METRIC, unit
+from .variance import METRIC
 
 COSINE, MINIBATCH, GAP = "cosine", "minibatch_variance", "heldout_gap"
 _BY = [*(column for column in PANELS if column != "step"), "num_samples"]

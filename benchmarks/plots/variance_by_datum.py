@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.notes import negligible_note
 from ..rows.panels import columns_for, split
 from ..rows.wide import PANELS, at_default, parts
-from .axes import log_axis, negligible_note
+from .axes import log_axis
 from .sheet import legend_of, sheet
 from .style import FAINT, Style, literal, styles_of, themed
 

@@ -6,13 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import split
 from ..rows.text import percent, short_names
 from ..rows.wide import KEYS, PANELS, at_default, parts
-from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from .axes import intervals, log_axis, log_limits, markers
 from .sheet import legend_of, sheet
 from .style import FAINT, GRID, Style, literal, styles_of, themed
-from .variance import unit
 
 LAYERS, ETA = "variance_by_layer", "eta_variance"
 _MOST = 6  # layers that are legible in a panel

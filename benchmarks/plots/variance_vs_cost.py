@@ -10,16 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..rows.notes import negligible_note, unit, warnings_note
 from ..rows.panels import split
+from ..rows.rankings import cost_points, pareto_front
 from ..rows.text import short_names
-from ..rows.wide import PANELS, at_default, measured
-from .axes import intervals, log_axis, log_limits, markers, negligible_note, warnings_note
+from ..rows.wide import PANELS
+from .axes import intervals, log_axis, log_limits, markers
 from .labels import Segment, label_points
 from .sheet import Legend, legend_of, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
-from .variance import METRIC, unit
+from .variance import METRIC
 
-_MILLI = ["seconds", "seconds_low", "seconds_high"]
 _MOST_NAMES = 12  # in a panel; where there are more, only those on the front are named beside their points
 _ISO = {"color": FAINT, "linewidth": 0.7, "linestyle": (0, (1, 2.5))}
 
@@ -32,11 +33,9 @@ def draw(rows: pd.DataFrame) -> Figure | None:
     dotted line the work-normalized variance, variance × time, is the same. Where a panel has many estimators,
     those on the front are named beside their points, all of them in the legend.
     """
-    points = measured(rows, "variance", [METRIC, "seconds"])
-    points, zero = at_default(points[points["seconds"] > 0], METRIC)
+    points, zero = cost_points(rows)
     if points.empty:
         return None
-    points[_MILLI] *= 1000
     subtitle, panels = split(points, [*PANELS[:-1], "num_samples", "step"])
     styles, names = styles_of(points["estimator"]), short_names(points["estimator"], 28)
     spacing = _iso_spacing(points)
@@ -63,7 +62,7 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         axes.set_ylabel(f"variance, tr Cov(ĝ){unit(rows, METRIC)}")
     for panel, axes in zip(panels, grid, strict=True):
         named = pareto_front(panel.points) if crowded else panel.points
-        places = list(zip(named["seconds"], named[METRIC], strict=True))
+        places = list(zip(named["milliseconds"], named[METRIC], strict=True))
         labels = [names[name] for name in named["estimator"]]
         label_points(figure, axes, places, labels, _covering(axes, panel.points))
     return figure
@@ -75,16 +74,9 @@ def _legend(styles: dict[str, Style], front: Line2D, spacing: float) -> Legend:
     return legend_of(styles, [(front, "Pareto front"), (dotted, iso)], lines=False)
 
 
-def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no other beats in both seconds and variance, fastest first."""
-    ordered = points.sort_values(["seconds", METRIC], kind="stable")
-    best = ordered[METRIC].cummin()
-    return ordered[(ordered[METRIC] == best) & ~best.duplicated()]
-
-
 def _axes(axes: Axes, points: pd.DataFrame) -> None:
     """The same for all panels of a problem."""
-    low, high = log_limits(points, "seconds")
+    low, high = log_limits(points, "milliseconds")
     room = max(2.0, (high / low) ** 0.55)  # for the names beside the outermost points
     log_axis(axes, "x", low / room, high * room**0.6, most=6)
     log_axis(axes, "y", *log_limits(points, METRIC, margin=1.6))
@@ -96,16 +88,15 @@ def _panel(axes: Axes, points: pd.DataFrame, styles: dict[str, Style], spacing: 
     front = pareto_front(points)
     axes.plot(*_steps(axes, front), color=INK, linewidth=1.0, alpha=0.55, zorder=1.5, label="Pareto front")
     for name, one in points.groupby("estimator"):
-        intervals(axes, "y", one["seconds"], one, METRIC, styles[name])
-        intervals(axes, "x", one[METRIC], one, "seconds", styles[name])
-        markers(
-            axes, one["seconds"], one[METRIC], styles[name], name, one[f"{METRIC}_reason"] != "", size=7.5
-        )
+        time, variance, warned = one["milliseconds"], one[METRIC], one[f"{METRIC}_reason"] != ""
+        intervals(axes, "y", time, one, METRIC, styles[name])
+        intervals(axes, "x", variance, one, "milliseconds", styles[name])
+        markers(axes, time, variance, styles[name], name, warned, size=7.5)
 
 
 def _steps(axes: Axes, front: pd.DataFrame) -> tuple[list[float], list[float]]:
     """Corners of the front: from the top edge right and down from point to point, to the right edge."""
-    x, y = front["seconds"].tolist(), front[METRIC].tolist()
+    x, y = front["milliseconds"].tolist(), front[METRIC].tolist()
     xs = [*np.repeat(x, 2).tolist(), axes.get_xlim()[1]]
     ys = [axes.get_ylim()[1], *np.repeat(y, 2).tolist()]
     return xs, ys
@@ -114,10 +105,10 @@ def _steps(axes: Axes, front: pd.DataFrame) -> tuple[list[float], list[float]]:
 def _covering(axes: Axes, points: pd.DataFrame) -> list[Segment]:
     """The lines that a name had better not cover: the front, and the intervals."""
     x, y = _steps(axes, pareto_front(points))
-    left, right = (points[f"seconds_{end}"].clip(*axes.get_xlim()) for end in ("low", "high"))
+    left, right = (points[f"milliseconds_{end}"].clip(*axes.get_xlim()) for end in ("low", "high"))
     low, high = (points[f"{METRIC}_{end}"].clip(*axes.get_ylim()) for end in ("low", "high"))
     bars = [
-        *zip(points["seconds"], low, points["seconds"], high, strict=True),
+        *zip(points["milliseconds"], low, points["milliseconds"], high, strict=True),
         *zip(left, points[METRIC], right, points[METRIC], strict=True),
     ]
     return [*zip(x, y, x[1:], y[1:], strict=False), *(bar for bar in bars if not np.isnan(bar).any())]
@@ -125,7 +116,7 @@ def _covering(axes: Axes, points: pd.DataFrame) -> list[Segment]:
 
 def _iso_spacing(points: pd.DataFrame) -> float:
     """log10 of the factor between lines of equal variance × time, for about half a dozen of them."""
-    product = np.log10(points[METRIC] * points["seconds"])
+    product = np.log10(points[METRIC] * points["milliseconds"])
     reach = float(product.max() - product.min())
     return next((every for every in (math.log10(2), 1.0, 2.0) if reach <= 6 * every), 4.0)
 

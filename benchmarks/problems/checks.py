@@ -36,6 +36,12 @@ def _check_parameters(module: nn.Module, side: str) -> None:
             raise UsageError(
                 f"{side}.{name} is complex: make its real and imaginary part two parameters (torch.complex)"
             )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
+            raise UsageError(
+                f"{side}.{name} was made under torch.inference_mode, which autograd cannot differentiate: "
+                f"build the model outside"
+            )
 
 
 def _check_apart(encoder: nn.Module, decoder: nn.Module) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from numbers import Integral
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
+from .arguments import check_counts, shown
 from .protocol import Problem
 
 DTYPES: dict[str, torch.dtype] = {
@@ -25,9 +26,8 @@ def check_device(name: str) -> torch.device:
     Raises:
         UsageError: there is no such kind of device, or not on this machine.
     """
-    name = str(name)
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"unknown device {name!r}: choose from {', '.join(_available())}")
+    if not isinstance(name, str | torch.device) or not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+        raise UsageError(f"unknown device {shown(str(name))}: choose from {', '.join(_available())}")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= _cuda_devices():
         raise UsageError(f"device {name} is not available here: choose {' or '.join(_available())}")
@@ -43,13 +43,8 @@ def check_dtype(name: str | torch.dtype) -> torch.dtype:
     if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
     if not isinstance(name, str) or name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}: choose from {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {shown(name)}: choose from {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value counts something: an integer of Python or NumPy, but no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def device_of(problem: Problem) -> torch.device:
@@ -82,30 +77,63 @@ def move(problem: Problem, device: torch.device, dtype: torch.dtype) -> None:
         module.to(device=device, dtype=dtype)
 
 
-def place(problem: Problem, *, device: str | None = None, dtype: torch.dtype | None = None) -> Problem:
+def place(problem: Problem, *, device: str | None = None, dtype: torch.dtype | str | None = None) -> Problem:
     """The problem on a device and in a dtype: itself where nothing needs to move, else a moved deep copy.
 
     Raises:
-        UsageError: the device is unknown or absent, or the problem cannot be copied.
+        UsageError: the device or the dtype is unknown or absent, or the problem cannot be copied.
     """
     here, now = device_of(problem), dtype_of(problem)
-    wanted = here if device is None else check_device(device)
-    if _same(wanted, here) and dtype in (None, now):
+    place_wanted = here if device is None else check_device(device)
+    type_wanted = now if dtype is None else check_dtype(dtype)
+    if _same(place_wanted, here) and type_wanted == now:
         return problem
-    placed = duplicate(problem)
-    move(placed, wanted, dtype or now)
-    return placed
+    moved = duplicate(problem)
+    move(moved, place_wanted, type_wanted)
+    return moved
 
 
 def default_batch_size(problem: Problem) -> int:
-    """B where the user asks for none: the problem's ``default_batch_size``, else 64."""
-    return int(getattr(problem, "default_batch_size", _DEFAULT_BATCH_SIZE))
+    """B where the user asks for none: the problem's ``default_batch_size``, else 64.
+
+    Raises:
+        UsageError: that is no positive integer.
+    """
+    size: int = getattr(problem, "default_batch_size", _DEFAULT_BATCH_SIZE)
+    check_counts(**{f"{type(problem).__name__}.default_batch_size": size})
+    return size
 
 
 def to_encoder(problem: Problem, x: Tensor) -> Tensor:
     """x on the encoder's device, and in its dtype unless x holds integers (tokens, labels)."""
     like = _example(problem)
-    return x.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
+    x = x.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
+    return x.clone() if x.is_inference() else x  # autograd does not take what inference_mode made
+
+
+def batches_of(
+    problem: Problem, split: str, batch_size: int, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """One pass over the data of ``split``, x (B, ...) at a time, where the encoder is.
+
+    Raises:
+        UsageError: batches raises, or yields what is no tensor of data.
+    """
+    try:
+        for x in problem.batches(split, batch_size, generator):
+            yield to_encoder(problem, _checked(x))
+    except UsageError:
+        raise
+    except Exception as error:  # a user's method may raise anything
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"batches({split!r}, {batch_size}, ...) fails ({what})") from error
+
+
+def _checked(x: object) -> Tensor:
+    if isinstance(x, Tensor) and x.dim() > 0:
+        return x
+    what = "a tensor without dimensions" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+    raise UsageError(f"batches yields {what}, not a tensor x (B, ...): of pairs (x, y) yield x alone")
 
 
 def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
@@ -115,16 +143,11 @@ def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
         UsageError: fewer training data than ``batch_size``, a batch size that is not positive, or batches
             that are no tensors.
     """
-    if not is_integer(batch_size) or batch_size < 1:
-        raise UsageError(f"batch size {batch_size!r} is not a positive integer")
-    generator = torch.Generator().manual_seed(seed)
-    x: object = next(iter(problem.batches("train", batch_size, generator)), None)
-    if x is not None and not (isinstance(x, Tensor) and x.dim() > 0):
-        what = f"a {type(x).__name__}" if not isinstance(x, Tensor) else "a tensor without dimensions"
-        raise UsageError(f"batches yields {what}, not a tensor x (B, ...): of pairs (x, y) yield x alone")
+    check_counts(batch_size=batch_size)
+    x = next(batches_of(problem, "train", batch_size, torch.Generator().manual_seed(seed)), None)
     if x is None or len(x) < batch_size:
         raise UsageError(f"batch size {batch_size} exceeds the {0 if x is None else len(x)} training data")
-    return to_encoder(problem, x)
+    return x
 
 
 def _example(problem: Problem) -> Tensor:

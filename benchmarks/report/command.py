@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
-from ..running.suite import present
 from . import missing, write_report
+from .present import present
 from .runs import Run, load_runs
 
 _FORMATS = ("png", "svg", "pdf")
@@ -37,7 +37,7 @@ def write(folders: Sequence[Path], output: Path | None = None, formats: str = ",
         if len(runs) > 1:
             print(f"{run.name}:")
         place = run.folder if output is None else output / run.name if len(runs) > 1 else output
-        with _told(str(run.folder)):
+        with _any_error_in_one_line(str(run.folder)):
             present(run.rows, place, chosen)
     write_page(runs, output or (runs[0].folder if len(runs) == 1 else Path()))
 
@@ -51,13 +51,13 @@ def write_page(runs: Sequence[Run], where: Path) -> None:
     if needed := missing():
         print(f"elbograd: no report.html: {needed}", file=sys.stderr)
         return
-    with _told(", ".join(str(run.folder) for run in runs)):
+    with _any_error_in_one_line(", ".join(str(run.folder) for run in runs)):
         path = write_report(runs, where)
     print(f"report in {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 @contextmanager
-def _told(folders: str) -> Iterator[None]:
+def _any_error_in_one_line(folders: str) -> Iterator[None]:
     """Whatever goes wrong with rows that no benchmark of this suite wrote, in one line."""
     try:
         yield

@@ -9,6 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from .wide import select
+
+OBJECTIVE = "heldout_objective"
+#: Seeds for a band: with fewer, Student's t makes it wider than the seeds lie apart.
+BAND = 4
+_TRANSIENT = 0.2  # share of the training whose values need not fit into a panel
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -34,6 +41,13 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     half = stdtrit(count - 1, 0.975) * array.std(axis=0, ddof=1) / np.sqrt(count)
     return mean, mean - half, mean + half
+
+
+def training_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out objectives and seconds of the estimators that training was evaluated for."""
+    frame = select(rows, "convergence")
+    found = frame[(frame["metric"] == OBJECTIVE) & frame["value"].notna()]
+    return frame[frame["estimator"].isin(found["estimator"]) & frame["metric"].isin([OBJECTIVE, "seconds"])]
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -65,3 +79,16 @@ def against_seconds(values: pd.DataFrame, seconds: pd.DataFrame, count: int = 20
         return nowhere
     grid = np.geomspace(start, end, count)
     return Curve.of(grid, np.array([np.interp(grid, c["x"], c["y"]) for c in curves]))
+
+
+def limits(curves: list[Curve]) -> tuple[float, float]:
+    """Ends of the vertical axis: all that comes after the first, steep fifth of the training."""
+    curves = [curve for curve in curves if len(curve.x)]
+    if not curves:
+        return -1.0, 0.0
+    last = max(curve.x[-1] for curve in curves)
+    late = [curve.mean[curve.x >= min(_TRANSIENT * last, curve.x[-1])] for curve in curves]
+    high = max(float(np.max(curve.mean)) for curve in curves)
+    low = float(np.min(np.concatenate(late)))
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import UsageError
+from ..problems.arguments import check_positive
 from ..problems.protocol import Problem
 from .case import ThroughputCase
 from .clock import time_in_turn
@@ -61,6 +61,7 @@ class ThroughputResult:
         return self.timings.rows()
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def measure_throughput(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -99,8 +100,7 @@ def measure_throughput(
         UsageError: in one line, which argument is wrong or what is not supported here.
         EstimatorError: the estimator broke the protocol.
     """
-    if not seconds > 0:
-        raise UsageError(f"seconds={seconds!r} is not positive")
+    check_positive("number", seconds=seconds)
     workload = Workload(
         problem,
         estimator,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,22 +13,12 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import UsageError
-from ...estimators.plugins.registry import create
 from ..gradients import prepare, seeded
-from ..problems.placement import (
-    check_device,
-    check_dtype,
-    default_batch_size,
-    device_of,
-    dtype_of,
-    duplicate,
-    first_batch,
-    move,
-    to_encoder,
-)
+from ..problems.arguments import check_counts
+from ..problems.forward_checks import check_forward
+from ..problems.placement import device_of, dtype_of, duplicate, first_batch, move
+from ..problems.point import columns, label_of, placed, resolve_estimator
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
 from .modes import CompiledStep, GraphedStep, check_mode, make_step
 from .peak_memory import peak_memory
 
@@ -65,17 +53,17 @@ class Workload:
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
     ) -> None:
-        problem = load_problem(problem) if isinstance(problem, str) else duplicate(problem)
-        estimator = create(estimator) if isinstance(estimator, str) else copy.deepcopy(estimator)
-        if num_samples < 1:
-            raise UsageError(f"num_samples={num_samples} is not a positive integer")
-        self.device = device_of(problem) if device is None else check_device(device)
+        check_counts(num_samples=num_samples)
+        estimator = resolve_estimator(estimator)
+        problem, first = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+        self.seed, self.device = seed, device_of(problem)
         check_mode(mode, self.device)
-        wanted = check_dtype(dtype) if isinstance(dtype, str) else dtype
-        move(problem, self.device, wanted or dtype_of(problem))
-        self.seed = seed
+        label, problem = label_of(problem), duplicate(problem)
+        move(problem, self.device, dtype_of(problem))  # whatever of it is elsewhere, or of another type
         with self.active():
-            batches = _batches(problem, x, batch_size, seed)
+            check_forward(problem, first)
+        with self.active():
+            batches = [first] if x is not None else _batches(problem, len(first), seed)
             prepare(problem, estimator, batches[0], num_samples, warmup=0)
             estimator.train()
             start = time.perf_counter()
@@ -90,14 +78,12 @@ class Workload:
             *estimator.parameters(),
         ]
         self.case: dict[str, Any] = {
-            "problem": getattr(problem, "label", "") or type(problem).__name__,
+            **columns(problem, first),
+            "problem": label,
             "estimator": estimator.label,
             "num_samples": num_samples,
-            "batch_size": len(batches[0]),
-            "latent_dim": getattr(problem, "latent_dim", None),
             "seed": seed,
             "device": str(device or self.device),
-            "dtype": str(dtype_of(problem)).removeprefix("torch."),
             "mode": mode,
         }
 
@@ -138,27 +124,6 @@ class Workload:
             return peak_memory(self.step, self.device)
 
 
-def environment(device: str) -> dict[str, Any]:
-    """What a rate depends on beside the case: the processor, torch, the threads."""
-    place = check_device(device)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else _processor()
-    return {"device_name": name, "torch": torch.__version__, "threads": torch.get_num_threads()}
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return next(iter(names), "") or platform.processor() or platform.machine()
-
-
-def _batches(problem: Problem, x: Tensor | None, batch_size: int | None, seed: int) -> list[Tensor]:
-    """The batches to cycle through, resident on the device: ``x`` alone, or several of the training data."""
-    if x is not None:
-        if batch_size not in (None, len(x)):
-            raise UsageError(f"batch_size={batch_size} is not the {len(x)} data of x")
-        return [to_encoder(problem, x)]
-    size = default_batch_size(problem) if batch_size is None else batch_size
-    return [first_batch(problem, size, seed + index) for index in range(_BATCHES)]
+def _batches(problem: Problem, batch_size: int, seed: int) -> list[Tensor]:
+    """Several batches of the training data to cycle through, resident on the device."""
+    return [first_batch(problem, batch_size, seed + index) for index in range(_BATCHES)]

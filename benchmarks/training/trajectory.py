@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,11 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
 from ..gradients import seeded
-from ..problems.placement import default_batch_size, first_batch, to_encoder
+from ..problems.forward_checks import checked_eta, posterior_and_target
+from ..problems.placement import batches_of
+from ..problems.point import placed
 from ..problems.protocol import Problem
+from .batches import endless
 from .held_out import evaluate_elbo
 from .step import TrainingStep
 
@@ -57,13 +60,13 @@ def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
     """
     last = max(steps)
     evaluated = {*steps, *range(0, last + 1, max(1, last // _EVALUATIONS))}
-    x = first_batch(problem, default_batch_size(problem), seed)
+    problem, x = placed(problem, seed=seed)
     trajectory = Trajectory({}, {})
     with seeded(seed, x.device):
         teacher, num_samples = _teacher(problem, x)
         model = [p for side in _sides(problem).values() for p in side.parameters() if p.requires_grad]
         step = TrainingStep(problem, teacher, [torch.optim.Adam(model, lr=_LEARNING_RATE)], num_samples)
-        batches = _endless(problem, len(x), seed)
+        batches = endless(problem, len(x), seed)
         for done in range(last + 1):
             if done in evaluated:
                 _evaluate(problem, done, seed, trajectory.heldout)
@@ -79,8 +82,8 @@ def heldout_objective(problem: Problem, seed: int) -> float | None:
 
     Under one seed two points of a trajectory share their data and, where q draws alike, their noise.
     """
-    x = next(iter(problem.batches("test", _HELDOUT_DATA, None)), None)
-    return None if x is None else evaluate_elbo(problem, to_encoder(problem, x[:_HELDOUT_DATA]), seed)
+    x = next(batches_of(problem, "test", _HELDOUT_DATA), None)
+    return None if x is None else evaluate_elbo(problem, x[:_HELDOUT_DATA], seed)
 
 
 def state_of(problem: Problem) -> State:
@@ -105,19 +108,10 @@ def _evaluate(problem: Problem, step: int, seed: int, heldout: dict[int, float])
 
 
 def _teacher(problem: Problem, x: Tensor) -> tuple[Estimator, int]:
-    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    q, target = posterior_and_target(problem, x, checked_eta(problem, x))
     for name, num_samples in _TEACHERS:
         teacher = create(name)
         if teacher.supports(q, target, num_samples) is None:
             teacher.init(q, target)
             return teacher.train(), num_samples
     raise UsageError("no estimator to train a checkpoint with")
-
-
-def _endless(problem: Problem, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Shuffled passes one after another, their whole batches."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        for x in problem.batches("train", batch_size, generator):
-            if len(x) == batch_size:
-                yield to_encoder(problem, x)

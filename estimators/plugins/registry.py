@@ -32,9 +32,6 @@ def _builtin(file: Path) -> Builtin:
     return Builtin(f"{package}.{_METHODS.name}.{file.stem}:{found[1]}", found[2])
 
 
-_BUILTINS = {file.stem.replace("_", "-"): _builtin(file) for file in sorted(_METHODS.glob("[!_]*.py"))}
-
-BUILTIN_NAMES = tuple(_BUILTINS)
 #: What is compared when nobody says what: estimators of the ELBO's gradient that one would train a VAE with.
 DEFAULT_NAMES = (
     "reparameterization",
@@ -46,6 +43,17 @@ DEFAULT_NAMES = (
     "optimal-baseline",
     "exact",
 )
+
+
+def _builtins() -> dict[str, Builtin]:
+    """Every estimator of methods/ by name, those that are compared by default first."""
+    found = {file.stem.replace("_", "-"): file for file in sorted(_METHODS.glob("[!_]*.py"))}
+    names = dict.fromkeys([*DEFAULT_NAMES, *found])
+    return {name: _builtin(found[name]) for name in names}
+
+
+_BUILTINS = _builtins()
+BUILTIN_NAMES = tuple(_BUILTINS)
 
 
 def _estimators_in(module: ModuleType) -> list[str]:

@@ -453,7 +453,7 @@ def test_certify_fails_a_wrong_estimator_with_the_numbers(elbograd, tmp_path):
 
 def test_the_verdict_read_from_rows_is_the_verdict_of_the_api(elbograd, tmp_path):
     from elbograd.benchmarks import certify
-    from elbograd.benchmarks.tables.verdicts import certificates
+    from elbograd.benchmarks.rows.certificates import certificates
 
     elbograd(*CERTIFY, "-e", "leave-one-out")
     (read,) = certificates(load_results(tmp_path / "run"))

@@ -17,7 +17,7 @@ from elbograd.benchmarks.plots import FIGURES, draw_all
 from elbograd.benchmarks.plots.axes import log_ticks, tick_labels
 from elbograd.benchmarks.plots.sheet import WIDTH
 from elbograd.benchmarks.plots.style import Style, literal, style_of, styles_of
-from elbograd.benchmarks.plots.variance_vs_cost import pareto_front
+from elbograd.benchmarks.rows.rankings import pareto_front
 from elbograd.benchmarks.rows.schema import COLUMNS, row
 from elbograd.benchmarks.rows.seeds import against_seconds, mean_interval
 from elbograd.benchmarks.rows.text import interval, number, short_names
@@ -725,9 +725,9 @@ def test_where_there_are_many_estimators_the_legend_names_them_and_the_panel_its
 
 
 def test_the_pareto_front_is_what_nothing_beats() -> None:
-    points = pd.DataFrame({"seconds": [1, 2, 3, 4, 1, 2], "variance": [9.0, 5.0, 6.0, 1.0, 10.0, 5.0]})
+    points = pd.DataFrame({"milliseconds": [1, 2, 3, 4, 1, 2], "variance": [9.0, 5.0, 6.0, 1.0, 10.0, 5.0]})
     front = pareto_front(points)
-    assert list(zip(front["seconds"], front["variance"], strict=True)) == [(1, 9.0), (2, 5.0), (4, 1.0)]
+    assert list(zip(front["milliseconds"], front["variance"], strict=True)) == [(1, 9.0), (2, 5.0), (4, 1.0)]
 
 
 def test_the_interval_of_a_mean_is_student_s() -> None:

@@ -25,6 +25,7 @@ from elbograd.benchmarks.report import command, load_runs, page, write_report
 from elbograd.benchmarks.report.figures.marks import DARK, contrast, on_dark
 from elbograd.benchmarks.report.lines import lines
 from elbograd.benchmarks.report.verdict import verdict
+from elbograd.benchmarks.rows.rankings import profile, ranked, ratios
 from elbograd.benchmarks.rows.schema import row
 from elbograd.benchmarks.store import read_rows
 from elbograd.benchmarks.store.table import write_table
@@ -502,14 +503,14 @@ def test_a_performance_profile_by_hand() -> None:
         if not np.isnan(value)
         for metric in ("variance", "seconds", "work_normalized_variance")
     ]
-    table = performance_profile.ratios(pd.DataFrame(rows))
+    table = ratios(pd.DataFrame(rows))
     assert table["a"].tolist() == [1, 4, 1, 1]
     assert table["b"].tolist() == [2, 1, 1, np.inf]
-    tau, rho = performance_profile.profile(table["a"])
+    tau, rho = profile(table["a"])
     assert (tau.tolist(), rho.tolist()) == ([1, 4], [0.75, 1])
-    tau, rho = performance_profile.profile(table["b"])
+    tau, rho = profile(table["b"])
     assert (tau.tolist(), rho.tolist()) == ([1, 2], [0.5, 0.75])  # never reaches 1: one problem is not solved
-    assert performance_profile.ranked(table) == ["a", "b"]
+    assert ranked(table) == ["a", "b"]
     figure = performance_profile.draw(pd.DataFrame(rows))
     assert figure is not None
     (axes,) = figure.axes
@@ -519,7 +520,7 @@ def test_a_performance_profile_by_hand() -> None:
 
 def test_one_problem_has_no_profile() -> None:
     rows = [r for name in ("leave-one-out", "score-function") for r in variance_rows(name, step=0)]
-    assert performance_profile.ratios(pd.DataFrame(rows)).empty
+    assert ratios(pd.DataFrame(rows)).empty
     assert performance_profile.draw(pd.DataFrame(rows)) is None
 
 

@@ -243,9 +243,9 @@ def test_several_batches_are_cycled_through():
         ({"device": "tpu"}, "unknown device 'tpu': choose from cpu"),
         ({"dtype": "float8"}, "unknown dtype 'float8': choose from float32, float64, bfloat16, float16"),
         ({"batch_size": 10**6}, "batch size 1000000 exceeds the 1000 training data"),
-        ({"batch_size": 0}, "batch size 0 is not a positive integer"),
-        ({"num_samples": 0}, "num_samples=0 is not a positive integer"),
-        ({"seconds": 0.0}, "seconds=0.0 is not positive"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, not 0"),
+        ({"seconds": 0.0}, "seconds must be a positive number, not 0.0"),
         ({"x": torch.zeros(3, 10), "batch_size": 4}, "batch_size=4 is not the 3 data of x"),
     ],
 )
@@ -346,7 +346,7 @@ class Broken(Estimator):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from elbograd.benchmarks.throughput import ThroughputCase, run_throughput
+from elbograd.benchmarks.throughput.measure import ThroughputCase, run_throughput
 cases = [ThroughputCase(**case) for case in json.loads(sys.argv[1])]
 code, rows = run_throughput(cases, Path("out"), compare=sys.argv[2] or None, quick=True)
 Path("rows.json").write_text(json.dumps(rows))

@@ -163,11 +163,11 @@ def test_tuning_prefers_the_rate_that_trains():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"steps": 0}, "steps must be a positive integer, not 0"),
-        ({"optimizer": "lion"}, "unknown optimizer 'lion': choose from adam, sgd"),
-        ({"learning_rate": -1.0}, "learning rate must be positive"),
+        ({"steps": 0}, "steps must be an integer of at least 1, not 0"),
+        ({"optimizer": "lion"}, "optimizer='lion' is not one of adam, sgd"),
+        ({"learning_rate": -1.0}, "learning_rate must be a positive number, not -1.0"),
         ({"batch_size": 2000}, "batch size 2000 exceeds"),
-        ({"num_samples": 0}, "num_samples must be a positive integer"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1, not 0"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message):

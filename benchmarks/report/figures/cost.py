@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...plots.axes import warnings_note
-from ...plots.variance_vs_cost import pareto_front
+from ...rows.notes import negligible_note, warnings_note
 from ...rows.panels import split
+from ...rows.rankings import cost_points, pareto_front
 from ...rows.text import number, shorten
-from ...rows.wide import PANELS, at_default, family, measured
+from ...rows.wide import PANELS, family
 from ..runs import Run
 from .marks import errors, figure, gather, hover, said, scatter, series_of
 from .panel import Panel, Section
 
 _METRIC = "variance"
-_TIMES = ["seconds", "seconds_low", "seconds_high"]
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -25,10 +24,8 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     zero: set[str] = set()
 
     def select(rows: pd.DataFrame) -> pd.DataFrame:
-        points = measured(rows, "variance", [_METRIC, "seconds"])
-        points, left_out = at_default(points[points["seconds"] > 0].reset_index(drop=True), _METRIC)
+        points, left_out = cost_points(rows)
         zero.update(left_out)
-        points[_TIMES] = points[_TIMES] * 1000
         return points
 
     points = gather(runs, select)
@@ -38,7 +35,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     notes = [
         f"{subtitle}." if subtitle else "",
         warnings_note(points, _METRIC),
-        f"Not drawn, variance ≈ 0: {', '.join(sorted(zero))}." if zero else "",
+        negligible_note(sorted(zero), _METRIC),
     ]
     return [
         Section(
@@ -57,7 +54,7 @@ def _panel(title: str, points: pd.DataFrame) -> Panel:
     front = pareto_front(points)
     traces: list[go.Scatter] = [
         go.Scatter(
-            x=[*front["seconds"].repeat(2), points["seconds"].max()],
+            x=[*front["milliseconds"].repeat(2), points["milliseconds"].max()],
             y=[points[_METRIC].max(), *front[_METRIC].repeat(2)],
             mode="lines",
             line={"width": 1.2},
@@ -68,29 +65,29 @@ def _panel(title: str, points: pd.DataFrame) -> Panel:
     lines, on_front = [], dict.fromkeys(front.index, "")
     for series in series_of(points.reset_index()):
         (p,) = series.points.to_dict("records")[-1:]
-        work = f"variance × time {number(p[_METRIC] * p['seconds'])}"
+        work = f"variance × time {number(p[_METRIC] * p['milliseconds'])}"
         text = hover(
             series.label,
             f"variance {said(p[_METRIC], p[f'{_METRIC}_low'], p[f'{_METRIC}_high'])}",
-            f"{said(p['seconds'], p['seconds_low'], p['seconds_high'])} ms a gradient",
+            f"{said(p['milliseconds'], p['milliseconds_low'], p['milliseconds_high'])} ms a gradient",
             work,
             shorten(p[f"{_METRIC}_reason"], 80),
         )
         traces.append(
             scatter(
                 series,
-                "seconds",
+                "milliseconds",
                 _METRIC,
                 [text],
                 line=False,
                 hollow=series.points[f"{_METRIC}_reason"] != "",
-                error_x=errors(series.points, "seconds"),
+                error_x=errors(series.points, "milliseconds"),
                 error_y=errors(series.points, _METRIC),
             )
         )
         if p["index"] in on_front:
             on_front[p["index"]] = series.label
-        numbers = (p[_METRIC], p["seconds"], p[_METRIC] * p["seconds"])
+        numbers = (p[_METRIC], p["milliseconds"], p[_METRIC] * p["milliseconds"])
         lines.append(
             [series.label, *(number(v, 4) for v in numbers), "yes" if p["index"] in on_front else ""]
         )

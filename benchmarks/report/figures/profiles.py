@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...plots.performance_profile import profile, ranked, ratios, reach
+from ...rows.rankings import profile, ranked, ratios, reach
 from ...rows.text import number, percent, shorten
 from ..runs import Run
 from .marks import dash, figure, hover, plain, safe, series_of, symbol

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ...plots.axes import warnings_note
+from ...rows.notes import negligible_note, warnings_note
 from ...rows.panels import split
 from ...rows.text import number, shorten
 from ...rows.wide import (
@@ -123,7 +123,7 @@ def _section(sweep: _Sweep, runs: Sequence[Run]) -> Section:
     notes = [
         f"{subtitle}." if subtitle else "",
         warnings_note(points, _METRIC),
-        f"Not drawn, variance ≈ 0: {', '.join(sorted(zero))}." if zero else "",
+        negligible_note(sorted(zero), _METRIC),
     ]
     made = [_panel(sweep, panel.title, panel.points) for panel in panels]
     return Section(section, sweep.title, text, made, [note for note in notes if note])

@@ -9,22 +9,18 @@ import plotly.graph_objects as go
 
 from ...rows.panels import split
 from ...rows.text import number, short_names
-from ...rows.wide import PANELS, family, pivot, select, separate_samples
+from ...rows.throughput import LABELS, throughput_points
+from ...rows.wide import PANELS, family, separate_samples
 from ..runs import Run
 from .marks import errors, figure, gather, hover, plain, safe, said, series_of
 from .panel import Panel, Section
 
-_METRICS = {
-    "steps_per_second": "training steps a second",
-    "gradients_per_second": "gradients a second",
-    "peak_memory": "peak memory (MiB)",
-}
 _SETTINGS = [*(column for column in PANELS if column != "step"), "mode"]
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """One section, where throughput was measured: a panel a metric, setting and mode."""
-    points = gather(runs, _cases)
+    points = gather(runs, throughput_points)
     if points.empty:
         return []
     settings, labels = separate_samples(points, _SETTINGS)
@@ -33,7 +29,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     made = [
         _panel(panel.title, panel.points, metric)
         for panel in panels
-        for metric in _METRICS
+        for metric in LABELS
         if metric in panel.points and panel.points[metric].notna().any()
     ]
     return [
@@ -47,18 +43,9 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     ]
 
 
-def _cases(rows: pd.DataFrame) -> pd.DataFrame:
-    frame = select(rows, "throughput")
-    frame = frame[(frame["status"] == "done") & frame["metric"].isin(_METRICS) & frame["value"].notna()]
-    points = pivot(frame, [metric for metric in _METRICS if (frame["metric"] == metric).any()])
-    for memory in points.columns.intersection(["peak_memory", "peak_memory_low", "peak_memory_high"]):
-        points[memory] /= 2**20
-    return points
-
-
 def _panel(title: str, points: pd.DataFrame, metric: str) -> Panel:
     points = points[points[metric].notna()].sort_values(metric, kind="stable").reset_index(drop=True)
-    axis = _METRICS[metric]
+    axis = LABELS[metric]
     several = list(series_of(points, "label"))
     names = short_names([series.label for series in several], 26)
     traces, lines = [], []

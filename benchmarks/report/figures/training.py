@@ -9,22 +9,30 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...plots.convergence import BAND, METRIC, limits
 from ...rows.panels import split
-from ...rows.seeds import Curve, against_seconds, against_steps, by_seed
+from ...rows.seeds import (
+    BAND,
+    OBJECTIVE,
+    Curve,
+    against_seconds,
+    against_steps,
+    by_seed,
+    limits,
+    training_rows,
+)
 from ...rows.text import number
-from ...rows.wide import PANELS, family, select, separate_samples
+from ...rows.wide import PANELS, family, separate_samples
 from ..runs import Run
 from .marks import Series, dash, figure, gather, hover, on_dark, plain, safe, series_of, symbol
 from .panel import Panel, Section
 
 _SETTINGS = [column for column in PANELS if column != "step"]
-_OBJECTIVE = "held-out objective (nats per datum)"
+_LABEL = "held-out objective (nats per datum)"
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """One section, where estimators were used for training: a panel against steps and one against seconds."""
-    points = gather(runs, _training)
+    points = gather(runs, training_rows)
     if points.empty:
         return []
     settings, labels = separate_samples(points, _SETTINGS)
@@ -55,17 +63,11 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     ]
 
 
-def _training(rows: pd.DataFrame) -> pd.DataFrame:
-    frame = select(rows, "convergence")
-    found = frame[(frame["metric"] == METRIC) & frame["value"].notna()]
-    return frame[frame["estimator"].isin(found["estimator"]) & frame["metric"].isin([METRIC, "seconds"])]
-
-
 def _panels(title: str, points: pd.DataFrame) -> list[Panel]:
     steps: list[tuple[Series, Curve]] = []
     seconds: list[tuple[Series, Curve]] = []
     for series in series_of(points, "label"):
-        values = by_seed(series.points, METRIC)
+        values = by_seed(series.points, OBJECTIVE)
         steps.append((series, against_steps(values)))
         seconds.append((series, against_seconds(values, by_seed(series.points, "seconds"), 100)))
     problem = family(str(points["problem"].iloc[0]))
@@ -101,7 +103,7 @@ def _panel(
     summary = f"Highest at the end: {best[1]}, {number(best[0], 4)} nats after {number(best[2])} {unit}"
     if len(ends) > 1:
         summary += f"; lowest: {worst[1]}, {number(worst[0], 4)} after {number(worst[2])} {unit}"
-    made = figure(traces, axis, _OBJECTIVE)
+    made = figure(traces, axis, _LABEL)
     made.update_yaxes(range=list(shown))
     titled = " · ".join(part for part in (title, f"against {unit}") if part)
     headings = ["estimator", unit, "objective", "from", "to"]

@@ -1,0 +1,85 @@
+"""Whether log_likelihood and the posterior take leading batch dimensions and act on each datum alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...estimators.errors import UsageError
+from .forward_checks import log_likelihood, what_failed
+from .protocol import Problem
+
+_ELSEWHERE = "or use route='full', which takes the model as it is"
+
+
+def check_leading_dimensions(problem: Problem, x: Tensor, eta: Tensor) -> None:
+    """Show two replicates at once, then with every other datum of each replaced, then once more.
+
+    Args:
+        problem: on its device.
+        x: (B, ...).
+        eta: (B, P).
+
+    Raises:
+        UsageError: what does not take leading dimensions, or couples data; and what to do.
+    """
+    data = len(eta)
+    stacked = eta.expand(2, *eta.shape)
+    q = _posterior(problem, stacked)
+    z = q.sample(torch.Size((2,)))  # (2, 2, B, *event)
+    f, again = log_likelihood(problem, x, z, 3), log_likelihood(problem, x, z, 3)
+    if f.shape != z.shape[:3]:
+        return  # said by the estimators
+    kept = (torch.arange(2, device=z.device).unsqueeze(1) + torch.arange(data, device=z.device)) % 2 == 0
+    among = kept.view(2, data, *[1] * len(q.event_shape))
+    rolled = z.flatten(1, 2).roll(1, 1).view_as(z)
+    replaced = log_likelihood(problem, x, torch.where(among, z, rolled), 3)
+    if _differ(f, again):
+        raise UsageError(
+            "log_likelihood gives the same z another value each time (dropout, noise of its own?): call "
+            "decoder.eval(), or use route='full' to count its noise"
+        )
+    if _differ(f[:, kept], replaced[:, kept]):
+        raise UsageError(
+            "log_likelihood of a datum depends on the z of others (batch statistics, a sum over the batch?): "
+            f"let it act on each datum and replicate alone, {_ELSEWHERE}"
+        )
+    _check_posterior_of_each_datum(problem, stacked, z, kept)
+
+
+def _posterior(problem: Problem, stacked: Tensor) -> Distribution:
+    """q for eta (2, B, P)."""
+    try:
+        q = problem.posterior(stacked)
+        what = f"has batch shape {tuple(q.batch_shape)}"
+    except Exception as error:  # a user's method may raise anything
+        q, what = None, f"fails ({what_failed(error)})"
+    if q is None or q.batch_shape != stacked.shape[:2]:
+        raise UsageError(
+            f"the posterior {what} for eta {tuple(stacked.shape)}, expected batch shape "
+            f"{tuple(stacked.shape[:2])}: index eta from the last dimension (eta[..., :D], "
+            f"chunk(2, dim=-1)), {_ELSEWHERE}"
+        )
+    return q
+
+
+def _check_posterior_of_each_datum(problem: Problem, stacked: Tensor, z: Tensor, kept: Tensor) -> None:
+    rolled = stacked.flatten(0, 1).roll(1, 0).view_as(stacked)
+    mixed = problem.posterior(torch.where(kept.unsqueeze(-1), stacked, rolled))
+    try:
+        here, there = problem.posterior(stacked).log_prob(z), mixed.log_prob(z)
+    except (NotImplementedError, ValueError):  # no density, or z outside the replaced posterior's support
+        return
+    if _differ(here[:, kept], there[:, kept]):
+        raise UsageError(
+            "the posterior of a datum depends on the eta of others (softmax over the batch dimension?): "
+            f"let it act on each datum alone, {_ELSEWHERE}"
+        )
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors that should be the same are not, beyond rounding."""
+    tolerance = max(1e-5, 100 * torch.finfo(a.dtype).eps)
+    scale = float(a.double().square().mean().sqrt())
+    return bool((a - b).numel()) and float((a - b).abs().max()) > tolerance * scale

@@ -1,0 +1,100 @@
+"""From what a user gives to what is measured: a problem in its place, its batch, an estimator of one's own.
+
+Every measurement begins here, so that what one of them answers with a line, all do.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ...estimators.errors import UsageError
+from ...estimators.plugins.registry import create
+from ...estimators.text import one_line
+from .arguments import check_counts, check_data, check_seed, shown
+from .checks import check_problem
+from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
+from .protocol import Problem
+from .registry import load_problem
+
+
+def placed(
+    problem: Problem | str,
+    x: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[Problem, Tensor]:
+    """A problem where it is to be measured, and the batch it is to be shown there.
+
+    Args:
+        problem: a Problem, or its specification; never changed, a copy is moved.
+        x: (B, ...); None for the first training batch under ``seed``.
+        batch_size: B when x is None; None for the problem's default.
+        seed: of the batch.
+        device: None for where the problem is.
+        dtype: floating-point type; None for the problem's.
+
+    Raises:
+        UsageError: in one line, which of these is wrong.
+    """
+    problem = resolve_problem(problem)
+    check_data(x)
+    check_counts(batch_size=batch_size)
+    check_seed(seed)
+    problem = place(problem, device=device, dtype=dtype)
+    if x is None:
+        x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
+    elif batch_size not in (None, len(x)):
+        raise UsageError(f"batch_size={batch_size} is not the {len(x)} data of x")
+    return problem, to_encoder(problem, x)
+
+
+def resolve_problem(given: Problem | str) -> Problem:
+    """The problem that was given, or that a specification names, held to the protocol.
+
+    Raises:
+        UsageError: there is none of that name, or it is no problem.
+    """
+    problem = load_problem(given) if isinstance(given, str) else given
+    check_problem(problem)
+    return problem
+
+
+def resolve_estimator(given: Estimator | str) -> Estimator:
+    """The estimator that a specification names, or a copy of the one that was given.
+
+    Raises:
+        UsageError: there is none of that name, or it is no estimator, or cannot be copied.
+    """
+    if isinstance(given, str):
+        return create(given)
+    if not isinstance(given, Estimator):
+        raise UsageError(f"{shown(given)} is not an Estimator: give an instance or its specification")
+    try:
+        return copy.deepcopy(given)
+    except Exception as error:  # a user's estimator may hold anything
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"{type(given).__name__} cannot be deep-copied: {what}") from error
+
+
+def label_of(problem: Problem) -> str:
+    """What results call a problem: its label, or its type."""
+    return str(getattr(problem, "label", "")) or type(problem).__name__
+
+
+def columns(problem: Problem, x: Tensor) -> dict[str, Any]:
+    """What rows of results say of a placed problem and its batch x (B, ...)."""
+    return {
+        "problem": label_of(problem),
+        "batch_size": len(x),
+        "latent_dim": getattr(problem, "latent_dim", None),
+        "device": str(x.device),
+        "dtype": str(dtype_of(problem)).removeprefix("torch."),
+    }

@@ -1,0 +1,63 @@
+"""What a run shows when it ends: tables in the terminal, figures and tables in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...estimators.errors import UsageError
+from ...estimators.text import clean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMATS = ("png", "svg")  # of figures, where nothing else is asked for
+_TABLE_WIDTH = 80
+
+
+def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS) -> None:
+    """Print the tables of a run, and draw its figures into its folder.
+
+    Args:
+        rows: of the run.
+        folder: where ``figures/`` and ``tables/`` go.
+        formats: of the figures.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    from rich.console import Console
+
+    from ..tables import terminal_tables
+    from ..tables.verdicts import failures
+
+    drawn = draw(rows, folder, formats)
+    console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
+    for table in terminal_tables(rows):
+        console.print(table)
+    failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
+    said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
+    for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
+        console.print(clean(f"failed: {line}"), markup=False, highlight=False)
+    print(drawn)
+
+
+def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS) -> str:
+    """Write a run's tables and figures into its folder, and say where they are.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    from ..plots import draw_all
+    from ..tables import write_tables
+
+    try:
+        write_tables(rows, folder / "tables")
+        figures = draw_all(rows, folder / "figures", formats)
+    except OSError as error:
+        raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
+    pictures = len({f.stem for f in figures})
+    noun = "figure" if pictures == 1 else "figures"
+    drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""
+    return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"

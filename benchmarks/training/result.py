@@ -1,0 +1,59 @@
+"""What a training run leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...estimators.base import Estimator
+from ..problems.protocol import Problem
+from ..rows.schema import row
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The objective at one step, in nats a datum; ``seconds`` of training only."""
+
+    step: int
+    seconds: float
+    train_objective: float
+    heldout_objective: float
+
+
+@dataclass
+class TrainResult:
+    """One training run.
+
+    Attributes:
+        history: the objective at each evaluation, step 0 first.
+        problem: the trained copy.
+        estimator: the copy whose state was trained along.
+        heldout_log_likelihood: importance-weighted, nats a datum; None where there is no prior.
+        diverged: step at which the objective was found not to be finite, or None.
+        learning_rate: of φ and θ.
+        case: the settings, as columns of `rows`.
+    """
+
+    history: list[Checkpoint]
+    problem: Problem
+    estimator: Estimator
+    heldout_log_likelihood: float | None
+    diverged: int | None
+    learning_rate: float
+    case: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Long rows: the objectives and seconds at each step, the final log-likelihood."""
+        rows = []
+        for point in self.history:
+            failed = point.step == self.diverged
+            common = {**self.case, "step": point.step, "status": "diverged" if failed else "done"}
+            common["reason"] = "the objective is not finite" if failed else ""
+            for metric, unit in (("train_objective", "nat"), ("heldout_objective", "nat"), ("seconds", "s")):
+                rows.append(row(**common, metric=metric, value=getattr(point, metric), unit=unit))
+        last = {**self.case, "step": self.history[-1].step}
+        if self.heldout_log_likelihood is not None:
+            value = self.heldout_log_likelihood
+            rows.append(row(**last, metric="heldout_log_likelihood", value=value, unit="nat"))
+        rows.append(row(**last, metric="learning_rate", value=self.learning_rate))
+        return rows

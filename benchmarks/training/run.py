@@ -1,0 +1,86 @@
+"""One training run while it is under way: steps, seconds, the objective along the way."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimator
+from ..gradients import check_estimate, make_ready
+from ..problems.forward_checks import checked_eta
+from ..problems.protocol import Problem
+from .batches import evaluation_data
+from .held_out import evaluate_elbo
+from .result import Checkpoint
+from .step import TrainingStep
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+_EVALUATION_DATA = 512  # of each split
+_BASELINE_LEARNING_RATE = 1e-2
+
+
+class Run:
+    """The state of one training run.
+
+    Args:
+        problem: trained in place.
+        estimator: trained along.
+        num_samples: S.
+        seed: of the evaluations, which draw apart from the training.
+
+    Attributes:
+        history: the objective at each evaluation.
+        steps: taken.
+        diverged: step at which the objective was found not to be finite, or None.
+        heldout: data that the objective is evaluated on, (N, ...).
+    """
+
+    def __init__(self, problem: Problem, estimator: Estimator, num_samples: int, seed: int) -> None:
+        self.problem, self.estimator, self.num_samples, self.seed = problem, estimator, num_samples, seed
+        self.history: list[Checkpoint] = []
+        self.steps, self._seconds = 0, 0.0
+        self.diverged: int | None = None
+        self._train_data, self.heldout = (
+            evaluation_data(problem, split, _EVALUATION_DATA) for split in ("train", "test")
+        )
+
+    def start(self, x: Tensor, optimizer: str, learning_rate: float) -> None:
+        """Show the estimator the first batch x (B, ...), and make the optimizers.
+
+        Raises:
+            UsageError: the estimator does not support the problem.
+            EstimatorError: it breaks the protocol.
+        """
+        q, target = make_ready(
+            self.problem, self.estimator, x, checked_eta(self.problem, x), self.num_samples
+        )
+        self.estimator.train()
+        check_estimate(self.estimator(q, target, self.num_samples), x.shape[:1])
+        sides = (self.problem.encoder, self.problem.decoder)
+        model = [p for side in sides for p in side.parameters() if p.requires_grad]
+        own = list(self.estimator.parameters())
+        optimizers = [OPTIMIZERS[optimizer](model, lr=learning_rate)]  # type: ignore[call-arg]
+        if own:
+            optimizers.append(torch.optim.Adam(own, lr=_BASELINE_LEARNING_RATE))
+        self._step = TrainingStep(self.problem, self.estimator, optimizers, self.num_samples)
+
+    def step(self, x: Tensor) -> None:
+        """Take one step on a batch x (B, ...), timed."""
+        before = time.perf_counter()
+        self._step(x)
+        self._seconds += time.perf_counter() - before
+        self.steps += 1
+
+    def evaluate(self) -> None:
+        """Put down the objective as it is now; see whether it is finite."""
+        if self.heldout.is_cuda:
+            before = time.perf_counter()
+            torch.cuda.synchronize(self.heldout.device)  # steps still under way belong to the seconds
+            self._seconds += time.perf_counter() - before
+        values = [evaluate_elbo(self.problem, x, self.seed) for x in (self._train_data, self.heldout)]
+        self.history.append(Checkpoint(self.steps, self._seconds, *values))
+        if not all(math.isfinite(v) for v in values):
+            self.diverged = self.steps
