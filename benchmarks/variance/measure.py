@@ -14,7 +14,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import frozen, prepare, reseed, seeded
-from ..problems.arguments import check_choice, check_counts, shown
+from ..problems.arguments import check_between, check_choice, check_counts, shown
 from ..problems.model_checks import check_model
 from ..problems.placement import dtype_of
 from ..problems.point import placed, resolve_estimator
@@ -220,6 +220,8 @@ def _join(route: FactorizedRoute | FullRoute, stream: int, seed: int, merge: Seq
     assert route.sums is not None
     route.sums.streams.add(stream)
     for sums in merge:
+        if not isinstance(sums, Sums):
+            raise UsageError(f"merge must be the sums of other results, not {shown(sums)}")
         route.sums.merge(sums)
     reseed(derived_seed(seed, stream), route.x.device)
 
@@ -247,8 +249,8 @@ def _draw(
 
 
 def _check_choices(precision: float | None, wrt: str, route: str) -> None:
-    if precision is not None and (not isinstance(precision, float) or not 0 < precision < 1):
-        raise UsageError(f"precision must be between 0 and 1, not {shown(precision)}")
+    if precision is not None:
+        check_between(0, 1, precision=precision)
     check_choice(WRT, wrt=wrt)
     check_choice(ROUTES, route=route)
 
