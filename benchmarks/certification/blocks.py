@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..rows.certificate import BiasBound
+from ..rows.certificate_checks import BiasBound
 from ..statistics.bias import bias_bound, bias_floor
 from .moments import ColumnSums
 from .oracle import Draws, Oracle

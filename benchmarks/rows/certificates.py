@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .certificate import ALARM_RATE, BiasBound, Certificate, Check
+from .certificate import ALARM_RATE, Certificate
+from .certificate_checks import BiasBound, Check
 from .wide import normalized
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -38,7 +37,8 @@ class Breakdown:
     minibatch: Moments | None = None
 
 
-class Replicates(NamedTuple):
+@dataclass(frozen=True)
+class Replicates:
     """What n replicates of h show.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -46,7 +45,8 @@ class Signal:
         return found if self.cosine is None else [*found, ("cosine", self.cosine)]
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """What is known of ĝ beyond its mean and total variance.
 
     Attributes:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance
+from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.cell import Settings
-from elbograd.benchmarks.certification.certify import builder, certify_problem
+from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.oracles.objectives import exact_gradients
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import create
