@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from ...estimators.plugins.registry import BUILTIN_NAMES
 from ..certification.levels import check_range, confirm_level
 from ..certification.oracle_problems import ORACLE_PROBLEMS
-from ..certification.result import outcome
 from ..problems.specifications import label_of_text, specifications
+from ..rows.certificate import outcome
 from . import options as common
 from .base import Benchmark, Case, Row, Settings
 from .options import option
@@ -96,8 +96,10 @@ class Certify(Benchmark[CertifySettings]):
 
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:
+        from ..certification.candidate import builder
         from ..certification.cell import Settings as CellSettings
-        from ..certification.certify import builder, certify_contract, certify_problem
+        from ..certification.contract import certify_contract
+        from ..certification.problem import certify_problem
         from ..problems.placement import place
         from ..problems.registry import load_problem
 

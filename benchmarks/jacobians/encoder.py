@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..linalg import in_float64, square_root
 from ..problems.module_modes import check_acts_on_each_datum
-from .layers import MAX_ELEMENTS, AnyGradient
+from .factors import MAX_ELEMENTS, ParameterGradient
 from .products import plain_operations, trainable
 from .recording import Recording, known_layers, record
 from .rows import RowsJacobian
@@ -50,7 +50,7 @@ class Jacobian:
     def __init__(self, encoder: nn.Module, x: Tensor) -> None:
         self.encoder, self.x = encoder, x
         self.phi = trainable(encoder)
-        self._held: dict[str, AnyGradient] | None = None
+        self._held: dict[str, ParameterGradient] | None = None
         self._gram: dict[str, Tensor] = {}
         with plain_operations():
             self._layers = known_layers(encoder)
@@ -68,7 +68,7 @@ class Jacobian:
         self._gram = self._gram or self._new_gram()
         return self._gram
 
-    def _new_gram(self) -> dict[str, Tensor]:
+    def _new_gram(self) -> dict[str, Float64[Tensor, "B P P"]]:
         shares: dict[str, list[Tensor]] = {name: [] for name in self.by_rule}
         with plain_operations():
             for _, gradients in self._runs():
@@ -88,7 +88,7 @@ class Jacobian:
                     result[name] += gradient.mixed(root[run]).squares()
             return result | self._rest.diagonal(root)
 
-    def _runs(self) -> Iterator[tuple[slice, dict[str, AnyGradient]]]:
+    def _runs(self) -> Iterator[tuple[slice, dict[str, ParameterGradient]]]:
         """Gradients by rule, for successive runs of data; kept when there is one run alone."""
         if not self.by_rule:
             return
@@ -96,7 +96,7 @@ class Jacobian:
             run = slice(start, start + self._size)
             yield run, self._held or self._gradients(self.x[run])
 
-    def _gradients(self, x: Tensor) -> dict[str, AnyGradient]:
+    def _gradients(self, x: Tensor) -> dict[str, ParameterGradient]:
         recording = record(self.encoder, x, self._layers)
         found = recording.gradients(self._names, recording.deltas(recording.columns()))
         gradients = {name: gradient for name, gradient in found.items() if gradient is not None}
@@ -120,12 +120,12 @@ class Jacobian:
             explained -= _differing(exact, found) | self._out_of_order(recording, vectors)
         return [name for name in self.phi if name in explained and name in used], used
 
-    def _totals(self, recording: Recording, vectors: Tensor) -> dict[str, Tensor]:
+    def _totals(self, recording: Recording, vectors: Float[Tensor, "b P"]) -> dict[str, Tensor]:
         names = {id(p): name for name, p in self.phi.items()}
         found = recording.gradients(names, recording.deltas([vectors]))
         return {name: gradient.total() for name, gradient in found.items() if gradient is not None}
 
-    def _out_of_order(self, recording: Recording, vectors: Tensor) -> set[str]:
+    def _out_of_order(self, recording: Recording, vectors: Float[Tensor, "b P"]) -> set[str]:
         """Parameters of layers whose inputs are not ordered by datum: another datum's η reaches them."""
         last = torch.zeros_like(vectors)
         last[-1] = vectors[-1]
@@ -138,7 +138,9 @@ class Jacobian:
         return wrong
 
 
-def _gradients_by_autograd(eta: Tensor, phi: dict[str, nn.Parameter], vectors: Tensor) -> dict[str, Tensor]:
+def _gradients_by_autograd(
+    eta: Float[Tensor, "b P"], phi: dict[str, nn.Parameter], vectors: Float[Tensor, "b P"]
+) -> dict[str, Tensor]:
     """Σ_i J_iᵀ v_i of the parameters that eta depends on."""
     grads = torch.autograd.grad(eta, list(phi.values()), vectors, retain_graph=True, allow_unused=True)
     return {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..linalg import square_trace, times
 from ..problems.parts import layers_of
-from ..statistics.intervals import Moments, mean_moments
+from ..statistics.moments import Moments, mean_moments
 from .moments import Shares, bessel, central_moments
 
 
@@ -38,7 +37,8 @@ class Breakdown:
     minibatch: Moments | None = None
 
 
-class Replicates(NamedTuple):
+@dataclass(frozen=True)
+class Replicates:
     """What n replicates of h show.
 
     Attributes:

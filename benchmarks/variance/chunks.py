@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import torch
 from torch import Tensor, nn
 
@@ -45,9 +48,11 @@ def _widest_activation(problem: Problem, x: Tensor) -> int:
     return widest
 
 
-def split(total: int, size: int) -> list[int]:
+def split(total: int, size: int) -> Iterator[int]:
     """Sizes of the chunks that make up ``total``: each ``size``, the last what is left."""
-    return [size] * (total // size) + ([total % size] if total % size else [])
+    yield from repeat(size, total // size)
+    if total % size:
+        yield total % size
 
 
 def keep_heap() -> None:

@@ -19,7 +19,7 @@ from ..jacobians.products import shaped, trainable
 from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
-from ..statistics.intervals import NOT_FINITE, Moments
+from ..statistics.moments import NOT_FINITE, Moments
 from .breakdown import Breakdown
 from .moments import PowerSums, Shares, Sums, bessel
 from .signal import Sample
@@ -150,7 +150,7 @@ class FullRoute:
 
     def sample(self) -> Sample:
         """The first replicates, which tell the direction of the noise; its size is known from all."""
-        size = self.total().mean / max(float(self.kept.var(0).sum()), 1e-300)
+        size = float(self._variance(-1, self._first / self.n)) / max(float(self.kept.var(0).sum()), 1e-300)
         return Sample(
             self.kept[:_ESTIMATES],
             lambda w: float((self.kept @ w).var()) * size,
@@ -163,6 +163,11 @@ class FullRoute:
         variance, _, fourth = (float(m[-1]) for m in self._sums.central())
         return fourth / variance**2 if variance > 0 else math.nan
 
+    def _variance(self, group: int, drift: Float64[Tensor, " phi"]) -> Float64[Tensor, ""]:
+        """Of a group, within which the mean drifted from the centre."""
+        assert self._sums is not None
+        return (self._sums.mean()[group] - drift.square().sum()).clamp_min(0) * bessel(self.n)
+
     def _moments(self, group: int) -> Moments:
         assert self._sums is not None
         n = self.n
@@ -172,7 +177,7 @@ class FullRoute:
             raise EstimatorError(NOT_FINITE.format("float64"))
         spread, third, fourth = (m[group] for m in self._sums.central())
         delta = drift * inside
-        value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
+        value = self._variance(group, delta)
         cross = (self._cross[group] / n - drift * self._sums.powers[0, group] / n) @ delta
         # The first replicates stand in for Cov(ĝ), which is too large to keep.
         centred = self.kept - self._centre

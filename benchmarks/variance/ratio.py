@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,8 +14,9 @@ from ..problems.arguments import check_choice, check_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
-from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
+from ..statistics.replicates import MIN_REPLICATES
 from .arguments import ROUTES
 from .measure import derived_seed, measure_variance
 from .moments import bessel, central_moments
@@ -112,21 +112,25 @@ def _drawn_alike(
             reseed(seed, x.device)
             prepare(problem, estimator, x, num_samples, warmup)
         with frozen(problem.decoder):
-            routes = _of_one_chunk(problem, estimators, x, num_samples)
+            routes = _of_one_chunk(problem, *estimators, x, num_samples)
             for route in routes:
                 _draw(route, replicates, seed)
             return _joint(*routes) if routes else None
 
 
-def _of_one_chunk(
-    problem: Problem, estimators: Sequence[Estimator], x: Tensor, num_samples: int
-) -> list[Route]:
+def _of_one_chunk(problem: Problem, a: Estimator, b: Estimator, x: Tensor, num_samples: int) -> list[Route]:
     """Routes that draw as many replicates at once; nothing where one of them draws each alone."""
-    routes = [choose_route(problem, e, x, num_samples) for e in estimators]
-    chunks = [route.chunk for route in routes if route.chunk is not None]
-    if len(chunks) < len(routes):
+    first = choose_route(problem, a, x, num_samples)
+    second = choose_route(problem, b, x, num_samples, like=first)
+    if first.chunk is None or second.chunk is None:
         return []
-    return [choose_route(problem, e, x, num_samples, chunk=min(chunks), like=routes[0]) for e in estimators]
+    chunk = min(first.chunk, second.chunk)
+    return [
+        route
+        if route.chunk == chunk
+        else choose_route(problem, estimator, x, num_samples, chunk=chunk, like=route)
+        for route, estimator in ((first, a), (second, b))
+    ]
 
 
 def _draw(route: Route, replicates: int, seed: int) -> None:

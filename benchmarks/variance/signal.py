@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from jaxtyping import Float64
 from torch import Tensor
 
 from ..linalg import trace_of_square
-from ..statistics.intervals import Moments, signal_to_noise
+from ..statistics.moments import Moments
+from ..statistics.signal_to_noise import signal_to_noise
 
 _Z = 1.959964
 
@@ -45,7 +45,8 @@ class Signal:
         return found if self.cosine is None else [*found, ("cosine", self.cosine)]
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """What is known of ĝ beyond its mean and total variance.
 
     Attributes:
