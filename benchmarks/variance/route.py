@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -21,6 +21,7 @@ from .moments import Sums
 from .signal import Sample
 
 
+@runtime_checkable
 class Route(Protocol):
     """An estimator at one point, of which replicates are drawn and their moments kept.
 
