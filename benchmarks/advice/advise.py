@@ -170,8 +170,10 @@ def _at_step(progress: Progress, step: int, points: int) -> Callable[[str, float
 
 
 def _check(num_samples: Sequence[int], train_steps: int, budget: float) -> None:
-    if isinstance(num_samples, str) or not isinstance(num_samples, Sequence) or not num_samples:
-        raise UsageError(f"num_samples must be one S or more, such as (1, 4), not {shown(num_samples)}")
+    if isinstance(num_samples, str) or not isinstance(num_samples, Sequence):
+        raise UsageError(f"num_samples must be a list of S, such as (1, 4), not {shown(num_samples)}")
+    if not num_samples:
+        raise UsageError("num_samples is empty: give at least one S")
     for s in num_samples:
         check_counts(num_samples=s)
     check_counts(train_steps=train_steps)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
 from ..problems.protocol import Problem
-from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.moments import Moments
+from ..statistics.replicates import MIN_REPLICATES
 from ..throughput.clock import calls_in_block, time_block
 from ..training.step import TrainingStep
 from ..variance.chunks import split

@@ -14,7 +14,7 @@ from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
 from ..problems.protocol import Problem
 from ..rows.schema import row
-from ..statistics.intervals import bias_bound
+from ..statistics.bias import bias_bound
 from ..variance.result import VarianceResult
 from .references import Reference, norm, raised
 
@@ -28,7 +28,6 @@ class Bias:
     Attributes:
         relative: ‖E ĝ − ∇φ‖ / ‖∇φ‖, debiased: 0 where noise explains all that was measured.
         bound: upper bound of the relative bias at 99% confidence.
-        absolute_bound: the same, not divided.
         reference: the reference's kind.
         p_value: of no bias at all, by a χ² with the mean and no less than the variance of ‖E ĝ − ∇φ‖²;
             beyond what float32 (float64) rounds of the gradient, 1e-5 (1e-9).
@@ -36,7 +35,6 @@ class Bias:
 
     relative: float
     bound: float
-    absolute_bound: float
     reference: str
     p_value: float
 
@@ -91,13 +89,11 @@ def _bias(problem: Problem, x: Tensor, result: VarianceResult, reference: Refere
     trace = result.total / result.replicates + reference.trace
     squared_norm = norm(difference) ** 2
     largest = largest_eigenvalue(problem, x, covariance)
-    absolute = bias_bound(squared_norm, trace, largest)
     scale = max(gradient, 1e-300)
     rounding = (_ROUNDING.get(str(result.case["dtype"]), 1e-5) * scale) ** 2
     return Bias(
         max(squared_norm - trace, 0.0) ** 0.5 / scale,
-        absolute / scale,
-        absolute,
+        bias_bound(squared_norm, trace, largest) / scale,
         reference.kind,
         _p_value(squared_norm, trace + rounding, largest + rounding),
     )

@@ -60,8 +60,8 @@ def left_riemann_sum(
 
 
 def _tempered(
-    log_w: Float[Tensor, " N *batch"], weights: Float[Tensor, " N *batch"], beta: float
-) -> Float[Tensor, " N *batch"]:
+    log_w: Float[Tensor, "N *batch"], weights: Float[Tensor, "N *batch"], beta: float
+) -> Float[Tensor, "N *batch"]:
     """Weights of the points under π_β ∝ q w^β, which sum to 1."""
     log_ratio = beta * log_w
     largest = log_ratio.detach().masked_fill(weights <= 0, -math.inf).max(0).values
@@ -70,8 +70,8 @@ def _tempered(
 
 
 def _log_weights(
-    q: Distribution, target: Target, z: Shaped[Tensor, "N ..."], weights: Float[Tensor, " N *batch"]
-) -> Float[Tensor, " N *batch"]:
+    q: Distribution, target: Target, z: Shaped[Tensor, "N ..."], weights: Float[Tensor, "N *batch"]
+) -> Float[Tensor, "N *batch"]:
     """log p(x, z)/q(z) at points z (N, *batch, *event); log p(x|z) where there is no prior."""
     log_w = target.log_likelihood(z)
     if target.prior is not None:

@@ -21,12 +21,12 @@ from torch.nn.functional import logsigmoid
 from ...estimators.posteriors.quadrature import enumerate_outcomes, gauss_hermite
 
 #: Points z, and a weight for each.
-Nodes = tuple[Float[Tensor, "N *batch D"], Float[Tensor, " N *batch"]]
+Nodes = tuple[Float[Tensor, "N *batch D"], Float[Tensor, "N *batch"]]
 
 _NEGLIGIBLE = 40.0  # −log of the density, relative to its peak, beyond which nothing counts
 
 
-def all_outcomes(q: Distribution) -> tuple[Shaped[Tensor, "N ..."], Float[Tensor, " N *batch"]]:
+def all_outcomes(q: Distribution) -> tuple[Shaped[Tensor, "N ..."], Float[Tensor, "N *batch"]]:
     """Every z (N, *batch, *event) that q can take, and its probability, which carries the gradient."""
     z = enumerate_outcomes(q)
     return z, q.log_prob(z).exp()

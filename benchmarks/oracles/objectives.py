@@ -107,7 +107,10 @@ def exact_gradients(
     found, methods = [], []
     for one, datum in zip(eta.split(1), x.split(1), strict=True):
         with torch.no_grad():
-            integrals = _integrals(q_of(one), target_of(datum), objective, num_samples)
+            q = q_of(one)
+            if q.batch_shape != one.shape[:1]:
+                return f"the posterior of one datum alone has batch shape {tuple(q.batch_shape)}"
+            integrals = _integrals(q, target_of(datum), objective, num_samples)
         if isinstance(integrals, str):
             return integrals
         each = integrals.each if climb else integrals.each[-2:]

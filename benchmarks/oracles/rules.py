@@ -61,7 +61,8 @@ def rules_of(q: Distribution, samples: int = 1) -> Rules | str:
     count = outcomes(q)
     if count is not None:
         if count**samples > _MAX_POINTS:
-            return f"{count}^{samples} outcomes are too many to enumerate"
+            size = f"{count}^{samples}" if count <= _MAX_POINTS else f"more than {_MAX_POINTS}"
+            return f"{size} outcomes are too many to enumerate"
         return Rules("enumeration", [all_outcomes])
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
     base = q.base_dist if type(q) is td.TransformedDistribution else q

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..linalg import square_trace, times
 from ..problems.parts import layers_of
-from ..statistics.intervals import Moments, mean_moments
+from ..statistics.moments import Moments, mean_moments
 from .moments import Shares, bessel, central_moments
 
 

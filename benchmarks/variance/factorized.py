@@ -23,7 +23,7 @@ from ..jacobians.products import pull_back, pull_back_each, push_forward, shaped
 from ..linalg import in_float64, square_root, square_trace, times
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
-from ..statistics.intervals import NOT_FINITE, Moments
+from ..statistics.moments import NOT_FINITE, Moments
 from .breakdown import Breakdown, Replicates, by_datum, by_eta, by_layer, by_parameter, minibatch_variance
 from .chunks import chunk_size, keep_heap, split
 from .moments import Shares, Sums, bessel

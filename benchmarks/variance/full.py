@@ -19,7 +19,7 @@ from ..jacobians.products import shaped, trainable
 from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
-from ..statistics.intervals import NOT_FINITE, Moments
+from ..statistics.moments import NOT_FINITE, Moments
 from .breakdown import Breakdown
 from .moments import PowerSums, Shares, Sums, bessel
 from .signal import Sample

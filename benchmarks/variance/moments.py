@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...estimators.errors import UsageError
 from ..linalg import all_finite, times
-from ..statistics.intervals import Moments, summarize_data
+from ..statistics.moments import Moments, summarize_data
 
 
 @dataclass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..statistics.intervals import MAX_SKEWNESS, Moments
+from ..statistics.moments import Moments
+from ..statistics.replicates import MAX_SKEWNESS
 from .route import Route
 
 MAX_REPLICATES = 100_000_000

@@ -14,8 +14,9 @@ from ..problems.arguments import check_choice, check_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
-from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
+from ..statistics.replicates import MIN_REPLICATES
 from .arguments import ROUTES
 from .measure import derived_seed, measure_variance
 from .moments import bessel, central_moments

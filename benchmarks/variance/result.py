@@ -14,7 +14,8 @@ from ..jacobians.products import flat
 from ..problems.point import columns
 from ..problems.protocol import Problem
 from ..rows.schema import row
-from ..statistics.intervals import Moments, signal_to_noise
+from ..statistics.moments import Moments
+from ..statistics.signal_to_noise import signal_to_noise
 from .breakdown import Breakdown
 from .moments import Sums
 from .route import Route

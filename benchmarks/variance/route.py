@@ -13,7 +13,7 @@ from ...estimators.errors import UsageError
 from ..gradients import frozen
 from ..jacobians.encoder import Jacobian
 from ..problems.protocol import Problem
-from ..statistics.intervals import Moments
+from ..statistics.moments import Moments
 from .breakdown import Breakdown
 from .factorized import DirectPathError, FactorizedRoute
 from .full import FullRoute
@@ -21,7 +21,7 @@ from .moments import Sums
 from .signal import Sample
 
 
-@runtime_checkable
+@runtime_checkable  # for the shapes' checks in the tests
 class Route(Protocol):
     """An estimator at one point, of which replicates are drawn and their moments kept.
 

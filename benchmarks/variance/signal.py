@@ -10,7 +10,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ..linalg import trace_of_square
-from ..statistics.intervals import Moments, signal_to_noise
+from ..statistics.moments import Moments
+from ..statistics.signal_to_noise import signal_to_noise
 
 _Z = 1.959964
 

@@ -18,7 +18,7 @@ from elbograd.benchmarks.advice.rank import rank_all
 from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
 from elbograd.benchmarks.problems import load_problem
-from elbograd.benchmarks.statistics.intervals import mean_moments
+from elbograd.benchmarks.statistics.moments import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl
 from elbograd.estimators.errors import UsageError
 
@@ -322,7 +322,7 @@ def test_an_interrupt_leaves_what_was_measured(monkeypatch, after):
         ({"budget": 0.0}, "budget must be a positive number of seconds, not 0.0"),
         ({"train_steps": -1}, "train_steps must be an integer of at least 0, not -1"),
         ({"num_samples": ()}, "num_samples is empty"),
-        ({"num_samples": (0,)}, "num_samples must be integers of at least 1, not 0"),
+        ({"num_samples": (0,)}, "num_samples must be an integer of at least 1, not 0"),
         ({"estimators": ["reinforce"]}, "unknown estimator 'reinforce'"),
         ({"estimators": ["leave-one-out"], "num_samples": (1,)}, "needs num_samples of at least 2, not 1"),
         ({"route": "scenic"}, "is not one of factorized, full"),

@@ -11,7 +11,7 @@ _MOST = 2**16  # of one contender in one round
 
 
 @dataclass
-class Lot:
+class Group:
     """Contenders that draw the same number of replicates, from common random numbers where there are several.
 
     The number doubles from round to round until the time is used: it follows the clock and nothing that was
@@ -54,14 +54,14 @@ class Lot:
             self.draws *= 2
 
 
-def lots_of(contenders: list[Contender], seconds: float) -> list[Lot]:
-    """Those that can share draws in one lot, every other in one of its own."""
+def groups_of(contenders: list[Contender], seconds: float) -> list[Group]:
+    """Those that can share draws in one group, every other alone."""
     shared: dict[tuple[int, int], list[Contender]] = {}
-    lots = []
+    groups = []
     for one in contenders:
         chunk = one.route.chunk
         if chunk is None or one.constant:
-            lots.append(Lot([one], seconds))
+            groups.append(Group([one], seconds))
         else:
             shared.setdefault((one.num_samples, chunk), []).append(one)
-    return lots + [Lot(members, seconds) for members in shared.values()]
+    return groups + [Group(members, seconds) for members in shared.values()]
