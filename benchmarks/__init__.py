@@ -3,57 +3,7 @@
 Importing this package does not import torch; the first use of a name does.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from .store import load_results
-
-if TYPE_CHECKING:
-    from .advice.advise import advise
-    from .advice.result import Advice
-    from .certification.certify import certify
-    from .certification.result import Certificate
-    from .statistics.ratios import Ratio
-    from .throughput.measure import ThroughputResult, measure_throughput
-    from .training.train import TrainResult, train
-    from .variance.measure import VarianceResult, measure_variance
-    from .variance.ratio import measure_ratio
-
-_LAZY = {
-    "Advice": "advice.result",
-    "advise": "advice.advise",
-    "Certificate": "certification.result",
-    "certify": "certification.certify",
-    "TrainResult": "training.train",
-    "train": "training.train",
-    "Ratio": "statistics.ratios",
-    "measure_ratio": "variance.ratio",
-    "ThroughputResult": "throughput.measure",
-    "measure_throughput": "throughput.measure",
-    "VarianceResult": "variance.measure",
-    "measure_variance": "variance.measure",
-}
-
-__all__ = [
-    "Advice",
-    "Certificate",
-    "Ratio",
-    "ThroughputResult",
-    "TrainResult",
-    "VarianceResult",
-    "advise",
-    "certify",
-    "load_results",
-    "measure_ratio",
-    "measure_throughput",
-    "measure_variance",
-    "train",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The names are listed once, in __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -40,10 +41,10 @@ class Target:
         expectation: closed form of E_q[log_likelihood(z)], q -> (*batch), where there is one.
     """
 
-    log_likelihood: Callable[[Tensor], Tensor]
+    log_likelihood: Callable[[Shaped[Tensor, "S *batch_event"]], Float[Tensor, "S *batch"]]
     prior: Distribution | None = None
-    features: Tensor | None = None
-    expectation: Callable[[Distribution], Tensor] | None = None
+    features: Float[Tensor, "B F"] | None = None
+    expectation: Callable[[Distribution], Float[Tensor, "*batch"]] | None = None
 
 
 class Estimate(NamedTuple):
@@ -56,9 +57,9 @@ class Estimate(NamedTuple):
         info: detached tensors: diagnostics, and what `Estimator.update` needs.
     """
 
-    surrogate: Tensor
-    value: Tensor
-    aux_loss: Tensor | None = None
+    surrogate: Float[Tensor, "*batch"]
+    value: Float[Tensor, "*batch"]
+    aux_loss: Float[Tensor, "*batch"] | None = None
     info: Mapping[str, Tensor] = _EMPTY
 
 

@@ -1,13 +1,26 @@
-"""What all tests share: settings with which a busy machine fails none, and the command line."""
+"""What all tests share: shapes are checked, a busy machine fails none, and the command line."""
 
 import sys
 
+import jaxtyping
 import pytest
-from elbograd.benchmarks.cli.main import main
 from hypothesis import HealthCheck, settings
+from shapes import check_shapes
+
+check_shapes()  # before anything of elbograd is imported
+
+from elbograd.benchmarks.cli.main import main  # noqa: E402
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """For thousands of small calls, which the checks of shapes would double; other tests make the same calls."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import shutil
 import subprocess
@@ -29,6 +30,10 @@ def imports(file):
 
 def sources(package):
     return sorted((ROOT / package).rglob("*.py"))
+
+
+def stubs(package):
+    return sorted((ROOT / package).rglob("*.pyi"))
 
 
 @pytest.mark.parametrize("file", sources("estimators"), ids=lambda f: f.name)
@@ -68,6 +73,16 @@ def test_torch_is_not_imported(code):
     assert run_python(f"{code}\nimport sys; print('torch' in sys.modules)").strip() == "False"
 
 
+@pytest.mark.parametrize("name", ["estimators", "benchmarks", "benchmarks.problems"])
+def test_lazy_names_are_listed_and_there(name):
+    code = f"import elbograd.{name} as package; print(*dir(package))"
+    names = run_python(code).split()
+    assert len(names) >= 3
+    package = importlib.import_module(f"elbograd.{name}")
+    assert names == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in names)
+
+
 def test_summaries_are_the_docstrings_first_lines():
     for name, summary in catalogue().items():
         assert inspect.getdoc(type(create(name))).splitlines()[0] == summary
@@ -84,6 +99,10 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    expected = {f"elbograd/{f.relative_to(ROOT)}" for package in PACKAGES for f in sources(package)}
+    expected = {
+        f"elbograd/{f.relative_to(ROOT)}"
+        for package in PACKAGES
+        for f in (*sources(package), *stubs(package))
+    }
     page = {f"elbograd/benchmarks/report/page/report.{kind}" for kind in ("html", "css", "js")}
     assert names == expected | page | {f"elbograd/{package}/py.typed" for package in PACKAGES}

@@ -18,7 +18,7 @@ from ..problems.placement import dtype_of
 from ..problems.point import label_of, placed
 from ..problems.protocol import Problem
 from ..training.trajectory import State, walk
-from ..variance.measure import ROUTES
+from ..variance.arguments import ROUTES
 from .budget import Budget, Progress, silent
 from .candidates import Candidate, LeftOut, find_candidates, workspace
 from .contender import Point

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from ..oracles.objectives import OBJECTIVES, exact_gradients
-from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, integrated_gradient, long_run, measure_bias
-from ..problems.placement import place, to_encoder
+from ..oracles.bias import Bias, measure_bias
+from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, exact_reference, long_run
 from .contender import Contender, Point
-from .lots import chunk_of
 from .measured import BiasVerdict
 
 _FALSE_ALARMS = 1e-3  # over all estimators of an advice
@@ -29,17 +25,17 @@ class References:
     point: Point
     seconds: float
 
-    def find(self, objective: str, num_samples: int, screened: list[Contender]) -> Reference | None:
-        """The reference for an objective at S, or None where there is none in time.
+    def find(self, objective: str, num_samples: int, screened: list[Contender]) -> Reference | str:
+        """The reference for an objective at S, or why there is none in time.
 
         Args:
             objective: "elbo", "iwae", ...
             num_samples: S, which the IWAE's bound depends on.
             screened: which tell how long a long run takes.
         """
-        exact = self._exact(objective, num_samples)
+        exact = exact_reference(self.point.problem, self.point.x, objective, num_samples)
         runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(objective, ())
-        if exact is not None or not self._is_affordable(runs, screened):
+        if isinstance(exact, Reference) or not self._is_affordable(runs, screened):
             return exact
         return long_run(self.point.problem, self.point.x, self.point.seed, runs)
 
@@ -50,7 +46,7 @@ class References:
             if not looks:
                 continue
             one = min(looks, key=lambda c: abs(c.num_samples - samples))
-            pilot = min(LONG_RUN // 16, chunk_of(one) or 1)
+            pilot = min(LONG_RUN // 16, one.route.chunk or 1)
             if pilot * one.seconds_per_replicate < self.seconds / 8:
                 one.draw(pilot)  # the rate of few at a time says little
             # Drawing costs no more than in proportion to S.
@@ -60,35 +56,20 @@ class References:
             return affordable
         return False
 
-    def _exact(self, objective: str, num_samples: int) -> Reference | None:
-        if objective == "elbo":
-            return integrated_gradient(self.point.problem, self.point.x)
-        if objective not in OBJECTIVES:
-            return None
-        problem = place(self.point.problem, dtype=torch.float64)
-        x = to_encoder(problem, self.point.x)
-        with torch.no_grad():
-            eta = problem.encoder(x)
-        exact = exact_gradients(problem.posterior, eta, problem.target, x, [], objective, num_samples)
-        if isinstance(exact, str):
-            return None
-        mean = exact.eta_grad.detach()
-        return Reference("quadrature", mean, mean.new_zeros(*mean.shape, mean.shape[-1]), 0.0)
 
-
-def judge_bias(contender: Contender, reference: Reference | None, estimators: int) -> BiasVerdict | None:
-    """Hold an estimator's mean against a reference; None without one, or on the full route.
+def judge_bias(contender: Contender, reference: Reference | str, estimators: int) -> BiasVerdict | None:
+    """Hold an estimator's mean against a reference; None without one, on the full route, or where that fails.
 
     Args:
         contender: drawn.
-        reference: of its objective.
+        reference: of its objective, or why there is none.
         estimators: that are judged, all together with 0.1% of false alarms.
     """
-    if reference is None:
+    if isinstance(reference, str):
         return None
     result = contender.result()
     bias = measure_bias(contender.point.problem, contender.point.x, result, reference)
-    if bias is None:
+    if not isinstance(bias, Bias):
         return None
     shown = bias.p_value < _FALSE_ALARMS / max(estimators, 1) and not result.warning
     return BiasVerdict(bias.relative, bias.bound, shown, bias.reference)

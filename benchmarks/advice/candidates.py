@@ -14,12 +14,12 @@ from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import catalogue
 from ...estimators.text import one_line
-from ..cases.grid import specifications
 from ..problems.arguments import shown
 from ..problems.forward_checks import checked_eta, posterior_and_target
 from ..problems.placement import duplicate
 from ..problems.point import resolve_estimator
 from ..problems.protocol import Problem
+from ..problems.specifications import specifications
 from .rank import SAME_AT_EVERY_S
 
 

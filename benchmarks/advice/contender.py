@@ -14,12 +14,13 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
 from ..problems.protocol import Problem
-from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.moments import Moments
+from ..statistics.replicates import MIN_REPLICATES
 from ..throughput.clock import calls_in_block, time_block
 from ..training.step import TrainingStep
-from ..variance.factorized import FactorizedRoute
-from ..variance.full import FullRoute
-from ..variance.measure import VarianceResult, choose_route, result_of
+from ..variance.chunks import split
+from ..variance.result import VarianceResult, case_of, result_of
+from ..variance.route import Route, choose_route
 from .candidates import Candidate
 from .measured import BiasVerdict, Measured
 
@@ -121,7 +122,7 @@ class Contender:
             if self.constant:
                 self.route.add(2)  # more of the same would tell nothing
             else:
-                for size in _split(replicates, chunk or replicates):
+                for size in split(replicates, chunk or replicates):
                     reseed(self._next_seed(), self.point.x.device)
                     self.route.add(size)
         seconds = time.perf_counter() - begun
@@ -147,20 +148,12 @@ class Contender:
         """What was drawn so far."""
         point = self.point
         with frozen(point.problem.decoder):
-            return result_of(
-                self.route,
-                point.problem,
-                self.estimator,
-                point.x,
-                self.num_samples,
-                point.seed,
-                details=False,
-                constant=self.constant,
-            )
+            case = case_of(point.problem, self.estimator, point.x, self.num_samples, point.seed)
+            return result_of(self.route, case, self.constant, details=False)
 
     def measured(self, bias: BiasVerdict | None = None) -> Measured:
         """What was measured so far."""
-        share = self.stream is not None and isinstance(self.route, FactorizedRoute)
+        contributions = None if self.stream is None else self.route.contributions_kept()
         return Measured(
             self.candidate.label,
             self.candidate.objective,
@@ -172,7 +165,7 @@ class Contender:
             self.estimator.unbiased,
             self.constant,
             bias,
-            self.route.contributions_kept().cpu() if share else None,  # type: ignore[union-attr]
+            None if contributions is None else contributions.cpu(),
             self.stream,
         )
 
@@ -209,13 +202,9 @@ class Contender:
             )
         self.estimator.eval()
 
-    def _new_route(self, earlier: Contender | None) -> FactorizedRoute | FullRoute:
-        like = earlier.route if earlier is not None and isinstance(earlier.route, FactorizedRoute) else None
+    def _new_route(self, earlier: Contender | None) -> Route:
+        like = None if earlier is None else earlier.route
         point = self.point
         return choose_route(
             point.problem, self.estimator, point.x, self.num_samples, route=point.route, like=like
         )
-
-
-def _split(total: int, size: int) -> list[int]:
-    return [size] * (total // size) + ([total % size] if total % size else [])

@@ -12,7 +12,7 @@ from .bias import References, judge_bias
 from .budget import Budget
 from .candidates import Candidate, LeftOut
 from .contender import Contender, Point
-from .lots import Lot, lots_of
+from .groups import Group, groups_of
 from .measured import BiasVerdict, Measured
 from .rank import group_of
 from .screen import Screening, screen
@@ -93,7 +93,7 @@ class _Finalists:
         self.behind: list[Contender] = []
         self.left_out: list[LeftOut] = []
         self.failed: list[Contender] = []
-        self._lots: list[Lot] = []
+        self._groups: list[Group] = []
         self._repeats = 1
 
     @property
@@ -137,9 +137,9 @@ class _Finalists:
         self._repeats = min(_MOST_REPEATS, max(1, int(_TIMING * each_round / max(blocks, 1e-9))))
         brief = _BRIEF_DRAWING * seconds / _BRIEF_ROUNDS / max(len(self.behind), 1)
         least = _BRIEF_DRAWS // _BRIEF_ROUNDS
-        self._lots = [Lot([one], brief, least=least) for one in self.behind]
+        self._groups = [Group([one], brief, least=least) for one in self.behind]
         share = max((1 - _BRIEF_DRAWING) * each_round - self._repeats * blocks, 0.1 * each_round)
-        self._lots += lots_of(self.front, share / max(len(self.front), 1))
+        self._groups += groups_of(self.front, share / max(len(self.front), 1))
 
     def run(self, budget: Budget) -> None:
         """Take turns until the time is up; those far behind sit out once they have had theirs."""
@@ -150,17 +150,17 @@ class _Finalists:
             everyone = self.everyone if rounds < _BRIEF_ROUNDS else self.front
             turn = [one for one in everyone if one not in self.failed]
             self._time(turn)
-            for lot in self._lots:
-                self._draw(lot, turn)
+            for group in self._groups:
+                self._draw(group, turn)
             rounds += 1
 
-    def _draw(self, lot: Lot, turn: Sequence[Contender]) -> None:
-        members = [one for one in lot.members if one in turn and one not in self.failed]
+    def _draw(self, group: Group, turn: Sequence[Contender]) -> None:
+        members = [one for one in group.members if one in turn and one not in self.failed]
         before = sum(one.draw_seconds for one in members)
         for one in members:
             with self._guarded(one):
-                one.draw(lot.draws, lot.chunk(one))
-        lot.adapt(sum(one.draw_seconds for one in members) - before)
+                one.draw(group.draws, group.chunk(one))
+        group.adapt(sum(one.draw_seconds for one in members) - before)
 
     def _time(self, turn: Sequence[Contender]) -> None:
         """A block of each, several times over; the mean of each one's blocks counts once.

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..statistics.intervals import Moments, median_interval, product_interval
+from ..statistics.intervals import median_interval, product_interval
+from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, paired_ratio
 from ..variance.ratio import joint_moments
 

@@ -1,1 +1,1 @@
-"""One file for each kind of benchmark: its options, its grid, its execution, its outcome line."""
+"""The kinds of benchmark, a file each: options, grid, execution, outcome line, forecast. Imports no torch."""

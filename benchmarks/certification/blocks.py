@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..statistics.intervals import bias_bound, bias_floor
+from ..rows.certificate_checks import BiasBound
+from ..statistics.bias import bias_bound, bias_floor
 from .moments import ColumnSums
 from .oracle import Draws, Oracle
-from .result import BiasBound
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well

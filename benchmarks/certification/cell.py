@@ -12,10 +12,10 @@ import torch
 from ...estimators.base import Estimator, Target
 from ...estimators.text import one_line
 from ..gradients import frozen, has_moving_state, reseed, warm_up
+from ..rows.certificate_checks import BiasBound, Check
 from .blocks import Block, bias_of, gradient_block, theta_block, value_block, variance_block
 from .levels import LOOKS
 from .oracle import Draws, Oracle
-from .result import BiasBound, Check
 
 _FIRST_LOOK = 4096
 _GROWTH = 4

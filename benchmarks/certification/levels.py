@@ -8,9 +8,8 @@ them together raise a false alarm with probability `ALARM_RATE`.
 from __future__ import annotations
 
 from ..problems.arguments import check_between, check_positive
+from ..rows.certificate import ALARM_RATE
 
-#: Probability that a whole run over correct estimators raises any alarm, at most.
-ALARM_RATE = 1e-3
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
 LOOKS = 7
 _SCREEN_LEVEL = 1e-3

@@ -111,8 +111,8 @@ def solve(
     )
     if isinstance(answer, str):
         return answer
-    value, eta_grad, theta_grad = answer
-    return Oracle(problem, point, x, eta, objective, num_samples, value, eta_grad, theta_grad)
+    exact_answers = (answer.value, answer.eta_grad, answer.theta_grad)
+    return Oracle(problem, point, x, eta, objective, num_samples, *exact_answers)
 
 
 def _theta(problem: Problem) -> list[Tensor]:

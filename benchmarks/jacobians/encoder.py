@@ -1,23 +1,22 @@
-"""How η-space reaches φ-space: the encoder's Jacobians J_i = ∂η_i/∂φ, never all held at once.
+"""The encoder's Jacobians J_i = ∂η_i/∂φ, never all held at once.
 
-Three things are needed of them: K_i = J_i J_iᵀ by parameter tensor, products with a vector, and the
-diagonal of Σ_i J_iᵀ C_i J_i. Layers whose gradient is known in factors give the first and the last from one
+Beside products with a vector (`products`) two things are needed of them: K_i = J_i J_iᵀ by parameter
+tensor, and the diagonal of Σ_i J_iᵀ C_i J_i. Layers whose gradient is known in factors give both from one
 batched pass per η-coordinate; what is left is written out, a few data at a time.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..linalg import in_float64, square_root
 from ..problems.module_modes import check_acts_on_each_datum
-from ..variance.moments import in_float64, square_root
-from .layers import MAX_ELEMENTS, AnyGradient
+from .factors import MAX_ELEMENTS, ParameterGradient
+from .products import plain_operations, trainable
 from .recording import Recording, known_layers, record
 from .rows import RowsJacobian
 
@@ -32,38 +31,6 @@ def encoder_jacobian(encoder: nn.Module, x: Tensor) -> Jacobian:
     """
     check_acts_on_each_datum(encoder, x)
     return Jacobian(encoder, x)
-
-
-def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that require a gradient, by name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
-
-
-def pull_back(encoder: nn.Module, x: Tensor, vectors: Tensor) -> dict[str, Tensor]:
-    """Σ_i J_iᵀ v_i by parameter, for v (B, P): one vector-Jacobian product."""
-    phi = trainable(encoder)
-    eta = encoder(x)
-    grads = torch.autograd.grad(
-        eta, list(phi.values()), vectors.to(eta.dtype), allow_unused=True, materialize_grads=True
-    )
-    return {name: g.to_dense() if g.is_sparse else g for name, g in zip(phi, grads, strict=True)}
-
-
-def push_forward(encoder: nn.Module, x: Tensor, direction: dict[str, Tensor]) -> Tensor:
-    """J_i v for every datum, (B, P): the transpose of `pull_back`, by differentiating it."""
-    phi = trainable(encoder)
-    with plain_operations():
-        eta = encoder(x)
-        vectors = torch.zeros_like(eta, requires_grad=True)
-        try:
-            grads = torch.autograd.grad(
-                eta, list(phi.values()), vectors, create_graph=True, allow_unused=True
-            )
-            reached = [(g * direction[n]).sum() for n, g in zip(phi, grads, strict=True) if g is not None]
-            total = torch.stack(reached).sum() if reached else vectors.sum() * 0
-            return torch.autograd.grad(total, vectors, materialize_grads=True, allow_unused=True)[0]
-        except RuntimeError:  # some operations have no second derivative
-            return RowsJacobian(encoder, x, phi, eta.shape[-1]).push_forward(direction).to(eta.dtype)
 
 
 class Jacobian:
@@ -83,7 +50,8 @@ class Jacobian:
     def __init__(self, encoder: nn.Module, x: Tensor) -> None:
         self.encoder, self.x = encoder, x
         self.phi = trainable(encoder)
-        self._held: dict[str, AnyGradient] | None = None
+        self._held: dict[str, ParameterGradient] | None = None
+        self._gram: dict[str, Tensor] = {}
         with plain_operations():
             self._layers = known_layers(encoder)
             first = record(encoder, x[:1], self._layers)
@@ -95,8 +63,12 @@ class Jacobian:
         rest = {name: p for name, p in self.phi.items() if name in used and name not in self.by_rule}
         self._rest = RowsJacobian(encoder, x, rest, self.outputs)
 
-    def gram(self) -> dict[str, Tensor]:
-        """Parameter name -> its share of K_i = J_i J_iᵀ, (B, P, P), float64; the shares add up to K."""
+    def gram(self) -> dict[str, Float64[Tensor, "B P P"]]:
+        """Parameter name -> its share of K_i = J_i J_iᵀ; the shares add up to K. Kept once it is known."""
+        self._gram = self._gram or self._new_gram()
+        return self._gram
+
+    def _new_gram(self) -> dict[str, Float64[Tensor, "B P P"]]:
         shares: dict[str, list[Tensor]] = {name: [] for name in self.by_rule}
         with plain_operations():
             for _, gradients in self._runs():
@@ -106,8 +78,8 @@ class Jacobian:
         zero = self.x.new_zeros(len(self.x), self.outputs, self.outputs, dtype=torch.float64)
         return {name: result.get(name, zero) for name in self.phi}
 
-    def diagonal(self, covariance: Tensor) -> dict[str, Tensor]:
-        """Diagonal of Σ_i J_iᵀ C_i J_i by parameter, each of its shape, float64, for C (B, P, P)."""
+    def diagonal(self, covariance: Float[Tensor, "B P P"]) -> dict[str, Float64[Tensor, ...]]:
+        """Diagonal of Σ_i J_iᵀ C_i J_i by parameter, each of its shape."""
         root = square_root(in_float64(covariance))
         result = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in self.phi.items()}
         with plain_operations():
@@ -116,7 +88,7 @@ class Jacobian:
                     result[name] += gradient.mixed(root[run]).squares()
             return result | self._rest.diagonal(root)
 
-    def _runs(self) -> Iterator[tuple[slice, dict[str, AnyGradient]]]:
+    def _runs(self) -> Iterator[tuple[slice, dict[str, ParameterGradient]]]:
         """Gradients by rule, for successive runs of data; kept when there is one run alone."""
         if not self.by_rule:
             return
@@ -124,7 +96,7 @@ class Jacobian:
             run = slice(start, start + self._size)
             yield run, self._held or self._gradients(self.x[run])
 
-    def _gradients(self, x: Tensor) -> dict[str, AnyGradient]:
+    def _gradients(self, x: Tensor) -> dict[str, ParameterGradient]:
         recording = record(self.encoder, x, self._layers)
         found = recording.gradients(self._names, recording.deltas(recording.columns()))
         gradients = {name: gradient for name, gradient in found.items() if gradient is not None}
@@ -148,12 +120,12 @@ class Jacobian:
             explained -= _differing(exact, found) | self._out_of_order(recording, vectors)
         return [name for name in self.phi if name in explained and name in used], used
 
-    def _totals(self, recording: Recording, vectors: Tensor) -> dict[str, Tensor]:
+    def _totals(self, recording: Recording, vectors: Float[Tensor, "b P"]) -> dict[str, Tensor]:
         names = {id(p): name for name, p in self.phi.items()}
         found = recording.gradients(names, recording.deltas([vectors]))
         return {name: gradient.total() for name, gradient in found.items() if gradient is not None}
 
-    def _out_of_order(self, recording: Recording, vectors: Tensor) -> set[str]:
+    def _out_of_order(self, recording: Recording, vectors: Float[Tensor, "b P"]) -> set[str]:
         """Parameters of layers whose inputs are not ordered by datum: another datum's η reaches them."""
         last = torch.zeros_like(vectors)
         last[-1] = vectors[-1]
@@ -166,19 +138,9 @@ class Jacobian:
         return wrong
 
 
-@contextmanager
-def plain_operations() -> Iterator[None]:
-    """Inside, what is fused or compiled runs as plain operations, which have batching rules and hooks."""
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        if "torch._dynamo.eval_frame" in sys.modules:  # importing it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
-
-
-def _gradients_by_autograd(eta: Tensor, phi: dict[str, nn.Parameter], vectors: Tensor) -> dict[str, Tensor]:
+def _gradients_by_autograd(
+    eta: Float[Tensor, "b P"], phi: dict[str, nn.Parameter], vectors: Float[Tensor, "b P"]
+) -> dict[str, Tensor]:
     """Σ_i J_iᵀ v_i of the parameters that eta depends on."""
     grads = torch.autograd.grad(eta, list(phi.values()), vectors, retain_graph=True, allow_unused=True)
     return {

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from .layers import RULES, AnyGradient, add
+from .factors import ParameterGradient
+from .layers import RULES
 
 
 @dataclass
@@ -18,14 +20,14 @@ class Call:
 
     Attributes:
         layer: the module.
-        inputs: (N, ...), detached; N is a multiple of the number of data.
-        tap: zero, added to the output (N, ...): the gradient with respect to it is δ. Unlike the output
-            itself, it stays what it is when the next module works in place.
+        inputs: detached; N is a multiple of the number of data.
+        tap: zero, added to the output: the gradient with respect to it is δ. Unlike the output itself, it
+            stays what it is when the next module works in place.
     """
 
     layer: nn.Module
-    inputs: Tensor
-    tap: Tensor
+    inputs: Shaped[Tensor, "N *inputs"]
+    tap: Float[Tensor, "N *outputs"]
 
 
 @dataclass
@@ -33,11 +35,11 @@ class Recording:
     """A pass of b data.
 
     Attributes:
-        eta: (b, P), attached.
+        eta: attached.
         calls: in the order they were made.
     """
 
-    eta: Tensor
+    eta: Float[Tensor, "b P"]
     calls: list[Call] = field(default_factory=list)
 
     def elements(self) -> int:
@@ -45,8 +47,8 @@ class Recording:
         outputs = sum(call.tap.numel() for call in self.calls)
         return self.eta.shape[-1] * outputs + sum(_patch_elements(call) for call in self.calls)
 
-    def deltas(self, vectors: Iterable[Tensor]) -> list[Tensor]:
-        """Gradients of Σ v·η at the outputs of the calls, each (V, N, ...), for V vectors (b, P)."""
+    def deltas(self, vectors: Iterable[Float[Tensor, "b P"]]) -> list[Float[Tensor, "V ..."]]:
+        """Gradients of Σ v·η at the outputs of the calls, each (V, N, ...), for V vectors."""
         taps = [call.tap for call in self.calls]
         if not taps:
             return []
@@ -58,14 +60,16 @@ class Recording:
         ]
         return [torch.stack(row) for row in zip(*rows, strict=True)]
 
-    def columns(self) -> Iterable[Tensor]:
+    def columns(self) -> Iterable[Float[Tensor, "b P"]]:
         """Vectors that pick one coordinate of η of every datum."""
         for k in range(self.eta.shape[-1]):
             vector = torch.zeros_like(self.eta)
             vector[:, k] = 1
             yield vector
 
-    def gradients(self, names: dict[int, str], deltas: list[Tensor]) -> dict[str, AnyGradient | None]:
+    def gradients(
+        self, names: dict[int, str], deltas: list[Float[Tensor, "V ..."]]
+    ) -> dict[str, ParameterGradient | None]:
         """Parameter name -> its gradient in factors, or None where the layer's rule does not apply.
 
         Args:
@@ -73,7 +77,7 @@ class Recording:
             deltas: of each call, (V, N, ...), as `deltas` returns.
         """
         data = len(self.eta)
-        result: dict[str, AnyGradient | None] = {}
+        result: dict[str, ParameterGradient | None] = {}
         for call, delta in zip(self.calls, deltas, strict=True):
             parts = _apply_rule(call, delta, data)
             for kind, parameter in call.layer.named_parameters(recurse=False):
@@ -83,7 +87,7 @@ class Recording:
                 part = parts.get(kind)
                 before = result.get(name)
                 known = part is not None and (name not in result or before is not None)
-                result[name] = (add(before, part) if before and part else part) if known else None
+                result[name] = (before.plus(part) if before and part else part) if known else None
         return result
 
 
@@ -130,7 +134,7 @@ def _tap(
     return output + tap
 
 
-def _apply_rule(call: Call, delta: Tensor, data: int) -> dict[str, AnyGradient]:
+def _apply_rule(call: Call, delta: Tensor, data: int) -> dict[str, ParameterGradient]:
     """Sort calls by datum: inputs (b, n, ...), delta (b, V, n, ...)."""
     inputs = call.inputs.unflatten(0, (data, -1))
     delta = delta.unflatten(1, (data, -1)).transpose(0, 1)

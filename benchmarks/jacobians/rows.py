@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from ..variance.moments import in_float64
-from .layers import MAX_ELEMENTS, Dense
+from ..linalg import in_float64
+from .factors import MAX_ELEMENTS, Dense
 
 
 class RowsJacobian:
@@ -30,22 +31,22 @@ class RowsJacobian:
         # functional_call leaves its own tensors behind in a module that has two names.
         self._vectorizes = len(names) == len(list(encoder.parameters()))
 
-    def gram(self) -> dict[str, Tensor]:
+    def gram(self) -> dict[str, Float64[Tensor, "B P P"]]:
         """See `elbograd.benchmarks.jacobians.encoder.Jacobian`."""
         shares: dict[str, list[Tensor]] = {name: [] for name in self.parameters}
         for _, name, rows in self._rows():
             shares[name].append(rows.gram())
         return {name: torch.cat(parts) for name, parts in shares.items()}
 
-    def diagonal(self, root: Tensor) -> dict[str, Tensor]:
-        """The diagonal of Σ_i J_iᵀ L_i L_iᵀ J_i by parameter, for L (B, P, P)."""
+    def diagonal(self, root: Float[Tensor, "B P P"]) -> dict[str, Float64[Tensor, "..."]]:
+        """The diagonal of Σ_i J_iᵀ L_i L_iᵀ J_i by parameter, each of its shape."""
         result = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in self.parameters.items()}
         for run, name, rows in self._rows():
             result[name] += rows.mixed(root[run]).squares()
         return result
 
-    def push_forward(self, direction: dict[str, Tensor]) -> Tensor:
-        """J_i v for every datum, (B, P), float64."""
+    def push_forward(self, direction: dict[str, Tensor]) -> Float64[Tensor, "B P"]:
+        """J_i v for every datum."""
         result = self.x.new_zeros(len(self.x), self.outputs, dtype=torch.float64)
         for run, name, rows in self._rows():
             result[run] += in_float64(rows.rows) @ in_float64(direction[name].flatten())
@@ -77,8 +78,8 @@ class RowsJacobian:
             room -= need
         return groups
 
-    def _rows_of(self, x: Tensor, names: list[str]) -> dict[str, Tensor]:
-        """Parameter name -> rows (b, P, *shape)."""
+    def _rows_of(self, x: Tensor, names: list[str]) -> dict[str, Float[Tensor, "b P ..."]]:
+        """Parameter name -> rows, each of its shape."""
         if self._vectorizes:
             try:
                 with warnings.catch_warnings():  # that a batching rule is missing and a loop stands in
@@ -89,7 +90,7 @@ class RowsJacobian:
         each = [self._rows_of_one(datum, names) for datum in x.split(1)]
         return {name: torch.stack([rows[name] for rows in each]) for name in names}
 
-    def _rows_at_once(self, x: Tensor, names: list[str]) -> dict[str, Tensor]:
+    def _rows_at_once(self, x: Tensor, names: list[str]) -> dict[str, Float[Tensor, "b P ..."]]:
         held = {name: p.detach() for name, p in self.encoder.named_parameters() if name not in names}
         chosen = {name: self.parameters[name].detach() for name in names}
 
@@ -100,7 +101,7 @@ class RowsJacobian:
         rows: dict[str, Tensor] = torch.func.vmap(torch.func.jacrev(alone), in_dims=(None, 0))(chosen, x)
         return rows
 
-    def _rows_of_one(self, x: Tensor, names: list[str]) -> dict[str, Tensor]:
+    def _rows_of_one(self, x: Tensor, names: list[str]) -> dict[str, Float[Tensor, "P ..."]]:
         chosen = [self.parameters[name] for name in names]
         eta = self.encoder(x).squeeze(0)
         rows = [

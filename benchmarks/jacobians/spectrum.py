@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
+from ..linalg import in_float64, times
 from ..problems.protocol import Problem
-from ..variance.moments import in_float64, times
-from .encoder import pull_back, push_forward
+from .products import pull_back, push_forward
 
 _POWER_ITERATIONS = 50
 
 
-def largest_eigenvalue(problem: Problem, x: Tensor, covariance: Tensor) -> float:
-    """Largest eigenvalue of (1/B²) Σ_i J_iᵀ A_i J_i for A (B, P, P), by power iteration."""
+def largest_eigenvalue(problem: Problem, x: Tensor, covariance: Float64[Tensor, "B P P"]) -> float:
+    """Largest eigenvalue of (1/B²) Σ_i J_iᵀ A_i J_i, by power iteration."""
     batch = len(covariance)
     generator = torch.Generator().manual_seed(0)
     eta = torch.randn(covariance.shape[:2], generator=generator, dtype=torch.float64).to(covariance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -20,18 +21,17 @@ from ...estimators.methods.sticking_the_landing import StickingTheLanding
 from ...estimators.posteriors.distributions import cut
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
 from ...estimators.posteriors.quadrature import gauss_hermite
-from .objectives import TOLERANCE, Rule, change, rules_of
+from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
 
 _FIXED_BASELINE = (ScoreFunction, ConstantBaseline, MovingAverageBaseline)
 _PATHWISE = (Reparameterization, StickingTheLanding)
-_NODES = {1: (128, 200), 2: (160, 200), 3: (24, 32)}  # a dimension, coarse and fine
 
 Posterior = Callable[[Tensor], Distribution]
 
 
 def exact_variance(
-    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
-) -> Tensor | None:
+    estimator: Estimator, q_of: Posterior, eta: Float[Tensor, "B P"], target: Target, num_samples: int
+) -> Float[Tensor, "B P"] | None:
     """Variance of every coordinate of one estimate in η-space, (B, P); None where it is not known.
 
     Known for the estimators of the suite whose samples are independent terms, or antithetic pairs under a
@@ -64,12 +64,12 @@ def exact_variance(
 def _score(
     estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
 ) -> list[Tensor]:
-    """By every rule for q, the best one last; none where there is no rule."""
-    rules = rules_of(q_of(eta))
-    if isinstance(rules, str):
+    """By the two finest rules for q, the best one last; none where there is no rule."""
+    found = rules_of(q_of(eta))
+    if isinstance(found, str):
         return []
     answers = []
-    for rule in rules:
+    for rule in found.rules[-2:]:
         f, score, weights = _score_moments(estimator, q_of, eta, target, rule)
         if isinstance(estimator, LeaveOneOut):
             answers.append(_sample_covariance_variance(f, score, weights, num_samples))
@@ -111,13 +111,12 @@ def _sample_covariance_variance(f: Tensor, score: Tensor, weights: Tensor, s: in
 def _pathwise(
     estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
 ) -> list[Tensor]:
-    """By both Gauss-Hermite rules, the best one last; none for what is no small diagonal Gaussian."""
+    """By the two finest Gauss-Hermite rules; none for what is no small diagonal Gaussian."""
     q = q_of(eta)
-    if not is_diagonal_gaussian(q) or q.event_shape[0] not in _NODES:
+    if not is_diagonal_gaussian(q) or len(q.event_shape) > 1:
         return []
-    return [
-        _pathwise_by(nodes, estimator, q_of, eta, target, num_samples) for nodes in _NODES[q.event_shape[0]]
-    ]
+    finest = GAUSSIAN_NODES.get(q.event_shape[0], ())[-2:]
+    return [_pathwise_by(nodes, estimator, q_of, eta, target, num_samples) for nodes in finest]
 
 
 def _pathwise_by(

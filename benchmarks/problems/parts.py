@@ -25,13 +25,13 @@ def eta_parts(problem: Problem, size: int) -> Mapping[str, slice]:
     parts: object = getattr(problem, "eta_parts", {})
     if not isinstance(parts, Mapping):
         raise UsageError(
-            f"eta_parts is {_told(parts)}, not name -> slice, such as "
+            f"eta_parts is {_in_short(parts)}, not name -> slice, such as "
             f"{{'mean': slice(0, {max(size // 2, 1)})}}: correct it or leave it out"
         )
     for name, part in parts.items():
         if not isinstance(part, slice) or not _inside(part, size):
             raise UsageError(
-                f"eta_parts[{name!r}] = {_told(part)} is not a slice of eta's {size} coordinates"
+                f"eta_parts[{name!r}] = {_in_short(part)} is not a slice of eta's {size} coordinates"
             )
     return parts
 
@@ -46,6 +46,6 @@ def _inside(part: slice, size: int) -> bool:
     return all(-size <= end <= size for end in ends) and len(range(size)[part]) > 0
 
 
-def _told(thing: object) -> str:
+def _in_short(thing: object) -> str:
     """A thing in a few characters."""
     return repr(thing) if thing is None or isinstance(thing, int | slice) else f"a {type(thing).__name__}"

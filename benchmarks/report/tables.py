@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..rows.certificates import certificates
 from ..rows.text import shorten
 from ..tables.columns import BENCHMARKS
 from ..tables.layout import lay_out
-from ..tables.verdicts import certificates, verdict_layout, verdict_notes
+from ..tables.verdicts import verdict_layout, verdict_notes
 from .cells import Cell, Grid, Heading, Line, of_layout
 from .runs import Run
 

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from ..rows.certificates import certificates
 from ..rows.text import describe, describe_shared, interval, number, say, shorten
-from ..tables.verdicts import certificates
 from .cells import Grid
 from .lines import lines
 from .runs import Run

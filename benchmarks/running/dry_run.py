@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...estimators.errors import UsageError
-from ..cases.grid import Case
-from ..cases.options import Benchmark, Throughput
+from ..cases.base import AnyCase
 from ..store import finished_cases
 from .executors.choice import Engine
 from .forecast import Guess, estimate_seconds
@@ -15,30 +14,27 @@ from .plan import Plan
 from .remaining import duration
 
 
-def print_plans(plans: Sequence[tuple[Benchmark, Plan]], engine: Engine, output: Path | None) -> None:
+def print_plans(plans: Sequence[Plan], engine: Engine, output: Path | None) -> None:
     """Print every case with its time, what is left out with the reason, and the sum.
 
     Args:
-        plans: of one command, with the options that they come from.
+        plans: of one command.
         engine: where the cases would run.
         output: the run folder, whose finished cases would not run again.
     """
     finished = _finished(output)
-    todo = [case for _, plan in plans for case in plan.cases if case.id not in finished]
+    todo = [(plan.benchmark, [case for case in plan.cases if case.id not in finished]) for plan in plans]
     times = estimate_seconds(todo, engine.threads)
-    for options, plan in plans:
-        if isinstance(options, Throughput):  # timed for as long as was asked, its steps and its gradients
-            eager = (case.id for case in plan.cases if case.settings["mode"] == "eager")
-            times |= dict.fromkeys(eager, Guess(2 * options.seconds))
-    for _, plan in plans:
+    for plan in plans:
         for case in plan.cases:
-            print(f"{case.benchmark}: {case.title}: {_time(case, times, finished)}")
+            for line in (*case.kind.details(case), f"{case.title}: {_time(case, times, finished)}"):
+                print(f"{case.kind.name}: {line}")
         for case, reason in plan.skipped:
-            print(f"{case.benchmark}: {case.title}: skipped, {reason}")
-    print(_sum(todo, times, engine))
+            print(f"{case.kind.name}: {case.title}: skipped, {reason}")
+    print(_sum([case for _, cases in todo for case in cases], times, engine))
 
 
-def _time(case: Case, times: Mapping[str, Guess], finished: set[str]) -> str:
+def _time(case: AnyCase, times: Mapping[str, Guess], finished: set[str]) -> str:
     if case.id in finished:
         return "done before"
     if case.id not in times:
@@ -47,7 +43,7 @@ def _time(case: Case, times: Mapping[str, Guess], finished: set[str]) -> str:
     return f"about {duration(seconds)}" + ("" if own else ", if it is like the others")
 
 
-def _sum(todo: Sequence[Case], times: Mapping[str, Guess], engine: Engine) -> str:
+def _sum(todo: Sequence[AnyCase], times: Mapping[str, Guess], engine: Engine) -> str:
     known = [times[case.id].seconds for case in todo if case.id in times]
     if not known:
         return f"{_cases(len(todo))} to run" + (", time unknown" if todo else "")

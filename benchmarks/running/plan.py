@@ -5,49 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch.distributions import Distribution
-
-from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.registry import create
-from ..cases.grid import Case, label_of_text
-from ..problems.forward_checks import checked_eta, posterior_and_target
+from ..cases.base import AnyBenchmark, AnyCase
+from ..cases.support import Support
 from ..problems.placement import check_device, check_dtype
-from ..problems.point import placed
+from ..problems.specifications import label_of_text
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cases to run, and cases left out with the reason."""
+    """Cases of a benchmark to run, and cases left out with the reason."""
 
-    cases: list[Case]
-    skipped: list[tuple[Case, str]]
+    benchmark: AnyBenchmark
+    cases: list[AnyCase]
+    skipped: list[tuple[AnyCase, str]]
+
+    @property
+    def order(self) -> list[str]:
+        """Identifiers in the order in which the rows are kept."""
+        return [case.id for case in (*(case for case, _ in self.skipped), *self.cases)]
 
 
-def make_plan(cases: Sequence[Case], chosen: Sequence[str]) -> Plan:
-    """Ask every estimator whether it supports its cases.
-
-    Args:
-        cases: the grid.
-        chosen: estimators that the user named; none of their cases being possible is an error.
+def make_plan(benchmark: AnyBenchmark) -> Plan:
+    """Ask of every case whether it can be measured.
 
     Raises:
         UsageError: what was asked for cannot be run: a device, a size, a plugin that does not load, an
             estimator that supports nothing of what was asked of it.
     """
+    chosen, cases = benchmark.chosen(), benchmark.grid()
     for device, dtype in {(case.device, case.dtype) for case in cases}:
         check_device(device)
         check_dtype(dtype)
-    estimators = {name: create(name) for name in {case.estimator for case in cases}}
-    posteriors = {
-        key: _posterior_and_target(*key)
-        for key in {(case.problem, case.batch_size) for case in cases if case.problem}
-    }
-    possible, skipped = [], []
+    possible, skipped, support = [], [], Support()
     for case in cases:
-        estimator = estimators[case.estimator]
-        given = posteriors.get((case.problem, case.batch_size))
-        reason = None if given is None else _why_not(estimator, *given, _num_samples(case, estimator))
+        reason = benchmark.why_not(case, support)
         if reason is None:
             possible.append(case)
         else:
@@ -55,11 +47,11 @@ def make_plan(cases: Sequence[Case], chosen: Sequence[str]) -> Plan:
     _check_chosen(chosen, possible, skipped)
     if not possible:
         raise UsageError(f"nothing to run: {_describe(*skipped[0])}" if skipped else "nothing to run")
-    return Plan(possible, skipped)
+    return Plan(benchmark, possible, skipped)
 
 
 def _check_chosen(
-    chosen: Sequence[str], possible: Sequence[Case], skipped: Sequence[tuple[Case, str]]
+    chosen: Sequence[str], possible: Sequence[AnyCase], skipped: Sequence[tuple[AnyCase, str]]
 ) -> None:
     for estimator in chosen:
         if not any(case.estimator == estimator and case.problem for case in possible):
@@ -67,26 +59,5 @@ def _check_chosen(
             raise UsageError(_describe(*refused))
 
 
-def _describe(case: Case, reason: str) -> str:
+def _describe(case: AnyCase, reason: str) -> str:
     return f"{label_of_text(case.estimator)} cannot be used on {label_of_text(case.problem)}: {reason}"
-
-
-def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distribution, Target]:
-    try:
-        loaded, x = placed(problem, batch_size=batch_size)
-        return posterior_and_target(loaded, x, checked_eta(loaded, x))
-    except UsageError as error:
-        raise UsageError(f"problem {label_of_text(problem)}: {error}") from error
-
-
-def _num_samples(case: Case, estimator: Estimator) -> int:
-    if case.benchmark != "certify" or not isinstance(estimator.min_samples, int):
-        return case.num_samples
-    return max(case.num_samples, estimator.min_samples)
-
-
-def _why_not(estimator: Estimator, q: Distribution, target: Target, num_samples: int) -> str | None:
-    try:
-        return estimator.supports(q, target, num_samples)
-    except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
-        return None

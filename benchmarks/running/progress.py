@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.segment import Segment
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress
 from rich.text import Text
 
-from ..cases.grid import Case
+from ..cases.base import AnyCase
 from .remaining import Remaining, duration
 
 _TITLES = 4  # of the cases being measured
 _REFRESHES = 4  # a second
+_EVERY = 5.0  # seconds between plain lines on what is being done
+_BAR = 60  # columns
 
 
 def is_live() -> bool:
@@ -28,28 +28,35 @@ def is_live() -> bool:
     return sys.stderr.isatty() and not plain
 
 
-class CaseProgress:
-    """Counts cases as they end.
+class RunProgress:
+    """Counts cases as they end, and tells what is being measured.
 
     Args:
         todo: the cases of this session.
         total: of the whole run, those finished in an earlier session too.
         running: tells which are being measured.
+        quiet: show nothing before a case ends.
     """
 
-    def __init__(self, todo: Sequence[Case], total: int, running: Callable[[], list[Case]]) -> None:
+    def __init__(
+        self,
+        todo: Sequence[AnyCase],
+        total: int,
+        running: Callable[[], list[AnyCase]],
+        quiet: bool = False,
+    ) -> None:
         self.total, self.done, self.failed = total, total - len(todo), 0
-        self._running = running
+        self._running, self._quiet = running, quiet
         self._remaining = Remaining(todo)
         self._started = time.monotonic()
-        self._live: Live | None = None
+        self._live: Display | None = None
+        self._doing, self._share, self._told = "", 0.0, -float("inf")
 
-    def __enter__(self) -> CaseProgress:
+    def __enter__(self) -> RunProgress:
         """Start the display."""
-        if is_live() and self.done < self.total:
+        if is_live() and self.done < self.total and not self._quiet:
             # What is printed meanwhile, warnings too, appears above the display.
-            console = Console(stderr=True)
-            self._live = Live(self, console=console, refresh_per_second=_REFRESHES, transient=True)
+            self._live = Display(self, Console(stderr=True))
             self._live.start()
         return self
 
@@ -60,12 +67,21 @@ class CaseProgress:
         if self._live is not None:
             self._live.stop()
 
-    def again(self, case: Case, reason: str, tries: int) -> None:
+    def tell(self, text: str, share: float) -> None:
+        """What is being done in the case being measured, and the share of its time that is spent."""
+        self._doing, self._share = text, share
+        now = time.monotonic()
+        if self._live is None and not self._quiet and now - self._told >= _EVERY:
+            self._told = now
+            print(f"[{share:4.0%}] {text}", file=sys.stderr, flush=True)
+
+    def again(self, case: AnyCase, reason: str, tries: int) -> None:
         """A case has failed and is begun once more."""
         self._say(f"{case.title}: {reason}; trying again ({tries})", "yellow")
 
-    def finish(self, case: Case, outcome: str, failed: bool) -> None:
+    def finish(self, case: AnyCase, outcome: str, failed: bool) -> None:
         """A case has ended; ``outcome`` is a few words."""
+        self._doing, self._share = "", 0.0
         self._remaining.finish(case)
         self._remaining.look(self._running())
         self.done += 1
@@ -75,21 +91,33 @@ class CaseProgress:
             self._say(line, "red")
         elif self._live is None:
             left = self._left()
-            told = f", {left}" if left else ""
-            self._say(f"{line} ({time.monotonic() - self._started:.0f} s{told})")
+            ahead = f", {left}" if left else ""
+            self._say(f"{line} ({time.monotonic() - self._started:.0f} s{ahead})")
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The display: a bar, the counts, and what is being measured; nothing is wider than the terminal."""
+    def show(self, text: str) -> None:
+        """Print a text to standard output, while the display is away."""
+        if self._live is not None:
+            self._live.stop()
+        print(text, end="\n\n", flush=True)
+        if self._live is not None and self.done < self.total:
+            self._live.start()
+
+    @property
+    def completed(self) -> float:
+        """Cases that have ended, and the share of the one being measured where that is known."""
+        return self.done + self._share
+
+    def lines(self, width: int, height: int) -> Iterable[Text]:
+        """The counts, and what is being measured; nothing is wider than the terminal."""
         running = self._running()
         self._remaining.look(running)
-        yield ProgressBar(self.total, self.done, width=min(options.max_width, 60))
-        yield Segment.line()
-        yield from _lines(self._counts(len(running)), options.max_width)
-        room = max(1, min(_TITLES, (options.max_height or 24) - 4))
-        for case in running[:room]:
-            yield Text(f"  {case.title}", style="dim", no_wrap=True, overflow="ellipsis")
+        yield from _wrapped(self._counts(len(running)), width)
+        room = max(1, min(_TITLES, height - 4))
+        titles = [self._doing] if self._doing else [case.title for case in running[:room]]
+        for title in titles:
+            yield _cut(f"  {title}", "dim")
         if len(running) > room:
-            yield Text(f"  and {len(running) - room} more", style="dim", no_wrap=True, overflow="ellipsis")
+            yield _cut(f"  and {len(running) - room} more", "dim")
 
     def _counts(self, running: int) -> list[str]:
         failed = [f"{self.failed} failed"] if self.failed else []
@@ -107,7 +135,33 @@ class CaseProgress:
             print(line, file=sys.stderr, flush=True)
 
 
-def _lines(parts: Sequence[str], width: int) -> Iterator[Text]:
+class Display(Progress):
+    """The progress as rich draws it again and again: a bar, and lines below it.
+
+    Args:
+        progress: what to show.
+        console: where.
+    """
+
+    def __init__(self, progress: RunProgress, console: Console) -> None:
+        self._of = progress
+        bar = BarColumn(bar_width=min(_BAR, console.width))
+        super().__init__(bar, console=console, refresh_per_second=_REFRESHES, transient=True)
+        self.add_task("", total=progress.total)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar and the lines."""
+        for task in self.tasks:
+            task.completed = self._of.completed
+        yield self.make_tasks_table(self.tasks)
+        yield from self._of.lines(self.console.width, self.console.height)
+
+
+def _cut(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _wrapped(parts: Sequence[str], width: int) -> Iterator[Text]:
     """The parts on as few lines as hold them."""
     line = parts[0]
     for part in parts[1:]:
@@ -115,6 +169,6 @@ def _lines(parts: Sequence[str], width: int) -> Iterator[Text]:
         if cell_len(longer) <= width:
             line = longer
         else:
-            yield Text(line, no_wrap=True, overflow="ellipsis")
+            yield _cut(line)
             line = part
-    yield Text(line, no_wrap=True, overflow="ellipsis")
+    yield _cut(line)

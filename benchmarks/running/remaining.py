@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ..cases.grid import Case
+from ..cases.base import AnyCase
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -17,18 +17,18 @@ class Remaining:
         todo: the cases to come.
     """
 
-    def __init__(self, todo: Sequence[Case]) -> None:
+    def __init__(self, todo: Sequence[AnyCase]) -> None:
         self._todo = {case.id: case for case in todo}
         self._began: dict[str, float] = {}
-        self._took: list[tuple[Case, float]] = []
+        self._took: list[tuple[AnyCase, float]] = []
         self._start = self._last = time.monotonic()
 
-    def look(self, running: Sequence[Case]) -> None:
+    def look(self, running: Sequence[AnyCase]) -> None:
         """Note which cases are being measured."""
         for case in running:
             self._began.setdefault(case.id, time.monotonic())
 
-    def finish(self, case: Case) -> None:
+    def finish(self, case: AnyCase) -> None:
         """Note that a case has ended."""
         now = time.monotonic()
         self._took.append((case, now - self._began.pop(case.id, self._last)))
@@ -46,7 +46,7 @@ class Remaining:
         ahead = sum(max(0.0, self._expected(case) - spent.get(case.id, 0.0)) for case in cases)
         return ahead * (now - self._start) / max(worked, 1e-9)
 
-    def _expected(self, case: Case) -> float:
+    def _expected(self, case: AnyCase) -> float:
         """Of the cases that have ended, the mean time of those most like this one."""
         best, alike = -1, list[float]()
         for other, seconds in self._took:
@@ -58,10 +58,10 @@ class Remaining:
         return sum(alike) / len(alike)
 
 
-def _likeness(a: Case, b: Case) -> int:
+def _likeness(a: AnyCase, b: AnyCase) -> int:
     """How much of what decides the time two cases share, the weightier things first."""
     same = (
-        a.benchmark == b.benchmark,
+        a.kind is b.kind,
         bool(a.problem) == bool(b.problem),
         a.estimator == b.estimator,
         a.num_samples == b.num_samples,

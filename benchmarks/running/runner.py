@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-from ..cases.grid import Case
-from ..certification.result import outcome
-from ..store import RunFolder
-from .executors.base import Executor, Failure, Rows
+from ..cases.base import AnyCase, Output
+from ..store import ROWS, RunFolder, read_rows
+from ..store.atomic import write_atomically
+from .executors.base import Executor, Failure
 from .plan import Plan
-from .progress import CaseProgress
+from .progress import RunProgress
 
-HEADLINE = {
-    "variance": "variance",
-    "convergence": "heldout_objective",
-    "certify": "check",
-    "throughput": "steps_per_second",
-}
 _RETRIES_OF_EXCEPTIONS = 1  # draws are the same each time: what helps is that a machine may not be
 
 
@@ -35,60 +27,77 @@ def run_plan(plan: Plan, folder: RunFolder, executor: Executor, *, retries: int 
 
     Returns:
         Whether every case is done.
+
+    Raises:
+        KeyboardInterrupt: the user has stopped it; what was found by then is in the folder.
     """
     todo = begin(plan, folder)
-    good = True
     tries: Counter[str] = Counter()
-    with CaseProgress(todo, len(plan.cases), executor.running) as progress:
+    with RunProgress(todo, len(plan.cases), executor.running, plan.benchmark.quiet) as progress:
+        kept = _Kept(folder, progress)
+        executor.tell = progress.tell
         for case in todo:
             executor.submit(case)
-        for case, result in executor.outcomes():
+        for case, outcome in executor.outcomes():
             tries[case.id] += 1
-            if isinstance(result, Failure) and tries[case.id] <= _worth_trying(result, retries):
-                progress.again(case, result.reason, tries[case.id])
+            if isinstance(outcome, Output):
+                kept.add(case, outcome)
+            elif tries[case.id] <= _worth_trying(outcome, retries):
+                progress.again(case, outcome.reason, tries[case.id])
                 executor.submit(case)
-                continue
-            rows = _failed(case, result, tries[case.id]) if isinstance(result, Failure) else result
-            folder.append(rows)
-            failed = any(r["status"] == "failed" for r in rows)
-            good &= not failed
-            progress.finish(case, _outcome(case, rows), failed)
-    return good
+            else:
+                kept.add(case, _failed(case, outcome, tries[case.id]))
+    if kept.good and kept.texts and plan.benchmark.text_file is not None:
+        # In one step: half of it would pass for the whole.
+        write_atomically(folder.path / plan.benchmark.text_file, "\n\n".join(kept.texts) + "\n")
+    return kept.good
 
 
-def begin(plan: Plan, folder: RunFolder) -> list[Case]:
+def begin(plan: Plan, folder: RunFolder) -> list[AnyCase]:
     """The cases not finished yet, whose rows are dropped; the skipped ones get their rows."""
+    benchmark = plan.benchmark
     finished = folder.finished()
+    if benchmark.text_file is not None:
+        (folder.path / benchmark.text_file).unlink(missing_ok=True)  # of an earlier run
+        finished = set()
     todo = [case for case in plan.cases if case.id not in finished]
-    folder.forget({case.id for case in todo})
+    folder.forget(benchmark.ids_in(todo, read_rows(folder.path / ROWS)))
     folder.append(
-        case.row(metric=HEADLINE[case.benchmark], status="skipped", reason=why)
+        case.row(metric=benchmark.headline, status="skipped", reason=why)
         for case, why in plan.skipped
         if case.id not in finished
     )
     return todo
 
 
+@dataclass
+class _Kept:
+    """What has been found so far: rows in the folder, texts, and whether every case is done."""
+
+    folder: RunFolder
+    progress: RunProgress
+    texts: list[str] = field(default_factory=list)
+    good: bool = True
+
+    def add(self, case: AnyCase, found: Output) -> None:
+        self.folder.append(found.rows)
+        failure = next((r for r in found.rows if r["status"] == "failed"), None)
+        said = case.kind.outcome(found.rows) if failure is None else f"failed: {failure['reason']}"
+        failed = failure is not None or not found.rows
+        self.progress.finish(case, said, failed)
+        self.good &= not failed
+        if found.text:
+            self.progress.show(found.text)
+            self.texts.append(found.text)
+        if found.interrupted:
+            raise KeyboardInterrupt
+
+
 def _worth_trying(failure: Failure, retries: int) -> int:
     return {"refused": 0, "raised": min(_RETRIES_OF_EXCEPTIONS, retries), "vanished": retries}[failure.kind]
 
 
-def _failed(case: Case, failure: Failure, tries: int) -> Rows:
+def _failed(case: AnyCase, failure: Failure, tries: int) -> Output:
     times = f" ({tries} times)" if tries > 1 else ""
     reason = f"{failure.reason}{times}"
-    return [case.row(metric=HEADLINE[case.benchmark], status="failed", reason=reason)]
-
-
-def _outcome(case: Case, rows: Sequence[dict[str, Any]]) -> str:
-    failed = next((r for r in rows if r["status"] == "failed"), None)
-    if failed is not None:
-        return f"failed: {failed['reason']}"
-    if case.benchmark == "certify":
-        return outcome(rows)
-    metric = HEADLINE[case.benchmark]
-    headline = [r for r in rows if r["metric"] == metric and r["parameter"] == ""]
-    final = [r for r in headline if r["step"] == headline[-1]["step"]]  # one a seed
-    value = sum(math.nan if r["value"] is None else r["value"] for r in final) / len(final)
-    if not math.isfinite(value):
-        return str(final[-1]["status"])
-    return f"{metric.replace('_', ' ')} {value:.4g}"
+    return Output([case.row(metric=case.kind.headline, status="failed", reason=reason)])

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import load_plugin
 from ...estimators.plugins.specification import parse
-from ..cases.grid import Case, specifications
-from ..cases.options import Benchmark, Throughput
+from ..cases.base import AnyBenchmark, AnyCase, settings_of
 from ..rows.schema import NOT_TIMED
 from ..store import RunFolder, default_folder
 from ..store.log import DAMAGED
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-_NO_TIMINGS = "pytest-benchmark gave no timings"
 _INTERRUPTED = 130  # the exit status of a command that was interrupted
 
 
@@ -44,7 +42,7 @@ class Run:
         name: for a dated folder.
     """
 
-    benchmarks: Sequence[Benchmark]
+    benchmarks: Sequence[AnyBenchmark]
     output: Path | None = None
     engine: Engine = field(default_factory=Engine)
     plugins: tuple[str, ...] = ()
@@ -58,58 +56,91 @@ def run(request: Run) -> bool:
 
     Raises:
         UsageError: what was asked cannot be done; nothing has been written then.
+        KeyboardInterrupt: the user has stopped what cannot go on later; what was found is in the folder.
     """
-    from ..store.environment import describe_environment
     from .plan import make_plan
 
     request.engine.check()
     for plugin in request.plugins:
         load_plugin(plugin)
-    plans: list[tuple[Benchmark, Plan]] = []
-    for options in request.benchmarks:
-        chosen = specifications(options.estimator, "estimator")
-        plans.append((options, make_plan(options.grid(), chosen)))
+    plans = [make_plan(benchmark) for benchmark in request.benchmarks]
     if request.dry_run:
         from .dry_run import print_plans
 
         print_plans(plans, request.engine, request.output)
         return True
-    device = request.benchmarks[0].device
-    config = {type(options).__name__.lower(): settings_of(options) for options in request.benchmarks}
-    environment = describe_environment(device) | {"case_threads": request.engine.threads}
     path = request.output or default_folder(request.name)
-    cases = [case for options, plan in plans if not isinstance(options, Throughput) for case in plan.cases]
-    with _open(request, cases, path) as executor:
-        folder = RunFolder(path, config, environment, request.force)
+    work = _work(request, plans, path)
+    with _open(request, work, path) as executor:
+        folder = _folder(request, path)
+        if (text := _finished_text(request, path)) is not None:
+            print(text)
+            return True
         _announce(folder)
-        if cases and executor.workers:
+        if executor.workers and not all(plan.benchmark.alone for plan in plans):
             print(f"cases run on {executor.workers}", file=sys.stderr)
+        stopped = good = False
         try:
-            good = _run_plans(request.engine, plans, folder, executor)
+            good = _run_plans(request.engine, plans, folder, executor, work)
         except KeyboardInterrupt:
-            again = f"the same command with -o {shlex.quote(str(folder.path))} goes on from here"
-            print(f"\nelbograd: stopped; finished cases are kept, {again}", file=sys.stderr)
-            raise SystemExit(_INTERRUPTED) from None
-    order = [case.id for _, plan in plans for case in (*(case for case, _ in plan.skipped), *plan.cases)]
-    _show(folder.finish(order), folder.path, page=len(request.benchmarks) > 1)
+            if not _are_texts(request):
+                again = f"the same command with -o {shlex.quote(str(folder.path))} goes on from here"
+                print(f"\nelbograd: stopped; finished cases are kept, {again}", file=sys.stderr)
+                raise SystemExit(_INTERRUPTED) from None
+            stopped = True
+    rows = folder.finish([id for plan in plans for id in plan.order])
+    _show(rows, folder.path, page=len(plans) > 1, texts=_are_texts(request))
+    if stopped:
+        raise KeyboardInterrupt
     return good
 
 
-def _show(rows: pd.DataFrame, folder: Path, page: bool) -> None:
-    """The tables and figures of the rows, and the page where there is enough to be read as a whole."""
+def _folder(request: Run, path: Path) -> RunFolder:
+    from ..store.environment import describe_environment
+
+    config = {type(asked).__name__.lower(): settings_of(asked) for asked in request.benchmarks}
+    environment = describe_environment(request.benchmarks[0].device)
+    return RunFolder(path, config, environment | {"case_threads": request.engine.threads}, request.force)
+
+
+def _are_texts(request: Run) -> bool:
+    """Whether what is asked for is read as a text."""
+    return all(asked.text_file is not None for asked in request.benchmarks)
+
+
+def _finished_text(request: Run, folder: Path) -> str | None:
+    """The texts that the same command has left in the folder; None where it is still to be run."""
+    files = [folder / asked.text_file for asked in request.benchmarks if asked.text_file is not None]
+    if request.force or not _are_texts(request) or not all(file.exists() for file in files):
+        return None
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def _show(rows: pd.DataFrame, folder: Path, page: bool, texts: bool) -> None:
+    """The tables and figures of the rows, and the page where there is enough to be read as a whole.
+
+    Args:
+        rows: of the run.
+        folder: of the run.
+        page: write the report, too.
+        texts: what people read has been printed already, in place of tables.
+    """
     from ..report.command import write_page
-    from ..report.present import present
+    from ..report.present import draw, present
     from ..report.runs import load_runs
 
-    present(rows, folder)
+    if texts:
+        print(draw(rows, folder))
+    else:
+        present(rows, folder)
     if page:
         write_page(load_runs([folder]), folder)
 
 
-def _open(request: Run, cases: Sequence[Case], path: Path) -> Executor:
+def _open(request: Run, work: Work, path: Path) -> Executor:
     """The executor; where it cannot be had, nothing stays of a folder made for this run."""
     try:
-        return request.engine.open(_work(request, cases, path))
+        return request.engine.open(work)
     except UsageError:
         if request.output is None:
             path.rmdir()
@@ -131,35 +162,34 @@ def _announce(folder: RunFolder) -> None:
 
 
 def _run_plans(
-    engine: Engine, plans: Sequence[tuple[Benchmark, Plan]], folder: RunFolder, executor: Executor
+    engine: Engine, plans: Sequence[Plan], folder: RunFolder, executor: Executor, work: Work
 ) -> bool:
     """Run all cases; whether every one is done."""
+    from .executors.together import TogetherExecutor
     from .runner import run_plan
 
     if not engine.timings:
         print(f"{NOT_TIMED} (--allow-shared-timings measures them)", file=sys.stderr)
     good = True
-    for options, plan in plans:
-        if not isinstance(options, Throughput):
+    for plan in plans:
+        if not plan.benchmark.alone:
             good &= run_plan(plan, folder, executor, retries=engine.retries)
         elif engine.timings:
-            good &= _run_throughput(options, plan, folder)
+            good &= run_plan(plan, folder, TogetherExecutor(plan.benchmark, work))
         else:
-            print("throughput: left out, it is nothing but timings", file=sys.stderr)
+            print(f"{plan.benchmark.name}: left out, it is nothing but timings", file=sys.stderr)
     return good
 
 
-def _work(request: Run, cases: Sequence[Case], path: Path) -> Work:
+def _work(request: Run, plans: Sequence[Plan], path: Path) -> Work:
     """What every worker is told."""
     engine = request.engine
-    named = [name for case in cases for name in (case.estimator, case.problem) if name]
-    places = {parse(name).name.partition(":")[0] for name in named} | set(request.plugins)
-    files = sorted(place for place in places if place.endswith(".py"))
+    cases = [case for plan in plans if not plan.benchmark.alone for case in plan.cases]
     return Work(
         folder=str(path.resolve()),
         directory=str(Path.cwd()),
         plugins=request.plugins,
-        sources={place: Path(place).expanduser().read_text(encoding="utf-8") for place in files},
+        sources=_sources(cases, request.plugins),
         # A Dask worker is an installation of its own; processes here and jobs are of this one.
         path=() if engine.executor == "dask" else tuple(filter(None, sys.path)),
         threads=engine.threads,
@@ -167,38 +197,9 @@ def _work(request: Run, cases: Sequence[Case], path: Path) -> Work:
     )
 
 
-def _run_throughput(options: Throughput, plan: Plan, folder: RunFolder) -> bool:
-    from ..throughput.measure import ThroughputCase, run_throughput
-    from .runner import HEADLINE, begin
-
-    todo = begin(plan, folder)
-    if not todo:
-        return True
-    described = {
-        ThroughputCase(
-            id=case.id,
-            problem=case.problem,
-            estimator=case.estimator,
-            num_samples=case.num_samples,
-            batch_size=case.batch_size,
-            device=case.device,
-            dtype=case.dtype,
-            mode=case.settings["mode"],
-            seed=case.seed,
-        ): case
-        for case in todo
-    }
-    code, rows = run_throughput(
-        list(described), folder.path, compare=options.compare, seconds=options.seconds
-    )
-    timed = {r["case"] for r in rows}
-    # All are lost where a plugin of pytest disables benchmarks.
-    lost = [case for case in todo if case.id not in timed]
-    folder.append(rows)
-    folder.append(c.row(metric=HEADLINE["throughput"], status="failed", reason=_NO_TIMINGS) for c in lost)
-    return code == 0 and not lost
-
-
-def settings_of(options: Benchmark) -> dict[str, Any]:
-    """What config.toml says of a benchmark."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
+def _sources(cases: Sequence[AnyCase], plugins: Sequence[str]) -> dict[str, str]:
+    """The text of every file that cases or plugins name."""
+    named = [name for case in cases for name in (case.estimator, case.problem) if name]
+    places = {parse(name).name.partition(":")[0] for name in named} | set(plugins)
+    files = sorted(place for place in places if place.endswith(".py"))
+    return {place: Path(place).expanduser().read_text(encoding="utf-8") for place in files}

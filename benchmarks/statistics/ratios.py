@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from scipy import optimize
 
-from .intervals import MAX_SKEWNESS, Moments, fewest_replicates, needed_replicates, student_quantile
+from .intervals import student_quantile
+from .moments import Moments
+from .replicates import MAX_SKEWNESS, fewest_replicates, needed_replicates
 
 _STEP = 1.1
 _FURTHEST = 1e12  # a ratio this many times the estimate is as good as unbounded

@@ -13,10 +13,13 @@ import argparse
 import sys
 import time
 
+from ..certification.candidate import builder
 from ..certification.cell import Settings
-from ..certification.certify import builder, certify_contract, certify_problem
-from ..certification.levels import ALARM_RATE, confirm_level
+from ..certification.contract import certify_contract
+from ..certification.levels import confirm_level
+from ..certification.problem import certify_problem
 from ..problems.registry import load_problem
+from ..rows.certificate import ALARM_RATE
 
 _ESTIMATORS = ("reparameterization", "score-function", "leave-one-out", "sticking-the-landing")
 _PROBLEMS = ("quadratic[loc=0.7,scale=0.6,k=1.5]", "small-vae", "small-vae[posterior=bernoulli]")

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import BUILTIN_NAMES
-from ..cases.grid import Case
-from ..cases.options import Variance
+from ..cases.base import Case
+from ..cases.variance import Variance, VarianceSettings
+from ..problems.specifications import specifications
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
 from ..store import default_folder
@@ -59,21 +60,19 @@ class WholeCatalogue(Variance):
     replicates: int = 2000
     compared: tuple[str, ...] = (*BUILTIN_NAMES, *VARIANTS)
 
-    def grid(self) -> list[Case]:
+    def grid(self) -> list[Case[VarianceSettings]]:
         """Every step in turn; all checkpoints are of one trajectory, as long as the last of them."""
         cases = [case for step in self.step for case in self._at(step)]
         if max(self.step) == 0:
             return cases
-        return [replace(case, settings={**case.settings, "steps": sorted(self.step)}) for case in cases]
+        steps = tuple(sorted(self.step))
+        return [replace(case, settings=replace(case.settings, steps=steps)) for case in cases]
 
-    def cases(
-        self, benchmark: str, problem: str, num_samples: int, batch_size: int | None, settings: dict[str, Any]
-    ) -> list[Case]:
-        """One case for every estimator compared; those that cannot be used there are skipped."""
-        everything = Variance(self.compared, seed=self.seed, device=self.device, dtype=self.dtype)
-        return everything.cases(benchmark, problem, num_samples, batch_size, settings)
+    def estimators(self) -> list[str]:
+        """All that are compared; those that cannot be used somewhere are skipped there."""
+        return specifications(self.compared, "estimator")
 
-    def _at(self, step: int) -> list[Case]:
+    def _at(self, step: int) -> list[Case[VarianceSettings]]:
         return Variance.grid(replace(self, step=(step,)))
 
 

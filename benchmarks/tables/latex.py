@@ -57,23 +57,15 @@ def latex(benchmark: Benchmark, cases: pd.DataFrame) -> str:
 
 def tabular(layout: Layout, caption: str = "") -> str:
     """A ``tabular`` of a layout: numbers to the right, specifications in typewriter."""
-    columns = "".join("r" if column.number else "l" for column in layout.columns)
-    lines = [
-        f"% {clean(caption)}",
-        r"% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}.",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(escape(column.heading) for column in layout.columns) + r" \\",
-        r"\midrule",
-        *(
-            " & ".join(_cell(column, text) for column, text in zip(layout.columns, line, strict=True))
-            + r" \\"
-            for line in layout.lines
-        ),
-        r"\bottomrule",
-        r"\end{tabular}",
+    cells = [
+        [_cell(column, text) for column, text in zip(layout.columns, line, strict=True)]
+        for line in layout.lines
     ]
-    return "\n".join(lines) + "\n"
+    table = pd.DataFrame(cells, columns=[escape(column.heading) for column in layout.columns])
+    alignment = "".join("r" if column.number else "l" for column in layout.columns)
+    needs = r"% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}."
+    body = table.style.hide(axis="index").to_latex(hrules=True, column_format=alignment)
+    return f"% {clean(caption)}\n{needs}\n{body}"
 
 
 def _cell(column: Column, text: str) -> str:

@@ -20,56 +20,68 @@ from ..store.atomic import replacing, write_atomically
 from .trajectory import State, Trajectory, heldout_objective, walk
 
 HELDOUT = "heldout.json"
+_IN_MEMORY = 8  # trajectories
 _CHECKSUM = "crc32"  # of the values, in a heldout.json that the suite wrote; a user's needs none
 
 
-def problem_at(
-    specification: str, step: int, seed: int, folder: Path | None, steps: tuple[int, ...] = ()
-) -> Problem:
-    """The problem after ``step`` steps of the trajectory that `trajectory.walk` trains.
+class Checkpoints:
+    """Trajectories, each trained or read once while this object lives.
 
     Args:
-        specification: of the problem.
-        step: 0 for the initialization.
-        seed: of the trajectory.
         folder: where checkpoints are kept between processes; None to keep them in memory only.
-        steps: others that the trajectory is wanted at, trained in one go.
-
-    Raises:
-        UsageError: no teacher supports the problem, or its training diverged.
     """
-    problem = load_problem(specification)
-    if step > 0:
-        _load(problem, _trained(specification, seed, (*steps, step), folder).states[step])
-    return problem
 
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._trained = lru_cache(maxsize=_IN_MEMORY)(self._train)
+        self._given_heldout = lru_cache(maxsize=_IN_MEMORY)(_heldout_along)
 
-def heldout_gap(
-    specification: str, step: int, seed: int, folder: Path | None, steps: tuple[int, ...] = ()
-) -> tuple[float, float] | None:
-    """Held-out objective at a step, and how far below the best of the trajectory it is, in nats a datum.
+    def problem_at(self, specification: str, step: int, seed: int, steps: tuple[int, ...] = ()) -> Problem:
+        """The problem after ``step`` steps of the trajectory that `trajectory.walk` trains.
 
-    None where the trajectory is only its beginning, or the problem has no held-out data.
-    """
-    if max((*steps, step)) == 0:
-        return None
-    return _gap(_trained(specification, seed, (*steps, step), folder).heldout, step)
+        Args:
+            specification: of the problem.
+            step: 0 for the initialization.
+            seed: of the trajectory.
+            steps: others that the trajectory is wanted at, trained in one go.
 
+        Raises:
+            UsageError: no teacher supports the problem, or its training diverged.
+        """
+        problem = load_problem(specification)
+        if step > 0:
+            _load(problem, self._trained(specification, seed, _union(steps, step)).states[step])
+        return problem
 
-def given_problem_at(specification: str, step: int, folder: Path) -> Problem:
-    """The problem at a step of a trajectory that the user saved, in the format of `steps_in`.
+    def heldout_gap(
+        self, specification: str, step: int, seed: int, steps: tuple[int, ...] = ()
+    ) -> tuple[float, float] | None:
+        """Held-out objective at a step, and how far below the best of the trajectory it is, in nats a datum.
 
-    Raises:
-        UsageError: there is no such checkpoint, or it is of another model.
-    """
-    problem = load_problem(specification)
-    _load(problem, _read(folder / f"{step}.pt"))
-    return problem
+        None where the trajectory is only its beginning, or the problem has no held-out data.
+        """
+        if max((*steps, step)) == 0:
+            return None
+        return _gap(self._trained(specification, seed, _union(steps, step)).heldout, step)
 
+    def given_heldout_gap(
+        self, specification: str, step: int, seed: int, folder: Path
+    ) -> tuple[float, float] | None:
+        """As `heldout_gap`; the best is that of the folder's usable checkpoints, or of its heldout.json."""
+        return _gap(self._given_heldout(specification, seed, folder), step)
 
-def given_heldout_gap(specification: str, step: int, seed: int, folder: Path) -> tuple[float, float] | None:
-    """As `heldout_gap`; the best is that of the folder's usable checkpoints, or of its heldout.json."""
-    return _gap(_given_heldout(specification, seed, folder), step)
+    def _train(self, specification: str, seed: int, steps: tuple[int, ...]) -> Trajectory:
+        """One trajectory with the states at ``steps``, from the folder where an earlier process kept it."""
+        if self._folder is None:
+            return walk(load_problem(specification), steps, seed)
+        key = hashlib.sha256(f"{specification}|{seed}|{steps}".encode()).hexdigest()[:12]
+        kept = self._folder / key
+        if (kept / HELDOUT).exists():  # written last
+            with suppress(UsageError):  # damaged: the same training makes the same again
+                return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
+        trajectory = walk(load_problem(specification), steps, seed)
+        _write(kept, trajectory)
+        return trajectory
 
 
 def steps_in(folder: Path) -> tuple[int, ...]:
@@ -84,23 +96,8 @@ def steps_in(folder: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _trained(specification: str, seed: int, steps: tuple[int, ...], folder: Path | None) -> Trajectory:
-    return _cached(specification, seed, tuple(sorted(set(steps))), folder)
-
-
-@lru_cache(maxsize=8)
-def _cached(specification: str, seed: int, steps: tuple[int, ...], folder: Path | None) -> Trajectory:
-    """One trajectory with the states at ``steps``, from the folder where an earlier process kept it."""
-    if folder is None:
-        return walk(load_problem(specification), steps, seed)
-    key = hashlib.sha256(f"{specification}|{seed}|{steps}".encode()).hexdigest()[:12]
-    kept = folder / key
-    if (kept / HELDOUT).exists():  # written last
-        with suppress(UsageError):  # damaged: the same training makes the same again
-            return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
-    trajectory = walk(load_problem(specification), steps, seed)
-    _write(kept, trajectory)
-    return trajectory
+def _union(steps: tuple[int, ...], step: int) -> tuple[int, ...]:
+    return tuple(sorted({*steps, step}))
 
 
 def _write(folder: Path, trajectory: Trajectory) -> None:
@@ -131,8 +128,19 @@ def _checksum(values: dict[str, float]) -> str:
     return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
-@lru_cache(maxsize=8)
-def _given_heldout(specification: str, seed: int, folder: Path) -> dict[int, float]:
+def given_problem_at(specification: str, step: int, folder: Path) -> Problem:
+    """The problem at a step of a trajectory that the user saved, in the format of `steps_in`.
+
+    Raises:
+        UsageError: there is no such checkpoint, or it is of another model.
+    """
+    problem = load_problem(specification)
+    _load(problem, _read(folder / f"{step}.pt"))
+    return problem
+
+
+def _heldout_along(specification: str, seed: int, folder: Path) -> dict[int, float]:
+    """Step -> held-out objective of a trajectory that the user saved."""
     if (folder / HELDOUT).exists():
         return _read_heldout(folder)
     values = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +46,13 @@ def _widest_activation(problem: Problem, x: Tensor) -> int:
         for handle in handles:
             handle.remove()
     return widest
+
+
+def split(total: int, size: int) -> Iterator[int]:
+    """Sizes of the chunks that make up ``total``: each ``size``, the last what is left."""
+    yield from repeat(size, total // size)
+    if total % size:
+        yield total % size
 
 
 def keep_heap() -> None:

@@ -1,21 +1,30 @@
-"""The general route: one full φ-gradient a replicate, as a training loop would compute it."""
+"""The general route: one full φ-gradient a replicate, as a training loop would compute it.
+
+Shapes: R replicates, B data, ``phi`` parameters, G groups of them.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import EstimatorError
+from ...estimators.errors import EstimatorError, UsageError
 from ..gradients import check_estimate, count_evaluations
-from ..jacobians.encoder import trainable
+from ..jacobians.products import shaped, trainable
+from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
-from ..statistics.intervals import NOT_FINITE, Moments
-from .moments import PowerSums, Shares, all_finite, bessel, in_float64, trace_of_square
+from ..statistics.moments import NOT_FINITE, Moments
+from .breakdown import Breakdown
+from .moments import PowerSums, Shares, Sums, bessel
+from .signal import Sample
 
+_ESTIMATES = 256  # shown of the replicates kept
 _PILOT = 256
 _PILOT_ELEMENTS = 2**25
 
@@ -35,6 +44,9 @@ class FullRoute:
     """
 
     name = "full"
+    chunk = None
+    jacobian = None
+    sums = None
 
     def __init__(self, problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, wrt: str) -> None:
         self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
@@ -48,8 +60,8 @@ class FullRoute:
         self.kept = in_float64(torch.zeros(0, sum(self.sizes)))
         self._sums: PowerSums | None = None
 
-    def _membership(self) -> Tensor:
-        """Which parameters belong to each group (G, number of parameters): themselves, layers, all."""
+    def _membership(self) -> Float64[Tensor, "G names"]:
+        """Which parameters belong to each group: themselves, layers, all."""
         names = list(self.parameters)
         groups = [[name] for name in names] + list(layers_of(names).values()) + [names]
         return in_float64(torch.tensor([[name in group for name in names] for group in groups]))
@@ -58,6 +70,10 @@ class FullRoute:
     def n(self) -> int:
         """Replicates so far."""
         return 0 if self._sums is None else self._sums.n
+
+    def join(self, stream: int, merge: Sequence[Sums] = ()) -> None:
+        """Refuse: what is kept here is not made to be merged."""
+        raise UsageError("stream needs the factorized route")
 
     def add(self, replicates: int) -> None:
         """Draw more replicates."""
@@ -82,8 +98,8 @@ class FullRoute:
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
-    def _gradient(self) -> Tensor:
-        """One estimate ĝ, flattened, float64."""
+    def _gradient(self) -> Float64[Tensor, " phi"]:
+        """One estimate ĝ, flattened."""
         q = self.problem.posterior(self.problem.encoder(self.x))
         estimate = self.estimator(q, self.problem.target(self.x), self.num_samples)
         check_estimate(estimate, self.x.shape[:1])
@@ -97,7 +113,7 @@ class FullRoute:
         ]
         return in_float64(torch.cat(flat))
 
-    def _start(self, gradients: Tensor) -> PowerSums:
+    def _start(self, gradients: Float64[Tensor, "R phi"]) -> PowerSums:
         self.kept = gradients
         self._centre = gradients.mean(0)
         self._first, self._second = torch.zeros_like(self._centre), torch.zeros_like(self._centre)
@@ -106,15 +122,15 @@ class FullRoute:
         self._add(sums, gradients)
         return sums
 
-    def _add(self, sums: PowerSums, gradients: Tensor) -> None:
+    def _add(self, sums: PowerSums, gradients: Float64[Tensor, "R phi"]) -> None:
         centred = gradients - self._centre
         contributions = sums.add(self._contributions(centred))
         self._first += centred.sum(0)
         self._second += centred.square().sum(0)
         self._cross += contributions @ centred
 
-    def _contributions(self, centred: Tensor) -> Tensor:
-        """‖ĝ − a‖² by parameter, by layer and in total, (G, R)."""
+    def _contributions(self, centred: Float64[Tensor, "R phi"]) -> Float64[Tensor, "G R"]:
+        """‖ĝ − a‖² by parameter, by layer and in total."""
         parts = torch.stack([part.square().sum(-1) for part in centred.split(self.sizes, dim=-1)])
         return self._members @ parts
 
@@ -122,20 +138,35 @@ class FullRoute:
         """The total variance with what its interval needs."""
         return self._moments(len(self._members) - 1)
 
-    def by_parameter(self) -> dict[str, Moments]:
-        """Share of the total of each parameter tensor."""
-        return {name: self._moments(group) for group, name in enumerate(self.parameters)}
-
-    def by_layer(self) -> dict[str, Moments]:
-        """Share of the total of each module that holds parameters itself."""
+    def breakdown(self) -> Breakdown:
+        """Shares of the total by parameter and layer; nothing is known of single data."""
+        names = [*self.parameters, *layers_of(self.parameters)]
+        shares = [self._moments(group) for group in range(len(names))]
         first = len(self.parameters)
-        return {name: self._moments(first + k) for k, name in enumerate(layers_of(self.parameters))}
+        return Breakdown(
+            dict(zip(names[:first], shares[:first], strict=True)),
+            dict(zip(names[first:], shares[first:], strict=True)),
+        )
+
+    def sample(self) -> Sample:
+        """The first replicates, which tell the direction of the noise; its size is known from all."""
+        size = float(self._variance(-1, self._first / self.n)) / max(float(self.kept.var(0).sum()), 1e-300)
+        return Sample(
+            self.kept[:_ESTIMATES],
+            lambda w: float((self.kept @ w).var()) * size,
+            lambda w: float(self._cross_covariance() @ w),
+        )
 
     def kurtosis(self) -> float:
         """Kurtosis of the contributions ‖ĝ − a‖²; 3 for a Gaussian, NaN when they are constant."""
         assert self._sums is not None
         variance, _, fourth = (float(m[-1]) for m in self._sums.central())
         return fourth / variance**2 if variance > 0 else math.nan
+
+    def _variance(self, group: int, drift: Float64[Tensor, " phi"]) -> Float64[Tensor, ""]:
+        """Of a group, within which the mean drifted from the centre."""
+        assert self._sums is not None
+        return (self._sums.mean()[group] - drift.square().sum()).clamp_min(0) * bessel(self.n)
 
     def _moments(self, group: int) -> Moments:
         assert self._sums is not None
@@ -146,7 +177,7 @@ class FullRoute:
             raise EstimatorError(NOT_FINITE.format("float64"))
         spread, third, fourth = (m[group] for m in self._sums.central())
         delta = drift * inside
-        value = (self._sums.mean()[group] - delta.square().sum()).clamp_min(0) * bessel(n)
+        value = self._variance(group, delta)
         cross = (self._cross[group] / n - drift * self._sums.powers[0, group] / n) @ delta
         # The first replicates stand in for Cov(ĝ), which is too large to keep.
         centred = self.kept - self._centre
@@ -155,23 +186,28 @@ class FullRoute:
         tau = tau + (value**2 + tau) / max(n - 1, 1)  # as if from the covariance of all n
         return Shares(*(part.reshape(1) for part in (value, spread, third, fourth, tau))).summarize(n)
 
-    def cross_covariance(self) -> Tensor:
-        """Cov(ĝ, u) of the total, (|φ|,), u = ‖ĝ − E ĝ‖²; Cov(ĝ) is that of the first replicates."""
+    def _cross_covariance(self) -> Float64[Tensor, " phi"]:
+        """Cov(ĝ, u) of the total, u = ‖ĝ − E ĝ‖²; Cov(ĝ) is that of the first replicates."""
         assert self._sums is not None
         n, drift = self.n, self._first / self.n
         about_centre = (self._cross[-1] / n - drift * self._sums.powers[0, -1] / n) * bessel(n)
         rest = self.kept - self.kept.mean(0)
         return about_centre - 2 * (rest @ drift) @ rest / max(len(rest) - 1, 1)
 
+    def eta_mean(self) -> None:
+        """E h is not known: ĝ is drawn whole."""
+
+    def eta_covariance(self) -> None:
+        """Neither is Cov(h)."""
+
+    def contributions_kept(self) -> None:
+        """Nor what each datum contributes."""
+
     def mean(self) -> dict[str, Tensor]:
         """E ĝ by parameter."""
-        return self._shaped(self._centre + self._first / self.n)
+        return shaped(self._centre + self._first / self.n, self.parameters)
 
     def per_parameter(self) -> dict[str, Tensor]:
         """Var ĝ, coordinate by coordinate."""
         drift = self._first / self.n
-        return self._shaped((self._second / self.n - drift**2) * bessel(self.n))
-
-    def _shaped(self, flat: Tensor) -> dict[str, Tensor]:
-        parts = flat.split(self.sizes)
-        return {n: v.view_as(p) for (n, p), v in zip(self.parameters.items(), parts, strict=True)}
+        return shaped((self._second / self.n - drift**2) * bessel(self.n), self.parameters)

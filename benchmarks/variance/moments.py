@@ -1,4 +1,7 @@
-"""Shifted power sums in float64: moments that combine exactly by addition."""
+"""Shifted power sums in float64: moments that combine exactly by addition.
+
+Shapes: R replicates, B data, P coordinates of η.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...estimators.errors import UsageError
-from ..statistics.intervals import Moments, summarize_data
+from ..linalg import all_finite, times
+from ..statistics.moments import Moments, summarize_data
 
 
 @dataclass
@@ -17,22 +22,22 @@ class PowerSums:
     """Power sums of contributions u to a variance, about a fixed shift.
 
     Attributes:
-        shift: (...), about the mean of u.
-        powers: (4, ...), Σ (u − shift)^k for k = 1..4.
+        shift: about the mean of u.
+        powers: Σ (u − shift)^k for k = 1..4.
         n: replicates added.
     """
 
-    shift: Tensor
-    powers: Tensor
+    shift: Float64[Tensor, "*batch"]
+    powers: Float64[Tensor, "4 *batch"]
     n: int = 0
 
     @classmethod
-    def about(cls, shift: Tensor) -> PowerSums:
-        """Nothing yet, about a shift (...) in float64."""
+    def about(cls, shift: Float64[Tensor, "*batch"]) -> PowerSums:
+        """Nothing yet, about a shift."""
         return cls(shift, shift.new_zeros(4, *shift.shape))
 
-    def add(self, u: Tensor) -> Tensor:
-        """Add a chunk u (..., R), float64; returns u less the shift."""
+    def add(self, u: Float64[Tensor, "*batch R"]) -> Float64[Tensor, "*batch R"]:
+        """Add a chunk; returns u less the shift."""
         rest = u - self.shift.unsqueeze(-1)
         power = rest
         for order in range(4):
@@ -41,12 +46,14 @@ class PowerSums:
         self.n += u.shape[-1]
         return rest
 
-    def mean(self) -> Tensor:
-        """Mean of u, (...)."""
+    def mean(self) -> Float64[Tensor, "*batch"]:
+        """Mean of u."""
         return self.shift + self.powers[0] / self.n
 
-    def central(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Variance (n − 1), third and fourth central moment of u, each (...)."""
+    def central(
+        self,
+    ) -> tuple[Float64[Tensor, "*batch"], Float64[Tensor, "*batch"], Float64[Tensor, "*batch"]]:
+        """Variance (n − 1), third and fourth central moment of u."""
         first, second, third, fourth = self.powers / self.n
         variance = (second - first**2) * bessel(self.n)
         m3 = third - 3 * first * second + 2 * first**3
@@ -63,24 +70,24 @@ class Sums:
     shift add up to those of all their replicates, wherever each was made.
 
     Attributes:
-        centre: (B, P), a.
-        first: (B, P), Σ (h − a).
-        second: (B, P, P), Σ (h − a)(h − a)ᵀ.
-        cross: (B, P), Σ (h − a)(u − shift).
+        centre: a.
+        first: Σ (h − a).
+        second: Σ (h − a)(h − a)ᵀ.
+        cross: Σ (h − a)(u − shift).
         contributions: of u, (B,).
         streams: the numbers of those whose replicates are in it; nothing tells equal draws apart later.
     """
 
-    centre: Tensor
-    first: Tensor
-    second: Tensor
-    cross: Tensor
+    centre: Float64[Tensor, "B P"]
+    first: Float64[Tensor, "B P"]
+    second: Float64[Tensor, "B P P"]
+    cross: Float64[Tensor, "B P"]
     contributions: PowerSums
     streams: set[int] = field(default_factory=set)
 
     @classmethod
-    def about(cls, centre: Tensor, shift: Tensor) -> Sums:
-        """Nothing yet, about a centre (B, P) and a shift (B,), both float64."""
+    def about(cls, centre: Float64[Tensor, "B P"], shift: Float64[Tensor, " B"]) -> Sums:
+        """Nothing yet, about a centre and a shift."""
         (batch, size), zeros = centre.shape, centre.new_zeros
         return cls(
             centre, zeros(batch, size), zeros(batch, size, size), zeros(batch, size), PowerSums.about(shift)
@@ -91,8 +98,8 @@ class Sums:
         """Replicates added."""
         return self.contributions.n
 
-    def add(self, centred: Tensor, u: Tensor) -> None:
-        """Add a chunk: h − a (B, R, P) in the problem's own dtype, and u (B, R) in float64.
+    def add(self, centred: Float[Tensor, "B R P"], u: Float64[Tensor, "B R"]) -> None:
+        """Add a chunk: h − a in the problem's own dtype, and u.
 
         The products over one chunk are taken in the dtype of h; what is kept is float64.
         """
@@ -128,22 +135,22 @@ class Sums:
         kept = self.first, self.second, self.cross, self.contributions.shift, self.contributions.powers
         return all_finite(*kept)
 
-    def mean(self) -> Tensor:
-        """E h, (B, P)."""
+    def mean(self) -> Float64[Tensor, "B P"]:
+        """E h."""
         return self.centre + self.drift()
 
-    def drift(self) -> Tensor:
-        """δ = E h − a, (B, P)."""
+    def drift(self) -> Float64[Tensor, "B P"]:
+        """δ = E h − a."""
         return self.first / self.n
 
-    def covariance(self) -> Tensor:
-        """Cov(h), (B, P, P), with n − 1."""
+    def covariance(self) -> Float64[Tensor, "B P P"]:
+        """Cov(h), with n − 1."""
         drift = self.drift()
         outer = drift.unsqueeze(-1) * drift.unsqueeze(-2)
         return (self.second / self.n - outer) * bessel(self.n)
 
-    def cross_covariance(self) -> Tensor:
-        """Cov(h, u), (B, P), with n − 1."""
+    def cross_covariance(self) -> Float64[Tensor, "B P"]:
+        """Cov(h, u), with n − 1."""
         product = self.drift() * (self.contributions.powers[0] / self.n).unsqueeze(-1)
         return (self.cross / self.n - product) * bessel(self.n)
 
@@ -153,7 +160,9 @@ def bessel(n: int) -> float:
     return n / max(n - 1, 1)
 
 
-def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def central_moments(
+    u: Float64[Tensor, "B R"],
+) -> tuple[Float64[Tensor, " B"], Float64[Tensor, " B"], Float64[Tensor, " B"]]:
     """Variance (n − 1), third and fourth central moment over the last dimension."""
     n = u.shape[-1]
     centred = u - u.mean(-1, keepdim=True)
@@ -161,41 +170,8 @@ def central_moments(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return squared.sum(-1) / max(n - 1, 1), (squared * centred).mean(-1), squared.square().mean(-1)
 
 
-def all_finite(*tensors: Tensor) -> bool:
-    """Whether there is no NaN and no infinity in any."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
-
-
-def in_float64(tensor: Tensor) -> Tensor:
-    """Move a tensor to float64, where sums are kept."""
-    return tensor.to(torch.float64)
-
-
-def times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """M_i v_i for matrices (..., B, P, P) and vectors (B, P)."""
-    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
-
-
-def square_root(matrices: Tensor) -> Tensor:
-    """L with L Lᵀ = M for positive semi-definite M (B, P, P), which rounding may make slightly indefinite."""
-    values, vectors = torch.linalg.eigh(matrices)
-    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-
-
-def square_trace(matrices: Tensor) -> Tensor:
-    """tr M², (B,), for M (B, P, P)."""
-    return (matrices * matrices.mT).sum((-1, -2))
-
-
-def trace_of_square(centred: Tensor) -> Tensor:
-    """tr C², C the covariance of the rows of centred (R, N): products of two different rows are unbiased."""
-    n = len(centred)
-    squares = (centred @ centred.T).square()
-    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
-
-
 class Shares(NamedTuple):
-    """What each of several independent data adds to a variance, and to the error of its estimate, each (B,).
+    """What each of several independent data adds to a variance, and to the error of its estimate, float64.
 
     Attributes:
         value: of the variance.
@@ -205,16 +181,17 @@ class Shares(NamedTuple):
         square_trace: tr (K C)².
     """
 
-    value: Tensor
-    spread: Tensor
-    third: Tensor
-    fourth: Tensor
-    square_trace: Tensor
+    value: Float64[Tensor, " B"]
+    spread: Float64[Tensor, " B"]
+    third: Float64[Tensor, " B"]
+    fourth: Float64[Tensor, " B"]
+    square_trace: Float64[Tensor, " B"]
 
-    def over(self, scale: float) -> Shares:
+    def over(self, scale: int) -> Shares:
         """The same with u divided by ``scale``."""
         powers = (1, 2, 3, 4, 2)
-        return Shares(*(part / scale**power for part, power in zip(self, powers, strict=True)))
+        # B⁸ of 256 data is no 64-bit integer, which is what torch takes an int for.
+        return Shares(*(part / float(scale**power) for part, power in zip(self, powers, strict=True)))
 
     def summarize(self, n: int) -> Moments:
         """The variance that the data make together, from n replicates, with what its interval needs."""

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
-from ..statistics.intervals import MAX_SKEWNESS, Moments
+from ..statistics.moments import Moments
+from ..statistics.replicates import MAX_SKEWNESS
+from .route import Route
 
 MAX_REPLICATES = 100_000_000
 _PILOT = 256
 _SAFETY = 1.1
 _FINAL_SKEWNESS = MAX_SKEWNESS / 2
-
-
-class Route(Protocol):
-    """What draws replicates."""
-
-    @property
-    def n(self) -> int:
-        """Replicates so far."""
-        ...
-
-    def add(self, replicates: int) -> None:
-        """Draw more."""
-        ...
-
-    def total(self) -> Moments:
-        """The total variance, so far."""
-        ...
 
 
 def run_to_precision(route: Route, precision: float, limit: int = MAX_REPLICATES) -> None:

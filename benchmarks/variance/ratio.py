@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
@@ -14,11 +14,14 @@ from ..problems.arguments import check_choice, check_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
-from ..statistics.intervals import MIN_REPLICATES, Moments
+from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
-from .factorized import DirectPathError, FactorizedRoute
-from .measure import ROUTES, VarianceResult, derived_seed, measure_variance
+from ..statistics.replicates import MIN_REPLICATES
+from .arguments import ROUTES
+from .measure import derived_seed, measure_variance
 from .moments import bessel, central_moments
+from .result import VarianceResult
+from .route import Route, choose_route
 
 
 @torch.inference_mode(False)  # which is where some are called from; gradients are taken here
@@ -65,9 +68,9 @@ def measure_ratio(
         check_model(problem, x, route)
     share = route == "factorized" and not any(e.couples_batch or e.deterministic for e in (first, second))
     if share:
-        with suppress(DirectPathError):
-            routes = _drawn_alike(problem, (first, second), x, num_samples, replicates, warmup, seed)
-            return paired_ratio(_joint(*routes))
+        joint = _drawn_alike(problem, (first, second), x, num_samples, replicates, warmup, seed)
+        if joint is not None:
+            return paired_ratio(joint)
     a, b = (
         _total(
             measure_variance(
@@ -102,37 +105,59 @@ def _drawn_alike(
     replicates: int,
     warmup: int | None,
     seed: int,
-) -> list[FactorizedRoute]:
-    """Both estimators' routes, their k-th chunks drawn from one seed."""
-    routes = []
+) -> JointMoments | None:
+    """Of both estimators, their k-th chunks drawn from one seed; None where they can share none."""
     with torch.enable_grad(), seeded(seed, x.device):
         for estimator in estimators:
             reseed(seed, x.device)
             prepare(problem, estimator, x, num_samples, warmup)
         with frozen(problem.decoder):
-            routes = [FactorizedRoute(problem, e, x, num_samples, None) for e in estimators]
-            chunk = min(route.chunk for route in routes)
+            routes = _of_one_chunk(problem, *estimators, x, num_samples)
             for route in routes:
-                route.chunk = chunk
-                reseed(seed + 1, x.device)
-                route.choose_centre()
-                for k, start in enumerate(range(0, replicates, chunk)):
-                    reseed(derived_seed(seed, k), x.device)
-                    route.add(min(chunk, replicates - start))
-    return routes
+                _draw(route, replicates, seed)
+            return _joint(*routes) if routes else None
 
 
-def _joint(a: FactorizedRoute, b: FactorizedRoute) -> JointMoments:
-    return joint_moments(a.total(), b.total(), a.contributions_kept(), b.contributions_kept())
+def _of_one_chunk(problem: Problem, a: Estimator, b: Estimator, x: Tensor, num_samples: int) -> list[Route]:
+    """Routes that draw as many replicates at once; nothing where one of them draws each alone."""
+    first = choose_route(problem, a, x, num_samples)
+    second = choose_route(problem, b, x, num_samples, like=first)
+    if first.chunk is None or second.chunk is None:
+        return []
+    chunk = min(first.chunk, second.chunk)
+    return [
+        route
+        if route.chunk == chunk
+        else choose_route(problem, estimator, x, num_samples, chunk=chunk, like=route)
+        for route, estimator in ((first, a), (second, b))
+    ]
 
 
-def joint_moments(of_a: Moments, of_b: Moments, u: Tensor, v: Tensor) -> JointMoments:
+def _draw(route: Route, replicates: int, seed: int) -> None:
+    """Draw chunk by chunk, about a centre that is not counted: the first chunk is drawn like the others."""
+    reseed(seed + 1, route.x.device)
+    route.join(0)
+    assert route.chunk is not None
+    for k, start in enumerate(range(0, replicates, route.chunk)):
+        reseed(derived_seed(seed, k), route.x.device)
+        route.add(min(route.chunk, replicates - start))
+
+
+def _joint(a: Route, b: Route) -> JointMoments:
+    u, v = a.contributions_kept(), b.contributions_kept()
+    assert u is not None and v is not None
+    return joint_moments(a.total(), b.total(), u, v)
+
+
+def joint_moments(
+    of_a: Moments, of_b: Moments, u: Float64[Tensor, "B K"], v: Float64[Tensor, "B L"]
+) -> JointMoments:
     """Joint moments of two totals from the same draws; correlations from the replicates kept of both.
 
     Args:
         of_a: moments of V̂_A, from n replicates.
         of_b: of V̂_B, from as many.
-        u: contributions to V̂_A, (B, R'), of its first replicates, R' ≤ n.
+        u: contributions to V̂_A of its first replicates, K ≤ n.
         v: likewise to V̂_B; where one has more, the first of them count.
     """
     kept = min(u.shape[1], v.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -51,11 +52,11 @@ class ConstantBaseline(ScoreFunction):
         self.value = pilot_mean(q, target, self.kl)
         self.measured = torch.ones_like(self.measured)
 
-    def baseline(self, f: Tensor, target: Target) -> Tensor:
+    def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, ""]:
         return self.value
 
 
 @torch.no_grad()
-def pilot_mean(q: Distribution, target: Target, kl: str) -> Tensor:
+def pilot_mean(q: Distribution, target: Target, kl: str) -> Float[Tensor, ""]:
     """Mean of the integrand over the batch and pilot samples of q, a scalar."""
     return integrand(q, target, draw(q, _PILOT_SAMPLES), kl).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -122,18 +123,18 @@ class _Taylor(NamedTuple):
         hessian: (*batch, D, D).
     """
 
-    mean: Tensor
-    value: Tensor
-    slope: Tensor
-    hessian: Tensor
+    mean: Float[Tensor, "*batch D"]
+    value: Float[Tensor, "*batch"]
+    slope: Float[Tensor, "*batch D"]
+    hessian: Float[Tensor, "*batch D D"]
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Float[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
         """h(z) − f(m), (S, *batch), for z (S, *batch, *event)."""
         away = z.reshape(len(z), *self.mean.shape) - self.mean
         bent = torch.einsum("...jk,s...k->s...j", self.hessian, away)
         return (away * (self.slope + 0.5 * bent)).sum(-1)
 
-    def expectation(self, q: Distribution) -> Tensor:
+    def expectation(self, q: Distribution) -> Float[Tensor, "*batch"]:
         """Of gradient ∇_η E_q[h] where q has the mean m, (*batch), the coefficients held fixed."""
         if isinstance(q, td.MultivariateNormal):
             factor = q.scale_tril.tril()
@@ -155,7 +156,9 @@ def _expand(q: Distribution, target: Target, kl: str) -> _Taylor:
     return _Taylor(mean, f[0].detach(), slope[0].detach(), rows.detach().movedim(0, -2))
 
 
-def _derivative(output: Tensor, point: Tensor, create_graph: bool) -> Tensor:
+def _derivative(
+    output: Tensor, point: Float[Tensor, "C *batch D"], create_graph: bool
+) -> Float[Tensor, "C *batch D"]:
     """∇ of output's sum, zeros where output does not depend on the point (the slope of a linear f)."""
     if not output.requires_grad:
         return torch.zeros_like(point)
@@ -165,7 +168,12 @@ def _derivative(output: Tensor, point: Tensor, create_graph: bool) -> Tensor:
     return found
 
 
-def _control_variate(q: Distribution, taylor: _Taylor, polynomial: Tensor, z: Tensor) -> dict[str, Tensor]:
+def _control_variate(
+    q: Distribution,
+    taylor: _Taylor,
+    polynomial: Float[Tensor, "S *batch"],
+    z: Float[Tensor, "S *batch_event"],
+) -> dict[str, Tensor]:
     """(1/S) Σ_s (h(z_s) − f(m)) ∂_k log q(z_s) − ∂_k E_q[h] in the shapes of q's parameters: of mean zero."""
     leaves = {name: value.detach().requires_grad_() for name, value in parameters_of(q).items()}
     with torch.enable_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -50,7 +51,7 @@ class DReG(StickingTheLanding):
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         return unweighable(target) or super().supports(q, target, num_samples)
 
-    def weigh(self, normalized: Tensor) -> Tensor:
+    def weigh(self, normalized: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
         """What multiplies the path derivative of each log w, from ŵ (S, *batch)."""
         return normalized.square()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -95,7 +96,9 @@ class Exact(Estimator):
             return "closed-form"
         return "enumeration" if _cannot_enumerate(q) is None else "quadrature"
 
-    def _points(self, q: Distribution, method: str) -> tuple[Tensor, Tensor]:
+    def _points(
+        self, q: Distribution, method: str
+    ) -> tuple[Shaped[Tensor, "points *batch_event"], Float[Tensor, "weights"]]:
         if method == "enumeration":
             return enumerate_outcomes(q), torch.empty(0)
         reason = _cannot_integrate(q)
@@ -104,7 +107,9 @@ class Exact(Estimator):
         return gauss_hermite(q, self.nodes or DEFAULT_NODES[q.event_shape[0]])
 
 
-def _column(weights: Tensor, like: Tensor) -> Tensor:
+def _column(
+    weights: Float[Tensor, "points"], like: Float[Tensor, "points *batch"]
+) -> Float[Tensor, "points *ones"]:
     return weights.reshape(-1, *(1,) * (like.dim() - 1))
 
 

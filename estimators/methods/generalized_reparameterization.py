@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -84,7 +85,7 @@ class GeneralizedReparameterization(Estimator):
         elbo = weighted.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)
 
-    def standardize(self, q: Distribution, z: Tensor) -> _Standardized:
+    def standardize(self, q: Distribution, z: Float[Tensor, "S *batch_event"]) -> _Standardized:
         """The standardization of q's family at samples z (S, *batch, *event)."""
         return _STANDARDIZATIONS[type(_base(q))](z, **parameters_of(q))
 
@@ -112,12 +113,16 @@ def _beta(z: Tensor, concentration1: Tensor, concentration0: Tensor) -> _Standar
     return _Standardized(_attach(z, y, z * (1 - z)), log_density)
 
 
-def _move(loc: Tensor, scale: Tensor, y: Tensor) -> Tensor:
+def _move(
+    loc: Float[Tensor, "*#parameter"], scale: Float[Tensor, "*#parameter"], y: Float[Tensor, "*sample"]
+) -> Float[Tensor, "*sample"]:
     """loc + scale ε, attached, at the ε of y, which is held fixed."""
     return loc + scale * ((y - loc) / scale).detach()
 
 
-def _attach(z: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+def _attach(
+    z: Float[Tensor, "*sample"], y: Float[Tensor, "*sample"], slope: Float[Tensor, "*sample"]
+) -> Float[Tensor, "*sample"]:
     """z itself with the derivative of z(y), slope being dz/dy."""
     return torch.addcmul(z, slope, y - y.detach())
 

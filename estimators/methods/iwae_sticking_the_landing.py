@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 from .dreg import DReG
@@ -28,5 +29,5 @@ class IWAEStickingTheLanding(DReG):
     unbiased = False
     label = "iwae-sticking-the-landing"
 
-    def weigh(self, normalized: Tensor) -> Tensor:
+    def weigh(self, normalized: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
         return normalized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -60,10 +61,12 @@ class LearnedBaseline(ScoreFunction):
         network = nn.Sequential(nn.Linear(target.features.shape[-1], self.hidden), nn.Tanh(), output)
         self.network = network.to(target.features)
 
-    def baseline(self, f: Tensor, target: Target) -> Tensor:
+    def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "B"]:
         if self.network is None or target.features is None:
             raise UsageError("learned-baseline: call init(q, target) with features before the first estimate")
         return self.network(target.features).squeeze(-1)
 
-    def aux_loss(self, f: Tensor, baseline: Tensor | float) -> Tensor:
+    def aux_loss(
+        self, f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*#S_batch"] | float
+    ) -> Float[Tensor, "*batch"]:
         return (f - baseline).square().mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ..base import Target
@@ -37,5 +38,5 @@ class LeaveOneOut(ScoreFunction):
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__(kl)
 
-    def baseline(self, f: Tensor, target: Target) -> Tensor:
+    def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "S *batch"]:
         return (f.sum(0, keepdim=True) - f) / (f.shape[0] - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -83,14 +84,18 @@ class LinearizedHessian(Reparameterization):
         elbo = f - control(q, target, z) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)
 
-    def _with_product(self, q: Distribution, target: Target, z: Tensor) -> Tensor:
+    def _with_product(
+        self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"]
+    ) -> Float[Tensor, "*batch"]:
         """∇f(m) in all parameters, H (z − m) in the mean; expectation zero, (*batch)."""
         mean = q.mean
         distance = z.mean(0) - mean
         slope, product = self._derivatives(q, target, mean[None], distance.detach()[None])
         return flat(q, distance * slope[0] + (mean - mean.detach()) * product[0]).sum(-1)
 
-    def _with_columns(self, q: Distribution, target: Target, z: Tensor) -> Tensor:
+    def _with_columns(
+        self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"]
+    ) -> Float[Tensor, "*batch"]:
         """∇f(m) + H (z − m) in all parameters, less the expectation, (*batch)."""
         mean = q.mean
         size = q.event_shape.numel()
@@ -101,8 +106,12 @@ class LinearizedHessian(Reparameterization):
         return taylor.average(q, z) - taylor.expectation(q)
 
     def _derivatives(
-        self, q: Distribution, target: Target, at: Tensor, along: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        q: Distribution,
+        target: Target,
+        at: Float[Tensor, "C *batch_event"],
+        along: Float[Tensor, "C *batch_event"],
+    ) -> tuple[Float[Tensor, "C *batch_event"], Float[Tensor, "C *batch_event"]]:
         """∇f and ∇²f · along at points (C, *batch, *event), without log q, detached.
 
         Backward over backward: on a small decoder forward-mode products take several times as long.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -91,19 +92,19 @@ class MeasureValued(Estimator):
         elbo = term - term.detach() + f.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)
 
-    def _noise(self, normal: Tensor) -> Tensor:
+    def _noise(self, normal: Float[Tensor, "*shape"]) -> Float[Tensor, "3 *shape"]:
         """W, −W and M for noise N of the sample, (3, *normal.shape)."""
         rayleigh = _rayleigh(normal)
         other = rayleigh if self.coupled else _rayleigh(normal)
         return torch.stack((rayleigh, -other, _maxwell(normal if self.coupled else torch.randn_like(normal))))
 
 
-def _rayleigh(like: Tensor) -> Tensor:
+def _rayleigh(like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Density w exp(−w²/2) on w > 0."""
     return torch.empty_like(like).exponential_().mul_(2).sqrt_()
 
 
-def _maxwell(normal: Tensor) -> Tensor:
+def _maxwell(normal: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Density m² exp(−m²/2) / √(2π), coupled to a normal N: N / M is uniform on (0, 1), independent of M.
 
     M is the length of a normal vector in 3 dimensions whose first component is N, with N's sign; on the
@@ -112,7 +113,9 @@ def _maxwell(normal: Tensor) -> Tensor:
     return torch.copysign(torch.hypot(normal, _rayleigh(normal)), normal)
 
 
-def _replace_each(z: Tensor, moved: Tensor, event_dims: int) -> Tensor:
+def _replace_each(
+    z: Float[Tensor, "*shape"], moved: Float[Tensor, "3 *shape"], event_dims: int
+) -> Float[Tensor, "3 D *shape"]:
     """Copies of z (S, *batch, *event), each with one coordinate from moved (3, S, *batch, *event).
 
     Returns (3, D, S, *batch, *event), D the number of coordinates.
@@ -124,7 +127,9 @@ def _replace_each(z: Tensor, moved: Tensor, event_dims: int) -> Tensor:
     return torch.where(one, moved.unsqueeze(1), flat).reshape(3, dimension, *z.shape)
 
 
-def _by_coordinate(f: Tensor, points: Tensor, q: Distribution) -> Tensor:
+def _by_coordinate(
+    f: Float[Tensor, "points *batch"], points: Float[Tensor, "3 D *sample_shape"], q: Distribution
+) -> Float[Tensor, "3 *sample_shape"]:
     """f at the points, (3, S, *batch, *event): entry j is of the copy whose coordinate j was replaced."""
     kinds, dimension, num_samples = points.shape[:3]
     f = f.reshape(kinds, dimension, num_samples, *q.batch_shape).movedim(1, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -76,7 +77,9 @@ class Mixed(Estimator):
         elbo = term - term.detach() + f.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(elbo, elbo, info={"f": f.detach()})
 
-    def weigh(self, path: Tensor, score: Tensor) -> Tensor:
+    def weigh(
+        self, path: Float[Tensor, "pilot *parameter"], score: Float[Tensor, "pilot *parameter"]
+    ) -> Float[Tensor, "*parameter"]:
         """w, the pathwise part, from the pilot's gradients, each (pilot, *parameter shape).
 
         V_s − C = Cov(s, s − r) and V_s + V_r − 2C = Var(s − r): the regression of s on s − r.
@@ -90,7 +93,7 @@ class Mixed(Estimator):
 
 def _both(
     q: Distribution, target: Target, num_samples: int, kl: str
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[Float[Tensor, "S *batch"], dict[str, Tensor], dict[str, Tensor]]:
     """f (S, *batch), attached to θ, and the pathwise gradient and score of every sample."""
     parameters = parameters_of(q)
     leaves = per_sample(parameters, num_samples)
@@ -103,6 +106,8 @@ def _both(
     return f, dict(zip(leaves, path, strict=True)), scores(q, parameters, z.detach())
 
 
-def _weighted(f: Tensor, baseline: Tensor, score: Tensor) -> Tensor:
+def _weighted(
+    f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*batch"], score: Float[Tensor, "S *parameter"]
+) -> Float[Tensor, "S *parameter"]:
     """(f − b) ∇ log q, (S, *parameter shape)."""
     return align(f.detach() - baseline, score) * score

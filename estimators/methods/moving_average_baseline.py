@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..base import Estimate, Target
@@ -49,7 +50,7 @@ class MovingAverageBaseline(ScoreFunction):
         self.register_buffer("average", torch.tensor(0.0))
         self.register_buffer("weight", torch.tensor(0.0))
 
-    def baseline(self, f: Tensor, target: Target) -> Tensor:
+    def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, ""]:
         # average is 0 while weight is 0, so the clamp turns 0/0 into 0.
         return self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -95,18 +96,20 @@ class OVIS(Estimator):
         return Estimate(surrogate=elbo, value=elbo)
 
     @torch.no_grad()
-    def _auxiliary_weights(self, q: Distribution, target: Target) -> Tensor:
+    def _auxiliary_weights(self, q: Distribution, target: Target) -> Float[Tensor, "A *batch"]:
         """log w of the auxiliary samples, (A, *batch)."""
         z = draw(q, self.auxiliary)
         return integrand(q, target, z, "sampled", log_prob(q, z))
 
-    def _averaged(self, log_w: Tensor, auxiliary: Tensor) -> Tensor:
+    def _averaged(
+        self, log_w: Float[Tensor, "K *batch"], auxiliary: Float[Tensor, "A *batch"]
+    ) -> Float[Tensor, "K *batch"]:
         """(1/A) Σ_a d_k with w_k replaced by the a-th auxiliary weight, (K, *batch)."""
         drawn = auxiliary.unsqueeze(1)
         total = torch.logaddexp(log_sum_of_others(log_w), drawn)  # (A, K, *batch)
         return (total - math.log(len(log_w)) - (drawn - total).exp()).mean(0)
 
-    def _asymptotic(self, log_w: Tensor) -> Tensor:
+    def _asymptotic(self, log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
         """L̂_{−k} − γ ŵ_k + (1 − γ) log(1 − 1/K), (K, *batch)."""
         k = len(log_w)
         without = log_sum_of_others(log_w) - math.log(k - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -141,7 +142,9 @@ class QuadraticControlVariate(Reparameterization):
             average = self.get_buffer(name)
             average.lerp_(estimate.info[name].mean().to(average), 1 - _DECAY)
 
-    def _rest(self, q: Distribution, target: Target, z: Tensor) -> Tensor:
+    def _rest(
+        self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"]
+    ) -> Float[Tensor, "*batch"]:
         """What is added to f, (*batch): minus the closed-form KL, or minus log q where it is sampled."""
         if self.kl == "sampled" and target.prior is not None:
             return -log_prob(q, z).mean(0)
@@ -161,7 +164,9 @@ class QuadraticControlVariate(Reparameterization):
             curvature = curvature - factor.unsqueeze(-1) * factor.unsqueeze(-2)
         return Quadratic(slope, curvature)
 
-    def _pilot(self, q: Distribution, target: Target) -> tuple[Tensor, Tensor]:
+    def _pilot(
+        self, q: Distribution, target: Target
+    ) -> tuple[Float[Tensor, "coefficients"], Float[Tensor, "coefficients"]]:
         """Initial coefficients b, d, V of all data, in units, and the units, one tensor each."""
         with torch.no_grad():
             z = rsample(q, _PILOT)
@@ -182,7 +187,9 @@ class QuadraticControlVariate(Reparameterization):
         return start, torch.cat((*units, units[1].sqrt().repeat(rank)))
 
 
-def _gradient(of: Tensor, wrt: list[Tensor], q: Distribution, attached: bool = False) -> Tensor:
+def _gradient(
+    of: Float[Tensor, "*batch"], wrt: list[Tensor], q: Distribution, attached: bool = False
+) -> Float[Tensor, "*batch P"]:
     """∇ of every datum's entry of ``of`` (*batch) in its own part of ``wrt``, (*batch, P)."""
     if not of.requires_grad:
         return torch.zeros_like(_joined(wrt, q))
@@ -192,7 +199,7 @@ def _gradient(of: Tensor, wrt: list[Tensor], q: Distribution, attached: bool = F
     return _joined(parts, q)
 
 
-def _joined(parts: Sequence[Tensor], q: Distribution) -> Tensor:
+def _joined(parts: Sequence[Tensor], q: Distribution) -> Float[Tensor, "*batch P"]:
     """Parameters (*batch, ·) of q, or gradients in them, as (*batch, P); the upper half of a factor is 0."""
     rows, vector = len(q.batch_shape), len(q.batch_shape) + len(q.event_shape)
     return torch.cat([(p.tril() if p.dim() > vector else p).flatten(rows) for p in parts], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -68,7 +69,7 @@ class ReweightedWakeSleep(DReG):
             return refused or Estimator.supports(self, q, target, num_samples)
         return super().supports(q, target, num_samples)
 
-    def weigh(self, normalized: Tensor) -> Tensor:
+    def weigh(self, normalized: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
         return normalized - normalized.square()
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:

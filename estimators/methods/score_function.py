@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -55,11 +56,13 @@ class ScoreFunction(Estimator):
         )
         return refused or unsupported_draws(q, self.draws)
 
-    def baseline(self, f: Tensor, target: Target) -> Tensor | float:
+    def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "*#S_batch"] | float:
         """b, broadcastable to f (S, *batch), which is detached; b may be attached to own parameters."""
         return 0.0
 
-    def aux_loss(self, f: Tensor, baseline: Tensor | float) -> Tensor | None:
+    def aux_loss(
+        self, f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*#S_batch"] | float
+    ) -> Float[Tensor, "*batch"] | None:
         """The loss that trains the baseline's own parameters, (*batch), or None."""
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -78,7 +79,9 @@ class Thermodynamic(Estimator):
         value = torch.stack(terms).sum(0)
         return Estimate(surrogate=value, value=value)
 
-    def expectation(self, log_q: Tensor, f: Tensor, beta: float) -> Tensor:
+    def expectation(
+        self, log_q: Float[Tensor, "K *batch"], f: Float[Tensor, "K *batch"], beta: float
+    ) -> Float[Tensor, "*batch"]:
         """E_π[log w] at β with its covariance gradient, (*batch), from log q and log w (K, *batch)."""
         fixed = f.detach()
         weights = (beta * fixed).softmax(0)
@@ -89,7 +92,9 @@ class Thermodynamic(Estimator):
         direct = f if beta > 0 else f + log_q - log_q.detach()  # without the score
         return (weights * direct).sum(0) + covariance * (len(f) / (len(f) - 1))
 
-    def tempered(self, log_q: Tensor, f: Tensor, beta: float) -> Tensor:
+    def tempered(
+        self, log_q: Float[Tensor, "K *batch"], f: Float[Tensor, "K *batch"], beta: float
+    ) -> Float[Tensor, "K *batch"]:
         """log π̃ = (1 − β) log q + β log p(x, z) = log q + β log w, (K, *batch)."""
         return log_q + beta * f
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -67,7 +68,7 @@ class VIMCO(Estimator):
         elbo = bound + (credit * (log_q - log_q.detach())).sum(0)
         return Estimate(surrogate=elbo, value=elbo)
 
-    def _without_each(self, log_w: Tensor) -> Tensor:
+    def _without_each(self, log_w: Float[Tensor, "S *batch"]) -> Float[Tensor, "S *batch"]:
         """L̂_{−k}, (S, *batch)."""
         k = len(log_w)
         others = log_sum_of_others(log_w)
@@ -77,7 +78,7 @@ class VIMCO(Estimator):
         return torch.logaddexp(others, stand_in) - math.log(k)
 
 
-def _sum_of_others(log_w: Tensor) -> Tensor:
+def _sum_of_others(log_w: Float[Tensor, "S *batch"]) -> Float[Tensor, "S *batch"]:
     """Σ_{l≠k} log w_l for every k, from the sums before and after k: −∞ less −∞ is no number."""
     nothing = torch.zeros_like(log_w[:1])
     before = torch.cat((nothing, log_w[:-1].cumsum(0)))

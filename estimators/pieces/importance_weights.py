@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..base import Target
@@ -15,7 +16,7 @@ def unweighable(target: Target) -> str | None:
     return "needs a prior: importance weights are p(x, z) / q(z)" if target.prior is None else None
 
 
-def log_sum_of_others(log_w: Tensor) -> Tensor:
+def log_sum_of_others(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:
     """log Σ_{l≠k} w_l for every k, of log w (K, *batch); −∞ where K = 1.
 
     From the sums before and after k: subtracting w_k from the sum of all would cancel where it dominates.

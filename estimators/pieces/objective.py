@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -20,7 +21,13 @@ def unsupported_kl(q: Distribution, target: Target, kl: str) -> str | None:
     return None
 
 
-def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor | None = None) -> Tensor:
+def integrand(
+    q: Distribution,
+    target: Target,
+    z: Shaped[Tensor, "S *batch_event"],
+    kl: str,
+    log_q: Tensor | None = None,
+) -> Float[Tensor, "S *batch"]:
     """f(z), (S, *batch): log p(x|z), and with ``kl="sampled"`` also log p(z) - log q(z).
 
     ``log_q`` is log q(z|x) at z, for a caller that has it already or wants it detached.
@@ -41,7 +48,7 @@ def integrand(q: Distribution, target: Target, z: Tensor, kl: str, log_q: Tensor
     return f
 
 
-def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Tensor | float:
+def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Float[Tensor, "*batch"] | float:
     """The closed-form KL to subtract, (*batch); 0 when it is sampled or there is no prior.
 
     Raises:

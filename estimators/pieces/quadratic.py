@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -24,16 +25,16 @@ class Quadratic(NamedTuple):
         curvature: B, symmetric, broadcastable to (*batch, D, D).
     """
 
-    slope: Tensor
-    curvature: Tensor
+    slope: Float[Tensor, "*#batch D"]
+    curvature: Float[Tensor, "*#batch D D"]
 
-    def average(self, q: Distribution, z: Tensor) -> Tensor:
+    def average(self, q: Distribution, z: Float[Tensor, "S *batch_event"]) -> Float[Tensor, "*batch"]:
         """(1/S) Σ_s f̂(z_s), (*batch), for z (S, *batch, *event), attached to φ where z is."""
         delta = flat(q, z - q.mean.detach())
         bent = torch.einsum("...i,...ij->...j", delta, self.curvature)
         return (delta * (self.slope + 0.5 * bent)).sum(-1).mean(0)
 
-    def expectation(self, q: Distribution) -> Tensor:
+    def expectation(self, q: Distribution) -> Float[Tensor, "*batch"]:
         """E_q f̂, (*batch), attached to φ."""
         moved = flat(q, q.mean - q.mean.detach())
         # The value and the gradient of ½ (E z − m)ᵀ B (E z − m) are zero at m.
@@ -44,7 +45,7 @@ class Quadratic(NamedTuple):
         return Quadratic(self.slope.detach(), self.curvature.detach())
 
 
-def flat(q: Distribution, z: Tensor) -> Tensor:
+def flat(q: Distribution, z: Float[Tensor, "*rows_event"]) -> Float[Tensor, "*rows D"]:
     """z (..., *event) as (..., D)."""
     return z.flatten(-len(q.event_shape))
 
@@ -89,7 +90,7 @@ def _is_full(q: Distribution) -> bool:
     return isinstance(q, td.MultivariateNormal)
 
 
-def _trace(q: Distribution, matrix: Tensor) -> Tensor:
+def _trace(q: Distribution, matrix: Float[Tensor, "*#batch D D"]) -> Float[Tensor, "*batch"]:
     """tr(matrix Cov_q z), (*batch), for a symmetric matrix (*batch, D, D)."""
     if _is_full(q):
         covariance: Tensor = q.covariance_matrix  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -33,7 +34,9 @@ def per_sample(parameters: dict[str, Tensor], num_samples: int) -> dict[str, Ten
     }
 
 
-def scores(q: Distribution, parameters: dict[str, Tensor], z: Tensor) -> dict[str, Tensor]:
+def scores(
+    q: Distribution, parameters: dict[str, Tensor], z: Shaped[Tensor, "S *batch_event"]
+) -> dict[str, Tensor]:
     """∇ log q(z_s) for every sample and parameter coordinate, (S, *parameter shape)."""
     leaves = per_sample(parameters, len(z))
     with torch.enable_grad():
@@ -46,6 +49,8 @@ def align(f: Tensor, other: Tensor) -> Tensor:
     return f.reshape(*f.shape, *(1,) * (other.dim() - f.dim()))
 
 
-def inner(parameter: Tensor, gradient: Tensor, batch_shape: torch.Size) -> Tensor:
+def inner(
+    parameter: Float[Tensor, "*batch_rest"], gradient: Float[Tensor, "*batch_rest"], batch_shape: torch.Size
+) -> Float[Tensor, "*batch"]:
     """⟨parameter, gradient⟩ of each datum, (*batch): its derivative in the parameter is the gradient."""
     return (parameter * gradient.detach()).reshape(*batch_shape, -1).sum(-1)

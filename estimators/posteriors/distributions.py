@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -68,7 +69,7 @@ def _no_inverse(q: td.TransformedDistribution) -> str | None:
     return None
 
 
-def draw(q: Distribution, num_samples: int) -> Tensor:
+def draw(q: Distribution, num_samples: int) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """Draw z (S, *batch, *event) without a path back to φ.
 
     Reparameterizable posteriors draw through ``rsample``, so that under one seed every estimator
@@ -81,7 +82,7 @@ def draw(q: Distribution, num_samples: int) -> Tensor:
         return uncached(q, q.sample(torch.Size((num_samples,))))
 
 
-def uncached(q: Distribution, z: Tensor) -> Tensor:
+def uncached(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Shaped[Tensor, "S *batch_event"]:
     """z as another tensor where a transform of q may hold φ: with ``cache_size=1`` it knows its last output.
 
     It would answer log q(z) with the input it remembers, in which its own parameters have no gradient.
@@ -95,7 +96,7 @@ def uncached(q: Distribution, z: Tensor) -> Tensor:
     return z
 
 
-def rsample(q: Distribution, num_samples: int) -> Tensor:
+def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
     """Draw z (S, *batch, *event), differentiable in q's parameters."""
     if gaussians.is_diagonal_gaussian(q):
         return gaussians.rsample(q, num_samples)
@@ -104,7 +105,7 @@ def rsample(q: Distribution, num_samples: int) -> Tensor:
     return q.rsample(torch.Size((num_samples,)))
 
 
-def log_prob(q: Distribution, z: Tensor) -> Tensor:
+def log_prob(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
     """log q(z), (S, *batch), for z (S, *batch, *event)."""
     return gaussians.log_prob(q, z) if gaussians.is_diagonal_gaussian(q) else q.log_prob(z)
 
@@ -211,7 +212,7 @@ def check_events(q: Distribution, prior: Distribution) -> None:
         )
 
 
-def closed_form_kl(q: Distribution, prior: Distribution) -> Tensor | None:
+def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch"] | None:
     """KL(q || prior), (*batch), or None when there is no closed form.
 
     The prior is expanded to q's batch shape, which torch's own pairs do not all do.

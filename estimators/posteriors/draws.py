@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -17,7 +18,9 @@ _DISCRETE = (td.Bernoulli, td.Categorical, td.OneHotCategorical)
 _BY_QUANTILES = (td.Laplace, td.Cauchy, td.Exponential, td.Uniform, td.ContinuousBernoulli)
 
 
-def rsample(q: Distribution, num_samples: int, draws: str = "iid") -> Tensor:
+def rsample(
+    q: Distribution, num_samples: int, draws: str = "iid"
+) -> Float[Tensor, "{num_samples} *batch_event"]:
     """z (S, *batch, *event), each sample distributed as q; differentiable in q's parameters as q.rsample is.
 
     Args:
@@ -32,7 +35,9 @@ def rsample(q: Distribution, num_samples: int, draws: str = "iid") -> Tensor:
     return _push(q, num_samples, draws, q.batch_shape)
 
 
-def draw(q: Distribution, num_samples: int, draws: str = "iid") -> Tensor:
+def draw(
+    q: Distribution, num_samples: int, draws: str = "iid"
+) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """z (S, *batch, *event) without a path back to φ; arguments as those of `rsample`."""
     if draws == "iid":
         return distributions.draw(q, num_samples)
@@ -56,7 +61,9 @@ def smallest_number(draws: str) -> int:
     return 2 if draws == "antithetic" else 1
 
 
-def _push(q: Distribution, num_samples: int, draws: str, batch: torch.Size) -> Tensor:
+def _push(
+    q: Distribution, num_samples: int, draws: str, batch: torch.Size
+) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """Noise of the innermost distribution, pushed through what surrounds it; ``batch`` is that of q."""
     if type(q) is td.Independent:
         return _push(q.base_dist, num_samples, draws, batch)
@@ -73,7 +80,9 @@ def _push(q: Distribution, num_samples: int, draws: str, batch: torch.Size) -> T
     return _from_uniforms(q, num_samples, draws, batch)
 
 
-def _from_uniforms(q: Distribution, num_samples: int, draws: str, batch: torch.Size) -> Tensor:
+def _from_uniforms(
+    q: Distribution, num_samples: int, draws: str, batch: torch.Size
+) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """By the quantile function, in float64: float32 knows no numbers between 1 − 6e-8 and 1."""
     if isinstance(q, td.Bernoulli):
         u = _uniform(q.probs, num_samples, draws, batch)
@@ -89,7 +98,9 @@ def _from_uniforms(q: Distribution, num_samples: int, draws: str, batch: torch.S
     return q.icdf(_uniform(like.expand(q.batch_shape), num_samples, draws, batch)).to(like.dtype)
 
 
-def _normal(like: Tensor, num_samples: int, draws: str, batch: torch.Size) -> Tensor:
+def _normal(
+    like: Float[Tensor, "*noise"], num_samples: int, draws: str, batch: torch.Size
+) -> Float[Tensor, "{num_samples} *noise"]:
     """Standard normal noise, (S, *like.shape)."""
     if draws == "sobol":
         return torch.special.ndtri(_sobol(like, num_samples, batch)).to(like.dtype)
@@ -97,7 +108,9 @@ def _normal(like: Tensor, num_samples: int, draws: str, batch: torch.Size) -> Te
     return torch.cat((noise, -noise))[:num_samples]
 
 
-def _uniform(like: Tensor, num_samples: int, draws: str, batch: torch.Size) -> Tensor:
+def _uniform(
+    like: Float[Tensor, "*noise"], num_samples: int, draws: str, batch: torch.Size
+) -> Float64[Tensor, "{num_samples} *noise"]:
     """Uniform noise, (S, *like.shape), float64."""
     if draws == "sobol":
         return _sobol(like, num_samples, batch)
@@ -109,7 +122,9 @@ def _halved(num_samples: int, like: Tensor) -> tuple[int, ...]:
     return ((num_samples + 1) // 2, *like.shape)
 
 
-def _sobol(like: Tensor, num_samples: int, batch: torch.Size) -> Tensor:
+def _sobol(
+    like: Float[Tensor, "*noise"], num_samples: int, batch: torch.Size
+) -> Float64[Tensor, "{num_samples} *noise"]:
     """One sequence an entry of the batch, whose dimensions are those of the noise."""
     dimension = like.shape[len(batch) :].numel()
     return sobol_uniforms(num_samples, tuple(batch), dimension, like.device).reshape(num_samples, *like.shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -18,7 +19,7 @@ def is_diagonal_gaussian(q: Distribution) -> bool:
     return type(q) is td.Independent and type(q.base_dist) is td.Normal and len(q.event_shape) > 0
 
 
-def rsample(q: Distribution, num_samples: int) -> Tensor:
+def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
     """Draw z = μ + σ ε, (S, *batch, *event)."""
     loc, scale = _parameters(q)
     return torch.addcmul(
@@ -26,7 +27,7 @@ def rsample(q: Distribution, num_samples: int) -> Tensor:
     )
 
 
-def log_prob(q: Distribution, z: Tensor) -> Tensor:
+def log_prob(q: Distribution, z: Float[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
     """log q(z), (S, *batch), for z (S, *batch, *event)."""
     loc, scale = _parameters(q)
     standardized = (z - loc) / scale
@@ -34,7 +35,7 @@ def log_prob(q: Distribution, z: Tensor) -> Tensor:
     return -halves.sum(_event(q)) - 0.5 * math.log(2 * math.pi) * q.event_shape.numel()
 
 
-def kl(q: Distribution, prior: Distribution) -> Tensor:
+def kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch"]:
     """KL(q || prior), (*batch); the prior's batch shape broadcasts against q's."""
     (loc, scale), (prior_loc, prior_scale) = _parameters(q), _parameters(prior)
     ratio, distance = scale / prior_scale, (loc - prior_loc) / prior_scale

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -17,30 +18,35 @@ DEFAULT_NODES = {1: 200, 2: 64, 3: 32}
 
 def outcomes(q: Distribution) -> int | None:
     """Number of values z can take, or None when the support is not finite."""
-    base = q.base_dist if isinstance(q, td.Independent) else q
-    if not base.has_enumerate_support:
-        return None
-    values = base.enumerate_support(expand=False).shape[0]
-    return values ** math.prod(_components(q))
+    supports = _supports(q)
+    return None if supports is None else math.prod(len(values) for values in supports)
 
 
-def enumerate_outcomes(q: Distribution) -> Tensor:
+def enumerate_outcomes(q: Distribution) -> Shaped[Tensor, "outcomes *batch_event"]:
     """Every z, (outcomes, *batch, *event)."""
-    base = q.base_dist if isinstance(q, td.Independent) else q
-    values = base.enumerate_support(expand=False)
-    values = values.reshape(values.shape[0], *base.event_shape)
-    components = _components(q)
-    index = torch.cartesian_prod(*[torch.arange(len(values))] * math.prod(components))
-    z = values[index.reshape(-1, *components)]
+    supports = _supports(q)
+    assert supports is not None, "the support is not finite"
+    index = torch.cartesian_prod(*(torch.arange(len(values)) for values in supports))
+    index = index.reshape(-1, len(supports))
+    z = torch.stack([values[index[:, j]] for j, values in enumerate(supports)], 1)
     z = z.reshape(-1, *(1,) * len(q.batch_shape), *q.event_shape)
     return z.expand(-1, *q.batch_shape, *q.event_shape)
 
 
-def _components(q: Distribution) -> tuple[int, ...]:
-    """Shape of the independent variables that make up one event; () when it is one variable."""
-    if not isinstance(q, td.Independent):
-        return ()
-    return tuple(q.event_shape[: q.reinterpreted_batch_ndims])
+def _supports(q: Distribution) -> list[Tensor] | None:
+    """What each of the independent variables that make up one event can be, or None where that is endless."""
+    base = q.base_dist if isinstance(q, td.Independent) else q
+    if not base.has_enumerate_support:
+        return None
+    event = q.event_shape[: q.reinterpreted_batch_ndims] if isinstance(q, td.Independent) else ()
+    components = math.prod(event)
+    if isinstance(base, td.Binomial):  # whose variables may have a count each
+        counts = base.total_count.reshape(-1, components)
+        if bool((counts != counts[0]).any()):
+            return None  # nor are they the same for all data
+        return [torch.arange(1 + int(count)).to(base.probs) for count in counts[0]]
+    values = base.enumerate_support(expand=False)
+    return [values.reshape(values.shape[0], *base.event_shape)] * components
 
 
 def gaussian_dimension(q: Distribution) -> int | None:
@@ -51,7 +57,9 @@ def gaussian_dimension(q: Distribution) -> int | None:
     return q.event_shape[0]
 
 
-def gauss_hermite(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
+def gauss_hermite(
+    q: Distribution, nodes: int
+) -> tuple[Float[Tensor, "points *batch D"], Float[Tensor, "points"]]:
     """Tensor Gauss-Hermite points z (nodes^D, *batch, D), attached to φ, and weights (nodes^D,)."""
     dimension = q.event_shape[0]
     points, weights = hermite_grid(dimension, nodes)
@@ -63,7 +71,9 @@ def gauss_hermite(q: Distribution, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def hermite_grid(dimension: int, nodes: int) -> tuple[Tensor, Tensor]:
+def hermite_grid(
+    dimension: int, nodes: int
+) -> tuple[Float[Tensor, "points {dimension}"], Float[Tensor, "points"]]:
     """Points (nodes^D, D) and weights (nodes^D,) for N(0, I), in float64.
 
     SciPy's Golub-Welsch nodes; weights that underflow belong to points no sample reaches.

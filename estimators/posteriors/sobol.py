@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float64, Int32
 from torch import Tensor
 
 MAX_DIMENSION = torch.quasirandom.SobolEngine.MAXDIM
 
 
-def sobol_uniforms(num_samples: int, batch: tuple[int, ...], dimension: int, device: torch.device) -> Tensor:
+def sobol_uniforms(
+    num_samples: int, batch: tuple[int, ...], dimension: int, device: torch.device
+) -> Float64[Tensor, "{num_samples} *batch {dimension}"]:
     """The first S points of the sequence under Owen's scrambling, in (0, 1): (S, *batch, D), float64.
 
     Digit l of a point is flipped by a random bit that belongs to the l − 1 digits before it, independent for
@@ -45,7 +48,9 @@ def sobol_uniforms(num_samples: int, batch: tuple[int, ...], dimension: int, dev
 
 
 @lru_cache(maxsize=32)
-def _leading_digits(num_samples: int, dimension: int, digits: int, device: torch.device) -> Tensor:
+def _leading_digits(
+    num_samples: int, dimension: int, digits: int, device: torch.device
+) -> Int32[Tensor, "{num_samples} {dimension}"]:
     """The leading binary digits of the unscrambled points, as integers below 2^digits: (S, D)."""
     points = torch.quasirandom.SobolEngine(dimension).draw(num_samples, dtype=torch.float64)
     return (points * 2**digits).to(torch.int32).to(device)

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -22,7 +23,7 @@ def is_von_mises(q: Distribution) -> bool:
     return type(q) is td.VonMises
 
 
-def rsample(q: Distribution, num_samples: int) -> Tensor:
+def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
     r"""Draw z (S, *batch, *event) in [−π, π), differentiable once in the location and concentration.
 
     z is torch's rejection sample. With F the distribution function of the density q, F(z; μ, κ) is held
@@ -41,7 +42,9 @@ def rsample(q: Distribution, num_samples: int) -> Tensor:
     return attached
 
 
-def concentration_derivative(angle: Tensor, concentration: Tensor) -> Tensor:
+def concentration_derivative(
+    angle: Float[Tensor, "*#shape"], concentration: Float[Tensor, "*#shape"]
+) -> Float64[Tensor, "*shape"]:
     r"""dz/dκ at z − μ = angle in [−π, π], at fixed F: float64, broadcast.
 
     −(∂F/∂κ)/q = −∫_{−π}^{y} (cos t − A) e^{κ(cos t − cos y)} dt, A = I_1(κ)/I_0(κ), for y = −|angle|, and

@@ -18,7 +18,7 @@ from elbograd.benchmarks.advice.rank import rank_all
 from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
 from elbograd.benchmarks.problems import load_problem
-from elbograd.benchmarks.statistics.intervals import mean_moments
+from elbograd.benchmarks.statistics.moments import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl
 from elbograd.estimators.errors import UsageError
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from elbograd.benchmarks import certify
+from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.cell import Settings, certify_cell
-from elbograd.benchmarks.certification.certify import builder, certify_problem
-from elbograd.benchmarks.certification.levels import ALARM_RATE, LOOKS, confirm_level
+from elbograd.benchmarks.certification.levels import LOOKS, confirm_level
 from elbograd.benchmarks.certification.moments import ColumnSums
 from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.oracle_problems import ORACLE_PROBLEMS
 from elbograd.benchmarks.certification.points import points_of
-from elbograd.benchmarks.certification.result import BiasBound, Certificate, Check, percent
+from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.certification.sequential import MeanTest
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
+from elbograd.benchmarks.rows.certificate import ALARM_RATE, Certificate, percent
+from elbograd.benchmarks.rows.certificate_checks import BiasBound, Check
 from elbograd.estimators import Estimate, create
 from elbograd.estimators.errors import UsageError
 from elbograd.estimators.testing.mean_test import SCREEN_LEVEL

@@ -154,6 +154,6 @@ def test_an_interrupt_says_what_goes_on(elbograd, monkeypatch, command, said):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("elbograd.benchmarks.problems.registry.problem_catalogue", interrupted)
-    monkeypatch.setattr("elbograd.benchmarks.cases.options.Variance.grid", interrupted)
+    monkeypatch.setattr("elbograd.benchmarks.cases.variance.Variance.grid", interrupted)
     code, _, err = elbograd(command)
     assert (code, err.strip().endswith(said)) == (130, True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from elbograd.benchmarks import load_results, measure_variance
 from elbograd.benchmarks.cli.main import main
-from elbograd.benchmarks.variance.measure import VarianceResult
+from elbograd.benchmarks.variance.result import VarianceResult
 from pages import ROOT, Page
 
 OWN_MODEL = Page("docs/bring-your-own-model.md")

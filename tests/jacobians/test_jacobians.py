@@ -5,15 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from elbograd.benchmarks.jacobians import encoder as jacobians
-from elbograd.benchmarks.jacobians import layers as layer_gradients
+from elbograd.benchmarks.jacobians import factors
 from elbograd.benchmarks.jacobians import rows as jacobian_rows
-from elbograd.benchmarks.jacobians.encoder import (
-    Jacobian,
-    encoder_jacobian,
-    pull_back,
-    push_forward,
-    trainable,
-)
+from elbograd.benchmarks.jacobians.encoder import Jacobian, encoder_jacobian
+from elbograd.benchmarks.jacobians.products import pull_back, push_forward, trainable
 from elbograd.benchmarks.jacobians.rows import RowsJacobian
 from elbograd.estimators import UsageError
 from torch import nn
@@ -244,7 +239,7 @@ def written_out(encoder, x):
 def test_gram_diagonal_and_products(name, elements, monkeypatch):
     encoder, x, by_rule = made(name)
     if elements:  # data, coordinates and parameters in the smallest runs
-        for module in (jacobians, layer_gradients, jacobian_rows):
+        for module in (jacobians, factors, jacobian_rows):
             monkeypatch.setattr(module, "MAX_ELEMENTS", elements)
     jacobian = encoder_jacobian(encoder, x)
     if by_rule is not None and not elements:  # one datum at a time, any layout is in order
@@ -327,7 +322,7 @@ def test_rows_of_all_data_are_never_held(kind, monkeypatch):
         encoder = nn.Sequential(nn.Linear(40, 100), nn.Tanh(), nn.Linear(100, 8))
         x = torch.randn(32, 40)
     limit = 2**16
-    for module in (jacobians, layer_gradients, jacobian_rows):
+    for module in (jacobians, factors, jacobian_rows):
         monkeypatch.setattr(module, "MAX_ELEMENTS", limit)
     with Largest() as largest:
         jacobian = encoder_jacobian(encoder, x)

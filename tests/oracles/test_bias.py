@@ -10,7 +10,8 @@ import pytest
 import torch
 from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.jacobians.spectrum import largest_eigenvalue
-from elbograd.benchmarks.oracles.references import measure_bias, reference_gradient
+from elbograd.benchmarks.oracles.bias import measure_bias
+from elbograd.benchmarks.oracles.references import reference_gradient
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch
 from elbograd.estimators import create

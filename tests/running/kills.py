@@ -156,9 +156,10 @@ def main() -> None:
     given = parser.parse_args()
     # One thread, as the workers of several jobs have: then the rows do not depend on the number of jobs.
     os.environ["OMP_NUM_THREADS"] = "1"
-    import elbograd.benchmarks.cases.execute
+    import elbograd.benchmarks.oracles.references
     import elbograd.benchmarks.plots.style
-    import elbograd.benchmarks.running.runner  # noqa: F401 - before the forks
+    import elbograd.benchmarks.running.runner
+    import elbograd.benchmarks.variance.measure  # noqa: F401 - before the forks
 
     draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:

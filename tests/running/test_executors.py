@@ -18,7 +18,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from elbograd.benchmarks import load_results
-from elbograd.benchmarks.cases.grid import Case
+from elbograd.benchmarks.cases.base import Case, Output
+from elbograd.benchmarks.cases.convergence import Convergence, ConvergenceSettings
+from elbograd.benchmarks.cases.variance import Variance, VarianceSettings
 from elbograd.benchmarks.cli.main import main
 from elbograd.benchmarks.rows.schema import NOT_TIMED
 from elbograd.benchmarks.running.executors import slurm
@@ -26,7 +28,7 @@ from elbograd.benchmarks.running.executors.base import Executor, Failure, Work
 from elbograd.benchmarks.running.executors.child import ChildPool
 from elbograd.benchmarks.running.executors.choice import Engine
 from elbograd.benchmarks.running.executors.dask import DaskExecutor, check_versions
-from elbograd.benchmarks.running.executors.measure import measure
+from elbograd.benchmarks.running.executors.measure import measure, open_session
 from elbograd.benchmarks.running.plan import Plan
 from elbograd.benchmarks.running.runner import run_plan
 from elbograd.benchmarks.store import ROWS, RunFolder, read_rows
@@ -36,7 +38,7 @@ TIMED = ("seconds", "work_normalized_variance")
 PATHWISE = "v = target.log_likelihood(q.rsample((num_samples,))).mean(0); return Estimate(v, v)"
 ESTIMATORS = ("-e", "my_idea.py", "-e", "my-registered", "--plugin", "registered.py")
 GRID = ("variance", "-p", "quadratic", "-r", "300", *ESTIMATORS)
-SETTINGS = {"replicates": 50, "precision": None, "route": "factorized", "step": 0}
+SETTINGS = VarianceSettings(replicates=50, precision=None, route="factorized", step=0)
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +81,16 @@ def untimed(folder):
     return cases
 
 
-def case(estimator="score-function", **settings):
-    return Case("variance", "quadratic", estimator, 2, None, 0, "cpu", "float32", {**SETTINGS, **settings})
+def case(estimator="score-function"):
+    return Case(Variance, "quadratic", estimator, 2, None, 0, "cpu", "float32", SETTINGS)
 
 
 def work(**values):
     return Work(**{"folder": os.getcwd(), "directory": os.getcwd(), **values})
+
+
+def measured(case, of):
+    return measure(case, open_session(of), of.threads)
 
 
 # The same rows everywhere
@@ -185,11 +191,9 @@ def check_no_timings(timed, out, err):
 
 
 def test_training_has_no_seconds_on_shared_machines():
-    settings = {
-        "steps": 3, "seeds": 1, "optimizer": "adam", "learning_rates": [0.01], "tuning_steps": 2,
-    }  # fmt: skip
-    training = Case("convergence", "quadratic", "score-function", 2, None, 0, "cpu", "float32", settings)
-    with_seconds, without = (measure(training, work(timings=timings)) for timings in (True, False))
+    settings = ConvergenceSettings(3, 1, "adam", (0.01,), 2)
+    training = Case(Convergence, "quadratic", "score-function", 2, None, 0, "cpu", "float32", settings)
+    with_seconds, without = (measured(training, work(timings=timings)).rows for timings in (True, False))
     assert [r for r in without if r["metric"] != "seconds"] == [
         r for r in with_seconds if r["metric"] != "seconds"
     ]
@@ -221,7 +225,7 @@ def test_a_bench_leaves_throughput_out_on_shared_machines(elbograd, monkeypatch)
 
 def test_a_case_computes_with_so_many_threads_and_no_trace_is_left():
     import torch
-    from elbograd.benchmarks.running.executors.measure import computing_threads
+    from elbograd.benchmarks.running.threads import computing_threads
 
     before = torch.get_num_threads()
     with computing_threads(before + 2):
@@ -234,7 +238,7 @@ def test_files_are_shipped_where_they_cannot_be_seen():
     plugin("my_idea.py")
     with open("my_idea.py") as file:
         there = work(directory="/nowhere", folder="/nowhere/run", sources={"my_idea.py": file.read()})
-    expected = measure(case("my_idea.py"), work(timings=False))
+    expected = measured(case("my_idea.py"), work(timings=False))
     os.mkdir("elsewhere")
     os.chdir("elsewhere")
     pool = ChildPool(Work(**{**vars(there), "timings": False}), relay=lambda _: None)
@@ -371,10 +375,10 @@ class Scripted(Executor):
 )
 def test_how_often_a_case_is_tried(kind, retries, tries, capsys, tmp_path):
     bad, good = case("bad"), case("good")
-    row = [good.row(metric="variance", value=2.0)]
+    row = Output([good.row(metric="variance", value=2.0)])
     executor = Scripted({"bad": [Failure(kind, "it broke")] * 9, "good": [row]})
     folder = RunFolder(tmp_path / "run", {}, {})
-    assert not run_plan(Plan([bad, good], []), folder, executor, retries=retries)
+    assert not run_plan(Plan(Variance(), [bad, good], []), folder, executor, retries=retries)
     assert len(executor.script["bad"]) == 9 - tries
     counts = Counter((r["case"], r["status"]) for r in rows_of("run"))
     assert counts == {(bad.id, "failed"): 1, (good.id, "done"): 1}
@@ -386,13 +390,13 @@ def test_how_often_a_case_is_tried(kind, retries, tries, capsys, tmp_path):
 
 def test_a_case_that_comes_good_leaves_only_its_rows(tmp_path):
     one = case("one")
-    row = [one.row(metric="variance", value=2.0)]
+    row = Output([one.row(metric="variance", value=2.0)])
     executor = Scripted({"one": [Failure("vanished", "gone"), Failure("raised", "no"), row]})
     folder = RunFolder(tmp_path / "run", {}, {})
     # An exception after a vanished worker is the second try, and would not be tried again.
-    assert not run_plan(Plan([one], []), folder, executor)
+    assert not run_plan(Plan(Variance(), [one], []), folder, executor)
     executor = Scripted({"one": [Failure("vanished", "gone"), Failure("vanished", "gone"), row]})
-    assert run_plan(Plan([one], []), folder, executor)
+    assert run_plan(Plan(Variance(), [one], []), folder, executor)
     assert [(r["status"], r["value"]) for r in rows_of("run")] == [("done", 2.0)]
 
 
@@ -406,7 +410,7 @@ def test_a_case_that_comes_good_leaves_only_its_rows(tmp_path):
 )
 def test_an_exception_may_be_an_accident_but_a_broken_protocol_is_not(body, kind):
     plugin(f"{kind}.py", body)
-    assert measure(case(f"{kind}.py"), work()).kind == kind
+    assert measured(case(f"{kind}.py"), work()).kind == kind
 
 
 def test_what_a_plugin_sets_for_its_process_changes_no_other_number(elbograd):
@@ -456,7 +460,7 @@ def test_being_asked_to_end_is_an_interrupt(elbograd, monkeypatch, asked):
         os.kill(os.getpid(), asked)
         time.sleep(60)
 
-    monkeypatch.setattr("elbograd.benchmarks.cli.main.app", app)
+    monkeypatch.setattr("elbograd.benchmarks.cli.main.application", lambda: app)
     before = signal.signal(asked, signal.SIG_DFL)  # whoever runs the tests may have it ignored
     try:
         code, _, err = elbograd("variance")
@@ -468,7 +472,8 @@ def test_being_asked_to_end_is_an_interrupt(elbograd, monkeypatch, asked):
 
 
 def test_a_run_under_nohup_outlives_the_terminal(elbograd, monkeypatch):
-    monkeypatch.setattr("elbograd.benchmarks.cli.main.app", lambda **_: os.kill(os.getpid(), signal.SIGHUP))
+    hang_up = lambda **_: os.kill(os.getpid(), signal.SIGHUP)  # noqa: E731
+    monkeypatch.setattr("elbograd.benchmarks.cli.main.application", lambda: hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert elbograd("variance")[0] == 0
@@ -569,7 +574,7 @@ def test_a_missing_extra_is_told_with_the_command(elbograd, monkeypatch, package
 
 
 def test_no_more_processes_than_cores(monkeypatch, capsys):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    monkeypatch.setattr("elbograd.benchmarks.running.executors.choice.cores", lambda: 4)
     for engine, told in (
         (Engine(jobs=4), ""),
         (Engine(jobs=9), "--jobs 9: there are 4 cores here, so 4 at a time"),

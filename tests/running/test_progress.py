@@ -9,9 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from elbograd.benchmarks.cases.grid import Case
+from elbograd.benchmarks.cases.base import Case
+from elbograd.benchmarks.cases.throughput import Throughput, ThroughputSettings
 from elbograd.benchmarks.running import remaining
-from elbograd.benchmarks.running.progress import CaseProgress
+from elbograd.benchmarks.running.progress import Display, RunProgress
 from elbograd.benchmarks.running.remaining import Remaining, duration
 from elbograd.estimators.text import one_line
 from rich.console import Console
@@ -35,11 +36,9 @@ class Noisy(Estimator):
 
 
 def cases(number, **values):
-    given = {"benchmark": "variance", "problem": "quadratic", "estimator": "score-function", "num_samples": 2}
-    return [
-        Case(**{**given, **values}, batch_size=None, seed=k, device="cpu", dtype="float32", settings={})
-        for k in range(number)
-    ]
+    given = {"problem": "quadratic", "estimator": "score-function", "num_samples": 2, **values}
+    rest = {"batch_size": None, "device": "cpu", "dtype": "float32", "settings": ThroughputSettings("eager")}
+    return [Case(Throughput, **given, **rest, seed=k) for k in range(number)]
 
 
 # On a terminal
@@ -150,7 +149,7 @@ def test_live_on_a_terminal_alone(monkeypatch, environment, live):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     (one,) = cases(1)
-    with CaseProgress([one], 1, lambda: []) as shown:
+    with RunProgress([one], 1, lambda: []) as shown:
         shown.finish(one, "variance 2", failed=False)
     assert ("\x1b" in terminal.text) == live
     assert ("[1/1] score-function, S=2, quadratic: variance 2 (0 s)\n" in terminal.text) != live
@@ -159,12 +158,12 @@ def test_live_on_a_terminal_alone(monkeypatch, environment, live):
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_every_line_fits(columns):
     todo = cases(30, estimator="leave-one-out[a_very_long_parameter=0.12345,another=1]")
-    shown = CaseProgress(todo, 123, lambda: todo[:7])
+    shown = RunProgress(todo, 123, lambda: todo[:7])
     shown.failed = 12
     shown._remaining.seconds = lambda: 7384.0
     console = Console(width=columns, height=24)
     with console.capture() as capture:
-        console.print(shown)
+        console.print(Display(shown, console))
     lines = capture.get().splitlines()
     assert all(len(line) <= columns for line in lines)
     counts = [line for line in lines[1:] if not line.startswith("  ")]
@@ -176,7 +175,7 @@ def test_every_line_fits(columns):
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
     todo = cases(2)
-    with CaseProgress(todo, 3, lambda: []) as shown:
+    with RunProgress(todo, 3, lambda: []) as shown:
         shown.again(todo[0], "it vanished", 1)
         shown.finish(todo[0], "failed: it vanished", failed=True)
         shown.finish(todo[1], "variance 2", failed=False)
@@ -190,7 +189,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
 def test_names_and_reasons_move_no_cursor(capsys):
     (one,) = cases(1, estimator="a\nb\x1bc.py")
     reason = one_line(ValueError("\x1b]0;title\x07boom"))
-    with CaseProgress([one], 1, lambda: []) as shown:
+    with RunProgress([one], 1, lambda: []) as shown:
         shown.finish(one, f"failed: {reason}", failed=True)
     assert capsys.readouterr().err == "[1/1] a b c.py, S=2, quadratic: failed: ]0;title boom\n"
 

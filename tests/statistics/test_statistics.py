@@ -9,19 +9,12 @@ import math
 import numpy as np
 import oracles
 import pytest
-from elbograd.benchmarks.statistics.intervals import (
-    Moments,
-    bias_bound,
-    hall_interval,
-    mean_moments,
-    median_interval,
-    needed_replicates,
-    product_interval,
-    signal_to_noise,
-    squared_error,
-    summarize_data,
-)
+from elbograd.benchmarks.statistics.bias import bias_bound
+from elbograd.benchmarks.statistics.intervals import hall_interval, median_interval, product_interval
+from elbograd.benchmarks.statistics.moments import Moments, mean_moments, squared_error, summarize_data
 from elbograd.benchmarks.statistics.ratios import JointMoments, independent_ratio, paired_ratio
+from elbograd.benchmarks.statistics.replicates import needed_replicates
+from elbograd.benchmarks.statistics.signal_to_noise import signal_to_noise
 from elbograd.benchmarks.variance.precision import run_to_precision
 from elbograd.estimators import EstimatorError
 from hypothesis import given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from elbograd.benchmarks.cases.grid import label_of_text
+from elbograd.benchmarks.problems.specifications import label_of_text
 from elbograd.benchmarks.studies import whole_catalogue
 from elbograd.benchmarks.studies.whole_catalogue import RUNS, VARIANTS, main
 from elbograd.estimators import create

@@ -7,22 +7,16 @@ import json
 import pytest
 import torch
 from elbograd.benchmarks import load_results, measure_variance
-from elbograd.benchmarks.cases.options import Variance
+from elbograd.benchmarks.cases.variance import Variance
 from elbograd.benchmarks.cli.main import main
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.training import checkpoints
-from elbograd.benchmarks.training.checkpoints import given_problem_at, heldout_gap, problem_at, steps_in
+from elbograd.benchmarks.training.checkpoints import Checkpoints, given_problem_at, steps_in
 from elbograd.benchmarks.training.trajectory import state_of, walk
 from elbograd.estimators import create
 from elbograd.estimators.errors import UsageError
 
 PROBLEM = "linear-gaussian"
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    checkpoints._cached.cache_clear()
-    checkpoints._given_heldout.cache_clear()
 
 
 def same(a, b):
@@ -58,25 +52,25 @@ def test_the_gap_is_to_the_best_of_the_whole_trajectory():
     trajectory = walk(load_problem(PROBLEM), steps, 0)
     assert set(trajectory.heldout) == {*steps, *range(0, 201, 10)}
     best = max(trajectory.heldout.values())
+    kept = Checkpoints()
     for step in steps:
-        objective, gap = heldout_gap(PROBLEM, step, 0, None, steps)
+        objective, gap = kept.heldout_gap(PROBLEM, step, 0, steps)
         assert objective == trajectory.heldout[step]
         assert gap == pytest.approx(best - objective)
     # Training pays, by far more than a nat a datum.
-    assert heldout_gap(PROBLEM, 0, 0, None, steps)[1] > 1 > heldout_gap(PROBLEM, 200, 0, None, steps)[1] >= 0
-    assert heldout_gap(PROBLEM, 0, 0, None) is None
+    assert kept.heldout_gap(PROBLEM, 0, 0, steps)[1] > 1 > kept.heldout_gap(PROBLEM, 200, 0, steps)[1] >= 0
+    assert kept.heldout_gap(PROBLEM, 0, 0) is None
 
 
 def test_it_is_trained_once_and_kept_for_other_processes(tmp_path, monkeypatch):
-    problem = problem_at(PROBLEM, 4, 0, tmp_path, (0, 4, 9))
-    checkpoints._cached.cache_clear()
+    problem = Checkpoints(tmp_path).problem_at(PROBLEM, 4, 0, (0, 4, 9))
 
     def fail(*arguments):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(checkpoints, "walk", fail)
-    assert same(state_of(problem_at(PROBLEM, 4, 0, tmp_path, (0, 4, 9))), state_of(problem))
-    assert heldout_gap(PROBLEM, 9, 0, tmp_path, (0, 4, 9)) is not None
+    assert same(state_of(Checkpoints(tmp_path).problem_at(PROBLEM, 4, 0, (0, 4, 9))), state_of(problem))
+    assert Checkpoints(tmp_path).heldout_gap(PROBLEM, 9, 0, (0, 4, 9)) is not None
     (folder,) = tmp_path.iterdir()
     assert sorted(f.name for f in folder.iterdir()) == ["0.pt", "4.pt", "9.pt", "heldout.json"]
     assert steps_in(folder) == (0, 4, 9)
@@ -106,7 +100,7 @@ def test_sweeps_add_up_and_do_not_multiply():
         step=(0, 10, 100, 1000),
         latent_dim=(2, 32),
     ).grid()
-    settings = [(c.settings["step"], c.problem, c.num_samples, c.batch_size) for c in cases]
+    settings = [(c.step, c.problem, c.num_samples, c.batch_size) for c in cases]
     assert len(set(settings)) == len(settings)
     base = [(step, "vae", s, 64) for step in (0, 1000) for s in (1, 4, 16)]
     between = [(step, "vae", 4, 64) for step in (10, 100)]
@@ -117,7 +111,7 @@ def test_sweeps_add_up_and_do_not_multiply():
 
 def test_another_trajectory_is_another_case():
     def case(*steps):
-        return next(c for c in Variance(step=steps).grid() if c.settings["step"] == 10)
+        return next(c for c in Variance(step=steps).grid() if c.step == 10)
 
     assert case(0, 10).id == case(10, 0).id
     assert case(0, 10).id != case(0, 10, 20).id  # its gap is to another best
@@ -176,8 +170,7 @@ def test_a_trajectory_of_the_user_s_own(saved, tmp_path, monkeypatch):
     gaps = rows[rows["metric"] == "heldout_gap"].set_index("step")["value"]
     assert gaps[30] == 0 < gaps[3]
     (saved / "heldout.json").write_text(json.dumps({"3": -20.0, "30": -15.0, "50": -12.0}))
-    checkpoints._given_heldout.cache_clear()
-    assert checkpoints.given_heldout_gap(PROBLEM, 30, 0, saved) == (-15.0, 3.0)
+    assert Checkpoints().given_heldout_gap(PROBLEM, 30, 0, saved) == (-15.0, 3.0)
 
 
 def test_a_trajectory_that_cannot_be_used_is_one_line(saved, tmp_path, monkeypatch, capsys):
@@ -226,7 +219,7 @@ def test_a_trajectory_that_cannot_be_used_is_one_line(saved, tmp_path, monkeypat
 
 
 def test_a_checkpoint_of_other_shapes_is_one_line_with_the_first_mismatch():
-    state = state_of(problem_at(PROBLEM, 0, 0, None))
+    state = state_of(Checkpoints().problem_at(PROBLEM, 0, 0))
     wider = {side: {k: v.repeat(2, *[1] * (v.dim() - 1)) for k, v in p.items()} for side, p in state.items()}
     with pytest.raises(UsageError) as raised:
         checkpoints._load(load_problem(PROBLEM), wider)

@@ -1,4 +1,4 @@
-"""What runs cases: take them, and hand back their rows as they finish."""
+"""What runs cases: take them, and hand back what was found as they finish."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
-from ...cases.grid import Case
-
-Rows = list[dict[str, Any]]
+from ...cases.base import AnyCase, Output
+from ...cases.session import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there are no rows.
+    """Why there is no output.
 
     Attributes:
         kind: "refused" (the case cannot be done: it would be refused again), "raised" (an exception: it may
@@ -55,20 +54,22 @@ class Executor(ABC):
 
     Attributes:
         workers: what there is to work with, in a few words; "" for this process.
+        tell: told what is being done in this process by what takes long.
     """
 
     workers: str = ""
+    tell: Tell = staticmethod(silent)
 
     @abstractmethod
-    def submit(self, case: Case) -> None:
+    def submit(self, case: AnyCase) -> None:
         """Have a case measured; also while `outcomes` is under way, such as one that failed."""
 
     @abstractmethod
-    def outcomes(self) -> Iterator[tuple[Case, Rows | Failure]]:
-        """Each submitted case once, with its rows or why there are none, in the order in which they end."""
+    def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
+        """Each submitted case once, with its output or why there is none, in the order in which they end."""
 
     @abstractmethod
-    def running(self) -> list[Case]:
+    def running(self) -> list[AnyCase]:
         """The cases being measured now, as far as is known; called from another thread."""
 
     @abstractmethod
@@ -86,14 +87,11 @@ class Executor(ABC):
         self.close()
 
 
-def encode(outcome: Rows | Failure) -> dict[str, Any]:
+def encode(outcome: Output | Failure) -> dict[str, Any]:
     """An outcome as JSON-ready values."""
-    return {"failure": asdict(outcome)} if isinstance(outcome, Failure) else {"rows": outcome}
+    return {"failure" if isinstance(outcome, Failure) else "output": asdict(outcome)}
 
 
-def decode(values: Mapping[str, Any]) -> Rows | Failure:
+def decode(values: Mapping[str, Any]) -> Output | Failure:
     """The outcome that `encode` was given."""
-    if "failure" in values:
-        return Failure(**values["failure"])
-    rows: Rows = values["rows"]
-    return rows
+    return Failure(**values["failure"]) if "failure" in values else Output(**values["output"])

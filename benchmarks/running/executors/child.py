@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from ....estimators.text import clean
-from ...cases.grid import Case
-from .base import Failure, Rows, Work, decode
+from ...cases.base import AnyCase, Output
+from .base import Failure, Work, decode
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAST_WORDS = 20  # lines
@@ -46,32 +46,32 @@ class Child:
             env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(work.threads))},
             start_new_session=True,  # an interrupt of the terminal is for the parent
         )
-        self._said: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._listener: threading.Thread | None = None
         if relay is not None:
             self._listener = threading.Thread(target=self._listen, args=(relay,), daemon=True)
             self._listener.start()
-        self._tell(asdict(work))
+        self._send(asdict(work))
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, case: Case) -> Rows | Failure:
+    def ask(self, case: AnyCase) -> Output | Failure:
         """Have a case measured, and wait for it."""
         assert self._process.stdout is not None
-        if self._tell(asdict(case)):
+        if self._send(case.as_json()):
             line = self._process.stdout.readline()
             if line.endswith("\n"):
                 return decode(json.loads(line))
-        return Failure("vanished", self._obituary())
+        return Failure("vanished", self._how_it_ended())
 
     def kill(self) -> None:
         """End the process."""
         self._process.kill()
 
-    def _tell(self, values: object) -> bool:
+    def _send(self, values: object) -> bool:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(values) + "\n")
@@ -83,10 +83,10 @@ class Child:
     def _listen(self, relay: Relay) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._said.append(line)
+            self._last_words.append(line)
             relay(line.rstrip("\n"))
 
-    def _obituary(self) -> str:
+    def _how_it_ended(self) -> str:
         status = self._process.wait()
         if self._listener is not None:
             self._listener.join(timeout=1)
@@ -94,7 +94,7 @@ class Child:
             name = signal.Signals(-status).name
             memory = ", as when memory runs out" if -status == signal.SIGKILL else ""
             return f"the worker process was ended by {name}{memory}"
-        last = next((said for line in reversed(self._said) if (said := clean(line))), "no message")
+        last = next((said for line in reversed(self._last_words) if (said := clean(line))), "no message")
         return f"the worker process ended with status {status}: {last}"
 
 
@@ -115,7 +115,7 @@ class ChildPool:
         self._all: set[Child] = set()
         self._closed = False
 
-    def measure(self, case: Case) -> Rows | Failure:
+    def measure(self, case: AnyCase) -> Output | Failure:
         """Have an idle child measure a case; a new one where there is none."""
         try:
             child = self._take()

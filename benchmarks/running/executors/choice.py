@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 
 from ....estimators.errors import UsageError
+from ...cases.options import at_least, option
+from ..threads import cores
 from .base import Executor, Work
 
 EXECUTORS = ("local", "dask", "slurm")
@@ -16,22 +18,38 @@ class Engine:
     """What the user said about where and how cases run; the names are those of the command line.
 
     Attributes:
-        executor: "local", "dask" or "slurm".
         jobs: cases at a time; None for one on this machine, and for as many as a cluster takes.
         threads: that one case computes with, wherever it runs, so that numbers are the same everywhere.
+        executor: "local", "dask" or "slurm".
         scheduler: address of the Dask scheduler.
         slurm_option: key=value, for sbatch.
         retries: how often a case is begun again whose worker vanished.
         allow_shared_timings: measure seconds where others may be computing too.
     """
 
-    executor: str = "local"
-    jobs: int | None = None
-    threads: int = 1
-    scheduler: str | None = None
-    slurm_option: tuple[str, ...] = ()
-    retries: int = 2
-    allow_shared_timings: bool = False
+    jobs: int | None = option(
+        None, "--jobs", "-j", help="Cases at a time: processes of this machine, or Slurm jobs."
+    )
+    threads: int = option(1, "--threads", help="That a case computes with, the same wherever it runs.")
+    executor: str = option("local", "--executor", metavar="NAME", help="local, dask or slurm.")
+    scheduler: str | None = option(
+        None,
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Of a running Dask scheduler, for --executor dask.",
+    )
+    slurm_option: tuple[str, ...] = option(
+        (),
+        "--slurm-option",
+        metavar="KEY=VALUE",
+        help="Of sbatch, such as partition=long, time=120 (minutes); repeatable. cluster=local: try it here.",
+    )
+    retries: int = option(2, "--retries", help="How often a case is begun again whose worker vanished.")
+    allow_shared_timings: bool = option(
+        False,
+        "--allow-shared-timings",
+        help="Measure seconds on a cluster, where others may be computing too.",
+    )
 
     @property
     def shared(self) -> bool:
@@ -49,11 +67,9 @@ class Engine:
 
         if self.executor not in EXECUTORS:
             raise UsageError(f"--executor {self.executor!r} is not one of {', '.join(EXECUTORS)}")
-        for option, value in (("--jobs", self.jobs), ("--threads", self.threads)):
-            if value is not None and value < 1:
-                raise UsageError(f"{option} must be at least 1, not {value}")
-        if self.retries < 0:
-            raise UsageError(f"--retries must be at least 0, not {self.retries}")
+        at_least("--jobs", 1, self.jobs)
+        at_least("--threads", 1, self.threads)
+        at_least("--retries", 0, self.retries)
         if self.executor == "dask" and self.scheduler is None:
             raise UsageError(
                 "--executor dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786 "
@@ -93,12 +109,10 @@ class Engine:
 
     def jobs_here(self) -> int:
         """As many processes as asked for, but no more than have a core for each thread."""
-        from joblib import cpu_count
-
-        jobs, cores = self.jobs or 1, int(cpu_count())
-        if jobs * self.threads <= cores:
+        jobs, here = self.jobs or 1, cores()
+        if jobs * self.threads <= here:
             return jobs
-        fewer = min(jobs, max(1, cores // self.threads))
+        fewer = min(jobs, max(1, here // self.threads))
         asked = f"--jobs {jobs}" + (f" of {self.threads} threads" if self.threads > 1 else "")
-        print(f"{asked}: there are {cores} cores here, so {fewer} at a time", file=sys.stderr)
+        print(f"{asked}: there are {here} cores here, so {fewer} at a time", file=sys.stderr)
         return fewer

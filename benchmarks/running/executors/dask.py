@@ -11,8 +11,8 @@ from typing import Any
 
 from ....estimators.errors import UsageError
 from ....estimators.text import one_line
-from ...cases.grid import Case
-from .base import Executor, Failure, Rows, Work, decode
+from ...cases.base import AnyCase, Output
+from .base import Executor, Failure, Work, decode
 from .dask_worker import measure_there, stop_there, versions_there
 
 PATIENCE = 10.0  # seconds for the scheduler to answer
@@ -49,8 +49,8 @@ class DaskExecutor(Executor):
             raise UsageError(f"--scheduler {scheduler}: {_short(error)}") from error
         self._work, self._token = work, uuid.uuid4().hex[:12]
         self._ended: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._pending: dict[str, tuple[Case, Any]] = {}
-        self._running: list[Case] = []
+        self._pending: dict[str, tuple[AnyCase, Any]] = {}
+        self._running: list[AnyCase] = []
         self._glanced = 0.0
         try:
             self.workers = self._inspect()
@@ -58,7 +58,7 @@ class DaskExecutor(Executor):
             self._client.close()
             raise
 
-    def submit(self, case: Case) -> None:
+    def submit(self, case: AnyCase) -> None:
         key = f"elbograd-{case.id}-{uuid.uuid4().hex[:8]}"
         if self._gone:
             self._pending[key] = case, None
@@ -68,7 +68,7 @@ class DaskExecutor(Executor):
         self._pending[key] = case, future
         future.add_done_callback(lambda ended: self._ended.put((key, ended)))
 
-    def outcomes(self) -> Iterator[tuple[Case, Rows | Failure]]:
+    def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
         while self._pending:
             self._glance()
             try:
@@ -87,7 +87,7 @@ class DaskExecutor(Executor):
         """Whether the client has given up on the scheduler."""
         return self._client.status in ("closing", "closed")
 
-    def running(self) -> list[Case]:
+    def running(self) -> list[AnyCase]:
         return self._running
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def check_versions(ours: Mapping[str, str | None], answers: Mapping[str, object]
                 raise UsageError(f"Dask worker {worker} has {package} {version}, not {ours[package]}")
 
 
-def _outcome(future: Any) -> Rows | Failure:
+def _outcome(future: Any) -> Output | Failure:
     if future.cancelled() or future.status == "lost":
         return Failure("vanished", "the Dask scheduler lost it")
     try:

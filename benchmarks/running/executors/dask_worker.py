@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict
 from typing import Any
 
-from ...cases.grid import Case
+from ...cases.base import AnyCase
 from ...store.environment import version_of
 from .base import Work, encode
 from .child import ChildPool
@@ -16,7 +15,7 @@ _pools: dict[str, ChildPool] = {}
 _lock = threading.Lock()
 
 
-def measure_there(token: str, work: Work, case: Case) -> dict[str, Any]:
+def measure_there(token: str, work: Work, case: AnyCase) -> dict[str, Any]:
     """Measure a case in a process of its own: a Dask worker may have several threads, and live for weeks.
 
     Args:
@@ -26,7 +25,7 @@ def measure_there(token: str, work: Work, case: Case) -> dict[str, Any]:
     """
     with _lock:
         pool = _pools.setdefault(token, ChildPool(work, linger=LINGER))
-    return encode(pool.measure(Case(**asdict(case))))
+    return encode(pool.measure(case))
 
 
 def stop_there(token: str) -> None:

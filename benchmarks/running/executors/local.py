@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-from ...cases.grid import Case
-from .base import Executor, Failure, Rows, Work
+from ...cases.base import AnyCase, Output
+from .base import Executor, Failure, Work
 from .child import ChildPool
 
 
@@ -24,28 +24,28 @@ class LocalExecutor(Executor):
         self.workers = f"{jobs} processes"
         self._pool = ChildPool(work, relay=_print)
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="elbograd")
-        self._ended: SimpleQueue[tuple[Case, Rows | Failure]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[AnyCase, Output | Failure]] = SimpleQueue()
         self._pending = 0
-        self._running: dict[str, Case] = {}
+        self._running: dict[str, AnyCase] = {}
 
-    def submit(self, case: Case) -> None:
+    def submit(self, case: AnyCase) -> None:
         self._pending += 1
         self._threads.submit(self._measure, case)
 
-    def outcomes(self) -> Iterator[tuple[Case, Rows | Failure]]:
+    def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
         while self._pending:
             ended = self._ended.get()
             self._pending -= 1
             yield ended
 
-    def running(self) -> list[Case]:
+    def running(self) -> list[AnyCase]:
         return list(self._running.values())
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.close()
 
-    def _measure(self, case: Case) -> None:
+    def _measure(self, case: AnyCase) -> None:
         self._running[case.id] = case
         try:
             outcome = self._pool.measure(case)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ....estimators.errors import EstimatorError, UsageError
 from ....estimators.isolation import contained
 from ....estimators.plugins.finding import COPIES, load_plugin
 from ....estimators.text import one_line
-from ...cases.grid import Case
-from .base import Failure, Rows, Work
+from ...cases.base import AnyCase, Output
+from ...cases.session import Session, Tell, silent
+from ..threads import computing_threads
+from .base import Failure, Work
 
 
 def make_ready(work: Work) -> None:
@@ -27,41 +27,29 @@ def make_ready(work: Work) -> None:
         os.chdir(work.directory)
     sys.path += [folder for folder in work.path if folder not in sys.path]
     for place, text in work.sources.items():
-        _have(place, text)
+        _provide(place, text)
     for plugin in work.plugins:
         load_plugin(plugin)
 
 
-def measure(case: Case, work: Work) -> Rows | Failure:
-    """A case's rows; whatever goes wrong in it is a failure."""
-    from ...cases.execute import execute
-
+def open_session(work: Work, tell: Tell = silent) -> Session:
+    """What the cases measured in this process share; the run's folder where it can be seen from here."""
     folder = Path(work.folder)
+    return Session(folder if folder.is_dir() else None, timings=work.timings, tell=tell)
+
+
+def measure(case: AnyCase, session: Session, threads: int) -> Output | Failure:
+    """What is found of a case, computing with so many threads; whatever goes wrong in it is a failure."""
     try:
-        with computing_threads(work.threads), contained():
-            return execute(case, folder if folder.is_dir() else None, timings=work.timings)
+        with computing_threads(threads), contained():
+            return Output(case.kind.execute(case, session))
     except (UsageError, EstimatorError) as error:
-        return Failure("refused", _told(error))
+        return Failure("refused", _type_and_message(error))
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        return Failure("raised", _told(error))
+        return Failure("raised", _type_and_message(error))
 
 
-@contextmanager
-def computing_threads(number: int) -> Iterator[None]:
-    """Inside, torch and the linear algebra under NumPy use so many threads: others round otherwise."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    with threadpool_limits(number):
-        torch.set_num_threads(number)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def _have(place: str, text: str) -> None:
+def _provide(place: str, text: str) -> None:
     """See to it that this file is here and reads so."""
     file = Path(place).expanduser()
     if file.is_file() and file.read_text(encoding="utf-8") == text:
@@ -71,5 +59,5 @@ def _have(place: str, text: str) -> None:
     COPIES[place] = str(copy)
 
 
-def _told(error: BaseException) -> str:
+def _type_and_message(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from ...cases.grid import Case
-from .base import Executor, Failure, Rows, Work
-from .measure import measure
+from ...cases.base import AnyCase, Output
+from .base import Executor, Failure, Work
+from .measure import measure, open_session
 
 
 class SerialExecutor(Executor):
@@ -18,24 +18,25 @@ class SerialExecutor(Executor):
     """
 
     def __init__(self, work: Work) -> None:
-        from ...cases import execute  # noqa: F401 - seconds that are of no case
+        import torch  # noqa: F401 - seconds that are of no case
 
         self._work = work
-        self._waiting: deque[Case] = deque()
-        self._running: list[Case] = []
+        self._waiting: deque[AnyCase] = deque()
+        self._running: list[AnyCase] = []
 
-    def submit(self, case: Case) -> None:
+    def submit(self, case: AnyCase) -> None:
         self._waiting.append(case)
 
-    def outcomes(self) -> Iterator[tuple[Case, Rows | Failure]]:
+    def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
+        session = open_session(self._work, self.tell)
         while self._waiting:
             case = self._waiting.popleft()
             self._running = [case]
-            outcome = measure(case, self._work)
+            outcome = measure(case, session, self._work.threads)
             self._running = []
             yield case, outcome
 
-    def running(self) -> list[Case]:
+    def running(self) -> list[AnyCase]:
         return self._running
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 from ....estimators.errors import UsageError
 from ....estimators.text import one_line
-from ...cases.grid import Case
-from .base import Executor, Failure, Rows, Work, decode, encode
-from .measure import make_ready, measure
+from ...cases.base import AnyCase, Output
+from .base import Executor, Failure, Work, decode, encode
+from .measure import make_ready, measure, open_session
 
 LOGS = "slurm"
 _LOOK = {"slurm": 5.0, "local": 0.1}  # seconds between looks at the jobs
@@ -25,7 +25,7 @@ _MINUTES = 60
 _NUMBERS = ("time", "cpus_per_task", "nodes", "gpus_per_node", "array_parallelism")
 
 
-def measure_in_job(work: Work, case: Case) -> dict[str, Any]:
+def measure_in_job(work: Work, case: AnyCase) -> dict[str, Any]:
     """What a job does: it is a process of its own, in which a case is measured.
 
     Raises:
@@ -34,7 +34,7 @@ def measure_in_job(work: Work, case: Case) -> dict[str, Any]:
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     make_ready(work)
-    return encode(measure(case, work))
+    return encode(measure(case, open_session(work), work.threads))
 
 
 def _end_with_parent(parent: int) -> None:
@@ -109,15 +109,15 @@ class SlurmExecutor(Executor):
         self.workers = "Slurm jobs" if self._cluster == "slurm" else "jobs on this machine"
         # The processes of this machine do not queue by themselves.
         self._at_once = None if self._cluster == "slurm" else jobs or 1
-        self._waiting: deque[Case] = deque()
-        self._jobs: list[tuple[Case, Any]] = []
-        self._running: list[Case] = []
+        self._waiting: deque[AnyCase] = deque()
+        self._jobs: list[tuple[AnyCase, Any]] = []
+        self._running: list[AnyCase] = []
         self._keep = False
 
-    def submit(self, case: Case) -> None:
+    def submit(self, case: AnyCase) -> None:
         self._waiting.append(case)
 
-    def outcomes(self) -> Iterator[tuple[Case, Rows | Failure]]:
+    def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
         while self._waiting or self._jobs:
             yield from self._launch()
             ended = [(case, job) for case, job in self._jobs if job.done()]
@@ -128,7 +128,7 @@ class SlurmExecutor(Executor):
             if not ended:
                 time.sleep(_LOOK[self._cluster])
 
-    def running(self) -> list[Case]:
+    def running(self) -> list[AnyCase]:
         return self._running
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class SlurmExecutor(Executor):
         if self._executor is not None and not self._keep:  # else it is another process's, if it is there
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _launch(self) -> Iterator[tuple[Case, Failure]]:
+    def _launch(self) -> Iterator[tuple[AnyCase, Failure]]:
         """Submit what is waiting; yields what could not be."""
         room = len(self._waiting) if self._at_once is None else self._at_once - len(self._jobs)
         cases = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
@@ -159,13 +159,13 @@ class SlurmExecutor(Executor):
             return
         self._jobs += zip(cases, jobs, strict=True)
 
-    def _submit(self, cases: Sequence[Case]) -> list[Any]:
+    def _submit(self, cases: Sequence[AnyCase]) -> list[Any]:
         if len(cases) == 1:
             return [self._executor.submit(measure_in_job, self._work, cases[0])]
         with self._executor.batch():
             return [self._executor.submit(measure_in_job, self._work, case) for case in cases]
 
-    def _outcome(self, job: Any) -> Rows | Failure:
+    def _outcome(self, job: Any) -> Output | Failure:
         from submitit.core.utils import FailedJobError
 
         try:

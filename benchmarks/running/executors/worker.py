@@ -10,9 +10,9 @@ import threading
 from queue import SimpleQueue
 
 from ....estimators.errors import UsageError
-from ...cases.grid import Case
+from ...cases.kinds import case_from_json
 from .base import Failure, Work, encode
-from .measure import make_ready, measure
+from .measure import make_ready, measure, open_session
 
 
 def main() -> None:
@@ -29,10 +29,13 @@ def main() -> None:
         make_ready(work)
     except UsageError as error:
         unfit = Failure("refused", str(error))
+    question = questions.get()
+    session = open_session(work)  # not before: by now the run has made its folder
     while True:
-        case = Case(**json.loads(questions.get()))
-        answers.write(json.dumps(encode(unfit or measure(case, work))) + "\n")
+        case = case_from_json(json.loads(question))
+        answers.write(json.dumps(encode(unfit or measure(case, session, work.threads))) + "\n")
         answers.flush()
+        question = questions.get()
 
 
 def _listen(questions: SimpleQueue[str]) -> None:

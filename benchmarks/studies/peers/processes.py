@@ -62,7 +62,7 @@ class Worker:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except (OSError, ValueError):  # the pipe is broken, or closed
-            raise WorkerError(self._obituary()) from None
+            raise WorkerError(self._how_it_ended()) from None
         return self._answer()
 
     def close(self) -> None:
@@ -90,13 +90,13 @@ class Worker:
         finally:
             watchdog.cancel()
         if not line:
-            raise WorkerError(self._obituary())
+            raise WorkerError(self._how_it_ended())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
 
-    def _obituary(self) -> str:
+    def _how_it_ended(self) -> str:
         status = self._process.wait()
         last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         return f"the process of {self.library} ended with status {status}: {' '.join(last) or 'no message'}"

@@ -17,8 +17,9 @@ from ...gradients import frozen, prepare, seeded
 from ...problems.placement import first_batch
 from ...problems.protocol import Problem
 from ...problems.registry import load_problem
-from ...training.checkpoints import problem_at
-from ...variance.measure import VarianceResult, measure_variance
+from ...training.checkpoints import Checkpoints
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .cases import Case
 
 BATCH_SIZE = 64
@@ -70,7 +71,7 @@ def write_point(problem: str, steps: int, seed: int, replicates: int, file: Path
 
     The reference is exact where latents can be enumerated, else the mean of ``replicates`` estimates.
     """
-    trained = problem_at(problem, steps, seed, None)
+    trained = Checkpoints().problem_at(problem, steps, seed)
     x = first_batch(trained, BATCH_SIZE, seed)
     reference, directions = _reference(trained, x, replicates)
     names = [name for name, _ in trained.encoder.named_parameters()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .shared import Shared, along, flatten
 
 

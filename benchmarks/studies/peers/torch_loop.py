@@ -13,8 +13,6 @@ from ....estimators.errors import UsageError
 from ....estimators.plugins.specification import parse
 from .shared import Shared, flatten
 
-Gaussian = tuple[Tensor, Tensor]
-
 
 class TorchLoop:
     """One gradient of φ a call, by hand-written formulas and one backward pass; θ needs no gradient.

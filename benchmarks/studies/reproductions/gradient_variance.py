@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ...statistics.intervals import Moments
+from ...statistics.moments import Moments
 from ...variance.measure import measure_variance
 from .result import Claim, Curve, Panel, Reproduction
 

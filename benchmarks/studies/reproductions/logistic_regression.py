@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ...oracles.objectives import exact_objective
-from ...oracles.references import reference_gradient
+from ...oracles.references import Reference, reference_gradient
 from ...problems.logistic_regression import LogisticRegression
 from ...problems.placement import place
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .result import Claim, Curve, Panel, Reproduction
 
 _ESTIMATORS = ("score-function", "leave-one-out", "measure-valued", "reparameterization")
@@ -99,7 +100,7 @@ def _elbo(problem: LogisticRegression, x: Tensor) -> Tensor:
 def _unbiased(problem: LogisticRegression, x: Tensor, name: str, result: VarianceResult) -> Claim:
     """The mean against the exact gradient: ‖difference‖² beside what noise explains of it."""
     reference = reference_gradient(problem, x)
-    assert reference is not None and reference.kind == "closed-form"
+    assert isinstance(reference, Reference) and reference.kind == "closed-form"
     assert result.eta_mean is not None and result.eta_covariance is not None
     noise = result.eta_covariance[0] / result.replicates
     squared = float((result.eta_mean - reference.eta_mean).square().sum())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .result import Claim, Curve, Panel, Reproduction
 
 _DISTANCES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

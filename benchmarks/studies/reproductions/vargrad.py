@@ -9,7 +9,8 @@ from ....estimators.plugins.registry import create
 from ...gradients import eta_gradients, seeded
 from ...problems.placement import first_batch, place
 from ...problems.registry import load_problem
-from ...variance.measure import VarianceResult, measure_variance
+from ...variance.measure import measure_variance
+from ...variance.result import VarianceResult
 from .result import Claim, Curve, Panel, Reproduction
 
 _PROBLEMS = {"Gaussian latents": "vae", "Bernoulli latents": "bernoulli-vae"}

@@ -9,7 +9,7 @@ import torch
 
 from ....estimators.plugins.registry import create
 from ...gradients import frozen, prepare
-from ...variance.factorized import FactorizedRoute
+from ...variance.route import choose_route
 from .models import SizedVAE
 
 #: What is counted of the decoder's arithmetic: forward, and for the pathwise gradient backward to z.
@@ -49,10 +49,12 @@ def engine_rate(problem: SizedVAE, name: str, rounds: int) -> Rate:
     prepare(problem, estimator, x, 1, None)
     a, b = torch.randn(2, _SIZE, _SIZE)
     with frozen(problem.decoder):
-        route = FactorizedRoute(problem, estimator, x, 1, None)
-        route.add(2 * route.chunk)
-        once = _seconds(lambda: route.add(route.chunk))
-        replicates = route.chunk * max(1, round(_SECONDS / once))
+        route = choose_route(problem, estimator, x, 1)
+        chunk = route.chunk
+        assert chunk is not None
+        route.add(2 * chunk)
+        once = _seconds(lambda: route.add(chunk))
+        replicates = chunk * max(1, round(_SECONDS / once))
         engine, machine = [], []
         for _ in range(rounds):
             machine.append(_seconds(lambda: a @ b))

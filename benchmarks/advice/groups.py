@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..variance.factorized import FactorizedRoute
 from .contender import Contender
 
 _FIRST = 8  # replicates in the first round, where the first look tells of no more
@@ -12,7 +11,7 @@ _MOST = 2**16  # of one contender in one round
 
 
 @dataclass
-class Lot:
+class Group:
     """Contenders that draw the same number of replicates, from common random numbers where there are several.
 
     The number doubles from round to round until the time is used: it follows the clock and nothing that was
@@ -38,11 +37,11 @@ class Lot:
         self.draws = 1 << (min(_MOST, max(fits, self.least, _FIRST)).bit_length() - 1)
         self.draws = max(self.draws, self.least)
         for one in self.members:
-            one.stream = (one.num_samples, chunk_of(one)) if len(self.members) > 1 else None
+            one.stream = (one.num_samples, one.route.chunk) if len(self.members) > 1 else None
 
     def chunk(self, one: Contender) -> int | None:
         """Replicates drawn from one seed: the same for all members."""
-        limit = chunk_of(one)
+        limit = one.route.chunk
         return None if limit is None else min(limit, self.draws)
 
     def adapt(self, spent: float) -> None:
@@ -55,19 +54,14 @@ class Lot:
             self.draws *= 2
 
 
-def chunk_of(one: Contender) -> int | None:
-    """Replicates that go through the decoder at once; None on the full route."""
-    return one.route.chunk if isinstance(one.route, FactorizedRoute) else None
-
-
-def lots_of(contenders: list[Contender], seconds: float) -> list[Lot]:
-    """Those that can share draws in one lot, every other in one of its own."""
+def groups_of(contenders: list[Contender], seconds: float) -> list[Group]:
+    """Those that can share draws in one group, every other alone."""
     shared: dict[tuple[int, int], list[Contender]] = {}
-    lots = []
+    groups = []
     for one in contenders:
-        chunk = chunk_of(one)
+        chunk = one.route.chunk
         if chunk is None or one.constant:
-            lots.append(Lot([one], seconds))
+            groups.append(Group([one], seconds))
         else:
             shared.setdefault((one.num_samples, chunk), []).append(one)
-    return lots + [Lot(members, seconds) for members in shared.values()]
+    return groups + [Group(members, seconds) for members in shared.values()]

@@ -1,0 +1,13 @@
+from .advice.advise import advise as advise
+from .advice.result import Advice as Advice
+from .certification.certify import certify as certify
+from .rows.certificate import Certificate as Certificate
+from .statistics.ratios import Ratio as Ratio
+from .store import load_results as load_results
+from .throughput.measure import ThroughputResult as ThroughputResult
+from .throughput.measure import measure_throughput as measure_throughput
+from .training.train import TrainResult as TrainResult
+from .training.train import train as train
+from .variance.measure import measure_variance as measure_variance
+from .variance.ratio import measure_ratio as measure_ratio
+from .variance.result import VarianceResult as VarianceResult

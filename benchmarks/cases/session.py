@@ -1,0 +1,109 @@
+"""What the cases that one process measures have in common: the run's folder, checkpoints, references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..oracles.references import Reference
+    from ..problems.protocol import Problem
+    from ..training.checkpoints import Checkpoints
+
+#: Given what is being done, and the share of its time that is spent.
+Tell = Callable[[str, float], None]
+
+
+def silent(_text: str, _share: float) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where estimators are compared: the parameters of a problem at a step of a trajectory, and its batch.
+
+    Attributes:
+        problem: its specification.
+        batch_size: B; None for the problem's default.
+        seed: of the trajectory and the data.
+        device: where.
+        dtype: floating-point type.
+        step: training steps; 0 for the initialization.
+        steps: all at which this run measures the problem.
+        trajectory: folder of one that the user saved; None for the run's own.
+    """
+
+    problem: str
+    batch_size: int | None
+    seed: int
+    device: str
+    dtype: str
+    step: int
+    steps: tuple[int, ...]
+    trajectory: str | None
+
+
+class Session:
+    """Passed to every execution; made once a process and run.
+
+    Args:
+        folder: of the run; None where it cannot be seen.
+        timings: whether seconds may be measured.
+        tell: told what is being done by what takes long.
+    """
+
+    def __init__(self, folder: Path | None = None, *, timings: bool = True, tell: Tell = silent) -> None:
+        self.folder, self.timings, self.tell = folder, timings, tell
+        self._references: dict[tuple[Point, str, int], Reference | str] = {}
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The trajectories that estimators are compared along."""
+        from ..training.checkpoints import Checkpoints
+
+        return Checkpoints(self.folder and self.folder / "checkpoints")
+
+    def problem_and_data(self, point: Point) -> tuple[Problem, Tensor]:
+        """The problem at a point, placed, and its batch.
+
+        Raises:
+            UsageError: there is no such checkpoint, too few data, ...
+        """
+        from ..problems.point import placed
+        from ..training.checkpoints import given_problem_at
+
+        if point.trajectory is None:
+            problem = self.checkpoints.problem_at(point.problem, point.step, point.seed, point.steps)
+        else:
+            problem = given_problem_at(point.problem, point.step, Path(point.trajectory))
+        return placed(
+            problem, batch_size=point.batch_size, seed=point.seed, device=point.device, dtype=point.dtype
+        )
+
+    def heldout_gap(self, point: Point) -> tuple[float, float] | None:
+        """The held-out objective there and the gap to the best of the trajectory, nats a datum, if known."""
+        if point.trajectory is None:
+            return self.checkpoints.heldout_gap(point.problem, point.step, point.seed, point.steps)
+        where = Path(point.trajectory)
+        return self.checkpoints.given_heldout_gap(point.problem, point.step, point.seed, where)
+
+    def reference(self, point: Point, objective: str, num_samples: int) -> Reference | str:
+        """The gradient to hold the means of all estimators at a point against, or why there is none.
+
+        Args:
+            point: where.
+            objective: "elbo", "iwae", ...
+            num_samples: S, which some objectives depend on.
+        """
+        from ..oracles.references import reference_gradient
+
+        key = point, objective, num_samples
+        if key not in self._references:
+            given = self.problem_and_data(point)
+            self._references[key] = reference_gradient(*given, point.seed, objective, num_samples)
+        return self._references[key]

@@ -1,0 +1,47 @@
+"""Whether estimators can be used on problems: asked before anything runs, each of them made once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...estimators.errors import UsageError
+from ...estimators.plugins.registry import create
+from ..problems.specifications import label_of_text
+
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
+
+    from ...estimators.base import Target
+
+
+class Support:
+    """The estimators and problems of a grid, to ask."""
+
+    def __init__(self) -> None:
+        self.estimator = lru_cache(maxsize=None)(create)
+        self._posterior = lru_cache(maxsize=None)(_posterior_and_target)
+
+    def why_not(self, estimator: str, problem: str, batch_size: int | None, num_samples: int) -> str | None:
+        """What an estimator says against a problem at S; None where it supports it, or breaks on being asked.
+
+        Raises:
+            UsageError: the estimator or the problem cannot be made, or the problem does not work.
+        """
+        asked = self.estimator(estimator)
+        q, target = self._posterior(problem, batch_size)
+        try:
+            return asked.supports(q, target, num_samples)
+        except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
+            return None
+
+
+def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distribution, Target]:
+    from ..problems.forward_checks import checked_eta, posterior_and_target
+    from ..problems.point import placed
+
+    try:
+        loaded, x = placed(problem, batch_size=batch_size)
+        return posterior_and_target(loaded, x, checked_eta(loaded, x))
+    except UsageError as error:
+        raise UsageError(f"problem {label_of_text(problem)}: {error}") from error

@@ -1,0 +1,32 @@
+"""Certifying what an estimator promises whatever the problem: the conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest import SkipTest
+
+from ...estimators.base import Estimator
+from ...estimators.testing.check import estimator_checks
+from ...estimators.testing.trial import NotApplicable
+from ...estimators.text import one_line
+from ..rows.certificate import Certificate
+from ..rows.certificate_checks import Check
+from .candidate import certificate_of
+from .cell import Settings
+
+
+def certify_contract(build: Callable[[], Estimator], settings: Settings) -> Certificate:
+    """The conformance suite under this run's seed and level."""
+    checks = []
+    for one in estimator_checks(build, settings.seed + 20_240, settings.confirm_level):
+        try:
+            one()
+        except NotApplicable:
+            continue
+        except SkipTest as no_verdict:
+            checks.append(Check(one.name, None, one_line(no_verdict)))
+        except AssertionError as error:
+            checks.append(Check(one.name, False, one_line(error)))
+        else:
+            checks.append(Check(one.name, True))
+    return certificate_of(build, checks, settings)

@@ -1,0 +1,88 @@
+"""The commands that measure: one for each kind of benchmark, and ``bench`` for several together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any
+
+import typer
+
+from ..cases.base import AnyBenchmark
+from ..cases.convergence import Convergence
+from ..cases.kinds import Kind, kinds
+from ..cases.throughput import Throughput
+from ..cases.variance import Variance
+from ..running.executors.choice import Engine
+from ..running.suite import Run, run
+from .parameters import ENGINE, RUN, RUN_DEFAULTS, Parameters, defaults_of, parameters_of, read
+
+_Given = Mapping[str, Any]
+_BENCH = ("estimator", "problem", "replicates", "batch_size", "seed", "device", "dtype")
+
+
+def add_benchmarks(app: typer.Typer) -> None:
+    """Give the application a command for each kind of benchmark, and ``bench``."""
+    own = {name: option for name, option in parameters_of(Variance).items() if name in _BENCH}
+    app.command("bench")(_command("bench", bench.__doc__ or "", Variance, own, bench))
+    for kind in kinds().values():
+        app.command(kind.name)(_command_of(kind))
+
+
+def resumable() -> set[str]:
+    """Commands that go on where they stopped when they are given again."""
+    return {"bench", *(name for name, kind in kinds().items() if kind.text_file is None)}
+
+
+def bench(given: _Given) -> Sequence[AnyBenchmark]:
+    """Run variance, convergence and throughput in one run folder, with tables, figures and a report."""
+    shared = {name: value for name, value in given.items() if name != "replicates"}
+    shared["batch_size"] = shared.get("batch_size", ())[:1]
+    here = {} if "problem" not in given else {"step": Variance.step}
+    return [Variance.asked({**here, **given}), Convergence.asked(shared), Throughput.asked(shared)]
+
+
+def _command_of(kind: Kind) -> Callable[..., None]:
+    summary = (inspect.getdoc(kind) or "").partition("\n")[0]
+    return _command(kind.name, summary, kind, parameters_of(kind), lambda given: [kind.asked(given)])
+
+
+def _command(
+    name: str, summary: str, options: Kind, own: Parameters, ask: Callable[[_Given], Sequence[AnyBenchmark]]
+) -> Callable[..., None]:
+    """A function that typer makes a command of.
+
+    Args:
+        name: of the command, and of its dated folders.
+        summary: its help.
+        options: whose fields the options are.
+        own: those fields, annotated.
+        ask: from what the user gave (field -> value) to the benchmarks to run.
+    """
+    everything = {**own, **({} if options.alone else ENGINE), **RUN}
+    defaults = {**RUN_DEFAULTS, **defaults_of(Engine), **{k: defaults_of(options)[k] for k in own}}
+
+    def command(**values: Any) -> None:
+        given = {k: read(options, k, values[k]) for k in own if values[k] not in (None, [])}
+        asked = ask(given)
+        request = Run(
+            [benchmark.quick() for benchmark in asked] if values["quick"] else asked,
+            values["output"],
+            Engine(**{k: read(Engine, k, values[k]) for k in ENGINE if values.get(k) not in (None, [])}),
+            tuple(values["plugin"] or ()),
+            values["force"],
+            values["dry_run"],
+            name,
+        )
+        raise typer.Exit(0 if run(request) else 1)
+
+    command.__name__, command.__doc__ = name, summary
+    command.__annotations__ = everything
+    command.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(k, Parameter.KEYWORD_ONLY, default=defaults.get(k), annotation=annotation)
+            for k, annotation in everything.items()
+        ]
+    )
+    return command

@@ -1,0 +1,80 @@
+"""Objectives written out: in closed form, or as sums over the points and weights of `nodes`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ...estimators.base import Target
+from ...estimators.posteriors.distributions import closed_form_kl, cut
+from .rules import Rule
+
+
+def closed_form(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
+    """The target's own expectation less the KL, for a target and a pair of densities that have them."""
+    assert target.expectation is not None
+    value = target.expectation(q)
+    if target.prior is None:
+        return value
+    divergence = closed_form_kl(q, target.prior)
+    assert divergence is not None
+    return value - divergence
+
+
+def bound(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
+    """E log (1/K) Σ_k p(x, z_k)/q(z_k) for K samples, over all K-tuples of points; the ELBO for K = 1."""
+    z, weights = rule(q)
+    log_w = _log_weights(q, target, z, weights)
+    if samples == 1:
+        return (weights * log_w).sum(0)
+    tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples)
+    each = log_w[tuples].logsumexp(1) - torch.tensor(float(samples), dtype=log_w.dtype).log()
+    return (weights[tuples].prod(1) * each).sum(0)
+
+
+def wake(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
+    """L_K attached to θ alone, and a zero whose gradient in φ is that of E_{p(z|x)}[log q(z)]."""
+    fixed = cut(q)
+    z, weights = rule(fixed)
+    posterior = _tempered(_log_weights(fixed, target, z, weights), weights, 1.0).detach()
+    fit = (posterior * q.log_prob(z)).sum(0)
+    return bound(fixed, target, rule, samples) + fit - fit.detach()
+
+
+def left_riemann_sum(
+    q: Distribution, target: Target, rule: Rule, betas: Sequence[float]
+) -> Float[Tensor, "*batch"]:
+    """Σ_p (β_{p+1} − β_p) E_{π_β}[log w] at β = β_p, for π_β ∝ q w^β."""
+    z, weights = rule(q)
+    log_w = _log_weights(q, target, z, weights)
+    value = torch.zeros_like(log_w[0])
+    for beta, following in pairwise(betas):
+        value = value + (following - beta) * (_tempered(log_w, weights, beta) * log_w).sum(0)
+    return value
+
+
+def _tempered(
+    log_w: Float[Tensor, "N *batch"], weights: Float[Tensor, "N *batch"], beta: float
+) -> Float[Tensor, "N *batch"]:
+    """Weights of the points under π_β ∝ q w^β, which sum to 1."""
+    log_ratio = beta * log_w
+    largest = log_ratio.detach().masked_fill(weights <= 0, -math.inf).max(0).values
+    mass = weights * (log_ratio - largest).exp()
+    return mass / mass.sum(0)
+
+
+def _log_weights(
+    q: Distribution, target: Target, z: Shaped[Tensor, "N ..."], weights: Float[Tensor, "N *batch"]
+) -> Float[Tensor, "N *batch"]:
+    """log p(x, z)/q(z) at points z (N, *batch, *event); log p(x|z) where there is no prior."""
+    log_w = target.log_likelihood(z)
+    if target.prior is not None:
+        log_w = log_w + target.prior.log_prob(z) - q.log_prob(z)
+    # What no sample reaches may be −∞ there, and must not turn 0 × ∞ into NaN.
+    return torch.where(weights.detach() > 0, log_w, torch.zeros_like(log_w))

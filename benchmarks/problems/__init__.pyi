@@ -1,0 +1,3 @@
+from .protocol import Problem as Problem
+from .registry import load_problem as load_problem
+from .registry import problem_catalogue as problem_catalogue

@@ -1,0 +1,70 @@
+"""One check of one claim: what held or did not, where, and how far the bias can be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .schema import row
+
+
+@dataclass(frozen=True)
+class BiasBound:
+    """How far the mean gradient can be from the exact one, relative to the exact one's norm.
+
+    Attributes:
+        estimate: ‖bias‖, debiased: 0 where noise explains all that was measured.
+        low: lower end of its interval.
+        high: upper end: the bound.
+        absolute: the bound, not divided.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    absolute: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one claim.
+
+    Attributes:
+        name: "gradient", "value", "theta", "variance", or of the conformance suite, e.g. "finite[gaussian]".
+        holds: None where no verdict was reached.
+        reason: what is wrong, or why there is no verdict.
+        problem: label of the oracle problem; "" for the conformance suite.
+        point: where in η-space.
+        num_samples: S; None for the conformance suite.
+        draws: estimates drawn.
+        bias: of the gradient, with its bound.
+    """
+
+    name: str
+    holds: bool | None
+    reason: str = ""
+    problem: str = ""
+    point: str = ""
+    num_samples: int | None = None
+    draws: int = 0
+    bias: BiasBound | None = None
+
+    def __str__(self) -> str:
+        if not self.problem:
+            return self.name
+        return f"{self.name} on {self.problem} at {self.point}, S = {self.num_samples}"
+
+    def rows(self, **case: Any) -> list[dict[str, Any]]:
+        """Long rows: the check (1 holds, 0 fails, no value: not shown), and the bias at each point."""
+        common = {**case, "n": self.draws or None}
+        if self.num_samples is not None:
+            common["num_samples"] = self.num_samples
+        value = None if self.holds is None else float(self.holds)
+        status = "failed" if self.holds is False else "done"
+        common |= {"parameter": self.name, "parameters": json.dumps({"point": self.point})}
+        rows = [row(**common, metric="check", value=value, status=status, reason=self.reason)]
+        if self.bias is not None:
+            ends = {"ci_low": self.bias.low, "ci_high": self.bias.high}
+            rows.append(row(**common, metric="relative_bias", value=self.bias.estimate, **ends))
+        return rows

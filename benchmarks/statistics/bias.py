@@ -1,0 +1,48 @@
+"""What the norm of a bias can be, from one estimate of it and the covariance of that."""
+
+from __future__ import annotations
+
+import math
+
+from scipy import stats
+
+
+def bias_bound(
+    squared_norm: float,
+    trace: float,
+    largest: float,
+    confidence: float = 0.99,
+    square_trace: float | None = None,
+) -> float:
+    """Upper bound for ‖b‖ from one estimate b̂ with ‖b̂‖² = squared_norm.
+
+    The largest u with u² + T − z√(4u²λ + 2Q) ≤ ‖b̂‖², where b̂ has covariance Σ of trace T and largest
+    eigenvalue λ: ‖b̂‖² has mean ‖b‖² + T and variance at most 4‖b‖²λ + 2Q, Q = tr Σ².
+
+    Args:
+        squared_norm: ‖b̂‖².
+        trace: T, of the covariance of b̂ (of the estimate's mean and of the reference together).
+        largest: λ.
+        confidence: one-sided.
+        square_trace: Q; None for its bound λT.
+    """
+    if not largest > 0:
+        return math.sqrt(squared_norm)
+    z = float(stats.norm.ppf(confidence))
+    q = largest * trace if square_trace is None else square_trace
+    # With y = √(4u²λ + 2Q) the condition is a quadratic in y.
+    discriminant = max(z**2 + (squared_norm - trace + q / (2 * largest)) / largest, 0.0)
+    y = 2 * largest * (z + math.sqrt(discriminant))
+    return math.sqrt(max((y**2 - 2 * q) / (4 * largest), 0.0))
+
+
+def bias_floor(
+    squared_norm: float, trace: float, largest: float, confidence: float, square_trace: float
+) -> float:
+    """Lower bound for ‖b‖, by the same reasoning: the smallest u ≥ 0 with u² + T + z√(4u²λ + 2Q) ≥ ‖b̂‖²."""
+    if not largest > 0:
+        return math.sqrt(squared_norm)
+    z = float(stats.norm.ppf(confidence))
+    discriminant = max(z**2 + (squared_norm - trace + square_trace / (2 * largest)) / largest, 0.0)
+    y = max(2 * largest * (math.sqrt(discriminant) - z), 0.0)
+    return math.sqrt(max((y**2 - 2 * square_trace) / (4 * largest), 0.0))
