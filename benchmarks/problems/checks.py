@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...estimators.errors import UsageError
-from .registry import NEEDED
+from .needed import NEEDED
 
 
 def check_problem(problem: object) -> None:

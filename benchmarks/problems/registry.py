@@ -10,6 +10,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import Builtin, Registry
 from ...estimators.plugins.registry import label_of
 from ...estimators.plugins.specification import Specification, parse
+from .needed import is_problem
 
 if TYPE_CHECKING:
     from .protocol import Problem
@@ -38,14 +39,6 @@ _BUILTINS = {
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),
 }
-
-
-NEEDED = ("encoder", "decoder", "posterior", "target", "batches")
-
-
-def is_problem(thing: object) -> bool:
-    """Whether an instance offers all that a Problem must."""
-    return not isinstance(thing, type) and all(hasattr(thing, name) for name in NEEDED)
 
 
 def _problems_in(module: ModuleType) -> list[str]:
