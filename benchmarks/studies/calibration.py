@@ -39,6 +39,7 @@ from ..problems.linear_gaussian import LinearGaussianVAE
 from ..problems.placement import first_batch
 from ..problems.protocol import Problem
 from ..problems.registry import load_problem
+from ..seeds import derived
 from ..variance.measure import measure_variance
 
 Array = NDArray[np.float64]
@@ -47,7 +48,6 @@ LEVEL = 1e-3
 MOST_REPLICATES = 50_000  # that a cell is given because another asked for them
 _NODES = 150
 _BATCH = 4
-_SEEDS = 10_000_019  # between cells; repetitions are 2 apart, as a measurement uses its seed and the next
 
 FUNCTIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "quadratic": (lambda z: -(z**2), lambda z: -2 * z),
@@ -274,8 +274,8 @@ def study(
     todo, outcomes = list(chosen), []
     followed: set[tuple[str, float | None]] = set()
     for index, cell in enumerate(todo):  # grows while it runs
-        first = seed + _SEEDS * (index + 1)
-        seeds = range(first, first + 2 * repetitions, 2)
+        first = derived(seed, "calibration", index)
+        seeds = range(first, first + 2 * repetitions, 2)  # a measurement uses its seed and the next
         size = math.ceil(repetitions / (4 * jobs))
         parts = pool.map(measure, repeat(cell), [seeds[i : i + size] for i in range(0, repetitions, size)])
         outcome = assess(cell, true_variance(cell), [one for part in parts for one in part])
