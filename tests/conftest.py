@@ -2,6 +2,7 @@
 
 import sys
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 from shapes import check_shapes
@@ -12,6 +13,14 @@ from elbograd.benchmarks.cli.main import main  # noqa: E402
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """For thousands of small calls, which the checks of shapes would double; other tests make the same calls."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ them together raise a false alarm with probability `ALARM_RATE`.
 
 from __future__ import annotations
 
-from ...estimators.errors import UsageError
+from ..problems.arguments import check_between, check_positive
 from ..rows.certificate import ALARM_RATE
 
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
@@ -20,12 +20,10 @@ _CONFORMANCE_LOOKS = 17 * 3  # of the conformance suite, on three families
 
 def check_range(confidence: float, tolerance: float, budget: float | None) -> None:
     """Raise UsageError for a value out of range."""
-    if not 0.5 < confidence < 1:
-        raise UsageError(f"confidence must be between 0.5 and 1, not {confidence}")
-    if not 0 < tolerance < 1:
-        raise UsageError(f"tolerance must be between 0 and 1, not {tolerance}")
-    if budget is not None and not budget > 0:
-        raise UsageError(f"budget must be a positive number of seconds, not {budget}")
+    check_between(0.5, 1, confidence=confidence)
+    check_between(0, 1, tolerance=tolerance)
+    if budget is not None:
+        check_positive("number of seconds", budget=budget)
 
 
 def confirm_level(problems: int, estimators: int) -> float:

@@ -1,12 +1,13 @@
-"""What every measurement is asked: counts, seeds, seconds, choices. One line tells which is wrong."""
+"""What every measurement is asked: counts, seeds, seconds, choices. One line tells which is wrong.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-
-from torch import Tensor
 
 from ...estimators.errors import UsageError
 from ...estimators.text import clean
@@ -51,20 +52,16 @@ def check_positive(unit: str = "number", **values: object) -> None:
             raise UsageError(f"{name} must be a positive {unit}, not {shown(value)}")
 
 
+def check_between(low: float, high: float, **values: object) -> None:
+    """Raise UsageError for what is no number between two others."""
+    for name, value in values.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number and low < value < high):  # type: ignore[operator]
+            raise UsageError(f"{name} must be between {low:g} and {high:g}, not {shown(value)}")
+
+
 def check_choice(choices: Collection[str], **values: object) -> None:
     """Raise UsageError for what is none of ``choices``."""
     for name, value in values.items():
         if not isinstance(value, str) or value not in choices:
             raise UsageError(f"{name}={shown(value)} is not one of {', '.join(choices)}")
-
-
-def check_data(x: object) -> None:
-    """Raise UsageError unless x is None or a tensor of data."""
-    if x is None:
-        return
-    if not isinstance(x, Tensor):
-        raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not {shown(x)}")
-    if x.dim() == 0 or x.numel() == 0:
-        raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not of shape {tuple(x.shape)}")
-    if x.is_complex() or x.is_sparse or x.is_quantized or x.is_meta or x.is_nested:
-        raise UsageError(f"x must be a dense tensor of real numbers or integers, not {shown(x.dtype)}")

@@ -15,7 +15,7 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
 from ...estimators.text import one_line
-from .arguments import check_counts, check_data, check_seed, shown
+from .arguments import check_counts, check_seed, shown
 from .checks import check_problem
 from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
 from .protocol import Problem
@@ -45,7 +45,7 @@ def placed(
         UsageError: in one line, which of these is wrong.
     """
     problem = resolve_problem(problem)
-    check_data(x)
+    _check_data(x)
     check_counts(batch_size=batch_size)
     check_seed(seed)
     problem = place(problem, device=device, dtype=dtype)
@@ -54,6 +54,18 @@ def placed(
     elif batch_size not in (None, len(x)):
         raise UsageError(f"batch_size={batch_size} is not the {len(x)} data of x")
     return problem, to_encoder(problem, x)
+
+
+def _check_data(x: object) -> None:
+    """Raise UsageError unless x is None or a tensor of data."""
+    if x is None:
+        return
+    if not isinstance(x, Tensor):
+        raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not {shown(x)}")
+    if x.dim() == 0 or x.numel() == 0:
+        raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not of shape {tuple(x.shape)}")
+    if x.is_complex() or x.is_sparse or x.is_quantized or x.is_meta or x.is_nested:
+        raise UsageError(f"x must be a dense tensor of real numbers or integers, not {shown(x.dtype)}")
 
 
 def resolve_problem(given: Problem | str) -> Problem:

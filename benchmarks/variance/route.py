@@ -21,7 +21,7 @@ from .moments import Sums
 from .signal import Sample
 
 
-@runtime_checkable
+@runtime_checkable  # for the shapes' checks in the tests
 class Route(Protocol):
     """An estimator at one point, of which replicates are drawn and their moments kept.
 

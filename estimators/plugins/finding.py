@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..isolation import contained
-from ..text import one_line
+from ..text import clean, one_line
 from .specification import Specification, Value, parse
 
 #: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
@@ -84,6 +84,8 @@ class Registry:
                 that does not load.
         """
         specification = parse(text) if isinstance(text, str) else text
+        if not isinstance(specification, Specification):
+            raise UsageError(f"{self.kind} {clean(repr(text))} is no name: give a string")
         for key in parameters.keys() & specification.parameters.keys():
             raise UsageError(f"{key} is given twice for {specification}")
         chosen: dict[str, Any] = {**specification.parameters, **parameters}

@@ -175,12 +175,3 @@ def test_shape_and_dtype_where_weights_overflow(batch, dtype):
     assert estimate.value.dtype == dtype
     assert estimate.value.isfinite().all()
     assert torch.autograd.grad(estimate.surrogate.sum(), loc)[0].isfinite().all()
-
-
-def test_refusals():
-    q = gaussian(torch.zeros(4, 1), torch.ones(4, 1))
-    reason = IWAE().supports(q, Target(lambda z: z.sum(-1)), 2)
-    assert reason == "needs a prior: importance weights are p(x, z) / q(z)"
-    discrete = td.Independent(td.Bernoulli(torch.full((4, 1), 0.3)), 1)
-    assert "Bernoulli is not" in (IWAE().supports(discrete, Target(lambda z: z.sum(-1), discrete), 2) or "")
-    assert create("iwae").objective == "iwae"

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from elbograd.estimators import Target, create
-from elbograd.estimators.errors import UsageError
 from elbograd.estimators.methods import measure_valued
 from elbograd.estimators.methods.measure_valued import MeasureValued
 from elbograd.estimators.testing.mean_test import studentize
@@ -213,17 +212,6 @@ def test_a_coordinate_alone_moves_and_each_has_its_own_factor():
 # --- What surrounds it ---
 
 
-def test_cost_of_an_estimate():
-    counts = []
-
-    def f(z):
-        counts.append(len(z))
-        return z.sum(-1)
-
-    MeasureValued()(gaussian(torch.zeros(5, 4, 3), torch.ones(5, 4, 3)), Target(f), 2)
-    assert sum(counts) == 2 * (3 * 3 + 1)
-
-
 @pytest.mark.parametrize("kl", ["analytic", "sampled"])
 @pytest.mark.parametrize("coupled", [True, False])
 def test_mean_of_the_elbo_gradient_by_quadrature(kl, coupled):
@@ -251,44 +239,3 @@ def test_the_sample_and_its_value_are_those_of_the_score_function_under_one_seed
         torch.manual_seed(2)
         values.append(create(name)(q, target, 5).value)
     torch.testing.assert_close(*values)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("batch", [(), (1,), (5, 4)])
-def test_shape_and_dtype(batch, dtype):
-    log_scale = torch.zeros(*batch, 3, dtype=dtype, requires_grad=True)
-    q = gaussian(torch.zeros(*batch, 3, dtype=dtype), log_scale.exp())
-    estimate = MeasureValued()(q, Target(lambda z: z.square().sum(-1)), 2)
-    assert estimate.surrogate.shape == estimate.value.shape == batch
-    assert estimate.surrogate.dtype == dtype
-    assert torch.autograd.grad(estimate.surrogate.sum(), log_scale)[0].isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "q",
-    [
-        td.Independent(td.Bernoulli(torch.full((4, 2), 0.3)), 1),
-        td.Normal(torch.zeros(4), 1.0),
-        td.MultivariateNormal(torch.zeros(4, 2), torch.eye(2)),
-        td.Independent(td.LogNormal(torch.zeros(4, 2), 1.0), 1),
-    ],
-    ids=lambda q: type(q).__name__,
-)
-def test_other_posteriors_are_refused_in_one_line(q):
-    reason = MeasureValued().supports(q, Target(lambda z: z.sum(-1)), 1)
-    assert reason is not None
-    assert reason.startswith("needs a diagonal Gaussian posterior")
-    assert "\n" not in reason
-
-
-def test_refusals():
-    q = gaussian(torch.zeros(4, 2), torch.ones(4, 2))
-    cauchy = Target(lambda z: z.sum(-1), td.Independent(td.Cauchy(torch.zeros(2), 1.0), 1))
-    assert "kl=sampled" in (MeasureValued().supports(q, cauchy, 1) or "")
-    assert MeasureValued(kl="sampled").supports(q, cauchy, 1) is None
-    with pytest.raises(UsageError, match="coupled='maybe' is not one of true, false"):
-        create("measure-valued[coupled=maybe]")
-    with pytest.raises(UsageError, match="coupled=1 is not one of true, false"):
-        create("measure-valued[coupled=1]")
-    with pytest.raises(UsageError, match="kl='closed' is not one of analytic, sampled"):
-        create("measure-valued[kl=closed]")

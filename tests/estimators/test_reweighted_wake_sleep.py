@@ -11,18 +11,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from elbograd.benchmarks.certification.candidate import builder
-from elbograd.benchmarks.certification.cell import Settings
-from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.gradients import eta_gradients
 from elbograd.benchmarks.oracles.objectives import exact_gradients
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.estimators import Target, create
-from elbograd.estimators.errors import UsageError
 from elbograd.estimators.methods.reweighted_wake_sleep import ReweightedWakeSleep
 from elbograd.estimators.posteriors import gaussians
-from elbograd.estimators.testing import check_estimator
 from enumerated import OUTCOMES, Enumerated
 from oracles import hermite
 from torch import distributions as td
@@ -220,36 +215,3 @@ def test_at_the_posterior_the_doubly_reparameterized_form_has_no_variance():
     )
     assert float(doubly.abs().max()) < 1e-5
     assert float(score.var(0).max()) > 1e-3
-
-
-def test_the_certificate_measures_the_bias_and_checks_the_bound():
-    # A correct estimator fails a check here with probability 2e-4 at most.
-    settings = Settings(tolerance=0.2, confirm_level=1e-3)
-    name = "linear-gaussian[latent_dim=1,data_dim=2]"
-    for form in FORMS:
-        spec = f"reweighted-wake-sleep[form={form}]"
-        certificate = certify_problem(builder(spec), load_problem(name), name, settings)
-        assert certificate.failures == []
-        assert certificate.holds is True
-        assert certificate.objective == "inclusive-kl"
-        assert {check.name for check in certificate.checks} == {"value", "theta", "bias"}
-        assert certificate.bias.low > 0.02
-    pretends = create("reweighted-wake-sleep")
-    pretends.unbiased = True
-    wrong = certify_problem(builder(pretends), load_problem(name), name, settings)
-    assert any(line.startswith("gradient on") for line in wrong.failures)
-    detached = certify_problem(builder(DescendsInstead()), load_problem(name), name, settings)
-    assert any(line.startswith("theta on") for line in detached.failures)
-
-
-def test_refusals_and_conformance():
-    assert len(check_estimator("reweighted-wake-sleep[form=doubly-reparameterized]")) > 15
-    given = Enumerated(1)
-    q = given.problem.posterior(given.eta)
-    without = Target(given.target.log_likelihood)
-    for form in FORMS:
-        reason = create("reweighted-wake-sleep", form=form).supports(q, without, 2)
-        assert reason == "needs a prior: importance weights are p(x, z) / q(z)"
-    assert "Bernoulli is not" in create("reweighted-wake-sleep", form=FORMS[1]).supports(q, given.target, 2)
-    with pytest.raises(UsageError, match="form='sleep' is not one of score, doubly-reparameterized"):
-        create("reweighted-wake-sleep[form=sleep]")

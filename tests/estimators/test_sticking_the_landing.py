@@ -184,21 +184,7 @@ class Network(td.ExpTransform):
         self.net = torch.nn.Linear(1, 1)
 
 
-@pytest.mark.parametrize(
-    ("q", "reason"),
-    [
-        (td.Independent(td.Bernoulli(torch.full((4, 2), 0.3)), 1), "Bernoulli is not"),
-        (
-            td.Independent(
-                td.TransformedDistribution(td.Normal(torch.zeros(4, 2), 1.0), [td.AbsTransform(), Network()]),
-                1,
-            ),
-            "the parameters of this flow are not known",
-        ),
-    ],
-)
-def test_what_cannot_be_reparameterized_or_cut_is_refused(q, reason):
-    answer = StickingTheLanding().supports(q, Target(lambda z: z.sum(-1)), 1)
-    assert answer is not None
-    assert reason in answer
-    assert "\n" not in answer
+def test_what_cannot_be_cut_is_refused():
+    flow = td.TransformedDistribution(td.Normal(torch.zeros(4, 2), 1.0), [td.AbsTransform(), Network()])
+    answer = StickingTheLanding().supports(td.Independent(flow, 1), Target(lambda z: z.sum(-1)), 1)
+    assert "the parameters of this flow are not known" in answer

@@ -155,25 +155,3 @@ def test_the_identity_does_not_hold_for_a_wrong_one(wrong):
     setting = (normal_case, (5, 4, 3), torch.float64, 2)
     difference = gradients(wrong(), *setting) - gradients(create("leave-one-out[kl=sampled]"), *setting)
     assert difference.abs().max() > 0.1
-
-
-def test_theta_is_reached_by_the_mean_of_f_alone():
-    theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    loc = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
-    q = gaussian(loc, torch.ones_like(loc))
-    seen = []
-
-    def f(z):
-        seen.append(z)
-        return (theta * z).sum(-1)
-
-    value = VarGrad()(q, Target(f), 3).value
-    (found,) = torch.autograd.grad(value.sum(), theta)
-    torch.testing.assert_close(found, seen[0].sum(-1).mean(0).sum())
-    assert len(seen) == 1
-
-
-def test_one_sample_has_no_variance_and_is_refused():
-    q = bernoulli(torch.zeros(4, 2))
-    assert VarGrad().supports(q, target_of(False), 1) == "needs num_samples of at least 2, not 1"
-    assert VarGrad().label == create("vargrad").label == "vargrad"

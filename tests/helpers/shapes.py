@@ -1,11 +1,13 @@
-"""Shapes of tensors checked while the tests run: jaxtyping's annotations, by an import hook and beartype."""
+"""Shapes of tensors checked while the tests run: jaxtyping's annotations, by its import hook and beartype."""
 
 from __future__ import annotations
 
 from functools import wraps
+from inspect import isclass
+from typing import get_args
 
 from beartype import beartype
-from jaxtyping import Float, Shaped, install_import_hook
+from jaxtyping import AbstractArray, Float, Shaped, install_import_hook
 
 CHECKED = (
     "elbograd.estimators.base",
@@ -29,11 +31,13 @@ def check_shapes():
 
 
 def typechecked(function):
-    """The function with beartype's checks, and those of an `Estimate`, whose fields beartype does not see.
+    """The function with its shapes checked, and those of an `Estimate` that it returns.
 
-    The fields have the batch shape of the posterior, which no annotation can name.
+    Other types are not: what a user gets wrong is for the function itself to tell, and for mypy.
     """
-    checked = beartype(function)
+    hints = {name: hint for name, hint in function.__annotations__.items() if _is_shaped(hint)}
+    function.__annotations__ = hints
+    checked = beartype(function) if hints else function
 
     @wraps(function)
     def call(*args, **kwargs):
@@ -45,7 +49,14 @@ def typechecked(function):
     return call
 
 
+def _is_shaped(hint):
+    if isclass(hint) and issubclass(hint, AbstractArray):
+        return True
+    return any(map(_is_shaped, hint if isinstance(hint, list) else get_args(hint)))
+
+
 def _check_estimate(estimate, q):
+    """Every part has the batch shape of the posterior, which no annotation can name."""
     from torch import Tensor, empty
 
     assert isinstance(empty(q.batch_shape), Shaped[Tensor, "*batch"])
@@ -53,5 +64,5 @@ def _check_estimate(estimate, q):
         part = getattr(estimate, name)
         if part is not None and not isinstance(part, Float[Tensor, "*batch"]):
             raise TypeError(
-                f"{name} has shape {tuple(part.shape)}, not the posterior's {tuple(q.batch_shape)}"
+                f"{name} is {part.dtype} {tuple(part.shape)}, the posterior {tuple(q.batch_shape)}"
             )

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from elbograd.benchmarks.studies.speed import __main__ as command
+from elbograd.benchmarks.studies.speed import rate
 from elbograd.benchmarks.studies.speed.by_hand import STEPS
 from elbograd.benchmarks.studies.speed.models import SizedVAE
 from elbograd.benchmarks.studies.speed.rate import engine_rate
@@ -38,10 +39,14 @@ def test_the_arithmetic_counted_is_that_of_the_matrix_products():
     assert problem.decoder_flops == counter.get_total_flops()
 
 
-def test_a_rate_is_a_fraction_of_the_machine():
-    rate = engine_rate(SizedVAE(*SIZE), "score-function", rounds=2)
-    assert 0 < rate.fraction < 1
-    assert rate.replicates > 0
+def test_a_rate_counts_what_the_decoder_did_against_a_matrix_product(monkeypatch):
+    problem, rows = SizedVAE(*SIZE), []
+    problem.decoder.register_forward_hook(lambda module, given, result: rows.append(given[0][..., 0].numel()))
+    # Every run takes a second; the last is the engine's.
+    monkeypatch.setattr(rate, "_seconds", lambda run: (rows.clear(), run(), 1.0)[-1])
+    found = engine_rate(problem, "score-function", rounds=2)
+    assert found.replicates * rate._BATCH == sum(rows) > 0
+    assert found.fraction == pytest.approx(problem.decoder_flops * sum(rows) / (2 * rate._SIZE**3))
 
 
 def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
