@@ -33,6 +33,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!elbograd\.(estimators|benchmarks)\.\w+$).
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature says them
 
 html_theme = "furo"
 html_title = "elbograd"

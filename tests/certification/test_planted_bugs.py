@@ -9,6 +9,7 @@ from unittest import SkipTest
 
 import pytest
 from elbograd.estimators import create
+from elbograd.estimators.testing import check as check_module
 from elbograd.estimators.testing import check_estimator, estimator_checks
 from elbograd.estimators.testing.check import PROPERTIES
 
@@ -76,11 +77,17 @@ PLANTED = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
+
+def named(factory):
+    return {check.name: check for check in estimator_checks(factory)}
+
+
 @pytest.mark.parametrize(("name", "expected"), PLANTED)
 def test_planted_bug_is_caught_by_the_property_it_breaks(name, expected):
-    checks = {check.name: check for check in estimator_checks(f"{WRONG}:{name}")}
     with pytest.raises(AssertionError) as failure:
-        checks[expected]()
+        named(f"{WRONG}:{name}")[expected]()
     assert "\n" not in str(failure.value)
 
 
@@ -102,14 +109,17 @@ def test_a_declared_coupling_along_the_batch_is_allowed():
         estimator.couples_batch = True
         return estimator
 
-    assert "independent[gaussian]" in check_estimator(factory)
+    named(factory)["independent[gaussian]"]()
 
 
-def test_the_error_names_every_failed_check_and_its_reason():
+def test_the_error_names_every_failed_check_and_its_reason(monkeypatch):
+    checks = named(f"{WRONG}:AuxLossInEval")
+    chosen = [check for name, check in checks.items() if name.startswith(("shapes", "aux-loss"))]
+    monkeypatch.setattr(check_module, "estimator_checks", lambda factory: chosen)
     with pytest.raises(AssertionError) as failure:
         check_estimator(f"{WRONG}:AuxLossInEval")
     assert str(failure.value).splitlines() == [
-        "3 of 88 checks failed:",
+        "3 of 6 checks failed:",
         "  aux-loss[gaussian]: aux_loss is not None in eval mode",
         "  aux-loss[bernoulli]: aux_loss is not None in eval mode",
         "  aux-loss[one-hot]: aux_loss is not None in eval mode",
@@ -125,28 +135,21 @@ def test_an_estimator_that_raises_fails_each_check_in_one_line():
     assert "second line" not in str(failure.value)
 
 
-def test_a_bug_under_one_posterior_is_reported_for_that_posterior():
-    with pytest.raises(
-        AssertionError, match=r"support\[bernoulli\]: log_likelihood is evaluated off q's support"
-    ):
-        check_estimator(f"{WRONG}:RelaxesSilently")
-
-
-def test_a_check_without_a_verdict_is_not_counted_as_passed():
-    spec = f"{WRONG}:HeavyTailed"
-    checks = {check.name: check for check in estimator_checks(spec)}
+def test_a_check_without_a_verdict_is_not_counted_as_passed(monkeypatch):
+    checks = named(f"{WRONG}:HeavyTailed")
+    chosen = [checks["unbiased[gaussian]"], checks["value[gaussian]"]]
     with pytest.raises(SkipTest, match="skewed"):
-        checks["unbiased[gaussian]"]()
-    ran = check_estimator(spec)
-    assert "unbiased[gaussian]" not in ran
-    assert "value[gaussian]" in ran
+        chosen[0]()
+    monkeypatch.setattr(check_module, "estimator_checks", lambda factory: chosen)  # whose draws are kept
+    assert check_estimator(f"{WRONG}:HeavyTailed") == ["value[gaussian]"]
 
 
 def test_a_missing_support_is_not_counted_as_passed():
-    ran = check_estimator(f"{WRONG}:PriorOnly")
-    assert "unbiased[gaussian]" in ran
-    assert "no-prior[gaussian]" not in ran
-    assert "unbiased-without-prior[gaussian]" not in ran
+    checks = named(f"{WRONG}:PriorOnly")
+    checks["unbiased[gaussian]"]()
+    for name in ("no-prior[gaussian]", "unbiased-without-prior[gaussian]"):
+        with pytest.raises(SkipTest, match="prior"):
+            checks[name]()
 
 
 @pytest.mark.parametrize(

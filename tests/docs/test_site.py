@@ -11,6 +11,7 @@ import pytest
 from docutils import nodes
 from elbograd.benchmarks.cli.listing import describe_estimators
 from elbograd.estimators.plugins.registry import BUILTIN_NAMES, REGISTRY, catalogue
+from filelock import FileLock
 from pages import ROOT, Page
 
 sys.path.insert(0, str(ROOT / "docs" / "extensions"))
@@ -23,14 +24,21 @@ README = Page("README.md").text
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The built site; Sphinx stops at a warning, of a link, an anchor, a docstring or TeX."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
-    built = subprocess.run(
-        [*command, "-c", "docs", ".", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
+def site(tmp_path_factory, worker_id):
+    """The site, built once; Sphinx stops at a warning, of a link, an anchor, a docstring or TeX."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "site"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+            built = subprocess.run(
+                [*command, "-c", "docs", ".", str(folder)],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert built.returncode == 0, built.stderr
     return folder
 
 

@@ -366,7 +366,7 @@ def certified(spec, pretended=False):
         (test_evaluations_are_counted, "ValueWithoutKl"),
         (test_value_and_its_gradient_in_theta_are_those_of_the_samples, "DetachedValue"),
         (test_what_is_added_to_log_likelihood_is_added_to_the_value, "DetachedValue"),
-        (test_a_matrix_valued_event_is_a_vector_of_its_coordinates, "KlAveragedOverLatents"),
+        (test_a_matrix_valued_event_is_a_vector_of_its_coordinates, "OneDimensionOfAnEvent"),
         (
             partial(test_an_odd_posterior_is_refused_in_one_line_or_estimated, posterior="scalar"),
             "SupportsRaises",

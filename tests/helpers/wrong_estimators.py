@@ -529,6 +529,16 @@ class ScoreAveragedOverLatents(Gaussian):
         return super().surrogate(f, log_q) / 2
 
 
+class OneDimensionOfAnEvent(Gaussian):
+    """log q summed over the last dimension of an event, and averaged over others."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        f = target.log_likelihood(z)
+        log_q = q.base_dist.log_prob(z).sum(-1).reshape(*f.shape, -1).mean(-1)  # type: ignore[attr-defined]
+        return Estimate(self.surrogate(f, log_q), self.value(f))
+
+
 class LogSigmaInKl(PathwiseOnce):
     """KL = −½ Σ (1 + log σ − μ² − σ²): log σ where log σ² belongs."""
 
