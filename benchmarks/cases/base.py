@@ -159,8 +159,8 @@ class Pilot(Protocol):
 class Benchmark(Generic[S]):
     """A kind of benchmark; an instance is what a user asked of it.
 
-    The fields are the options of its command, whose help is the first line of the class's docstring. Classes
-    and methods named here are told of a case apart from what was asked, as workers elsewhere know only that.
+    The fields are the options of its command, whose help is the first line of the class's docstring. Class
+    methods are about a case and nothing else: they run in workers too, which are told no more.
 
     Attributes:
         name: of the command, and of its rows' column ``benchmark``.
