@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
 from ..problems.protocol import Problem
+from ..seeds import hashed
 from ..statistics.moments import Moments
 from ..statistics.replicates import MIN_REPLICATES
 from ..throughput.clock import calls_in_block, time_block
@@ -175,9 +175,8 @@ class Contender:
 
     def _next_seed(self) -> int:
         whose = self.candidate.label if self.stream is None else self.stream
-        text = f"{self.point.seed}|{self.point.step}|{self.num_samples}|{whose}|{self._chunks}"
         self._chunks += 1
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return hashed(self.point.seed, self.point.step, self.num_samples, whose, self._chunks - 1)
 
     def _prepare(self, steps: int, seconds: float) -> None:
         point = self.point

@@ -11,6 +11,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.specification import parse
 from ..problems.registry import REGISTRY, load_problem
 from ..problems.specifications import specifications
+from ..seeds import derived
 from . import options as common
 from .base import Benchmark, Case, Row, Settings, size_of, untimed
 from .options import at_least, option
@@ -19,7 +20,6 @@ from .session import Session
 if TYPE_CHECKING:
     from ..problems.protocol import Problem
 
-_TUNING_SEED = 10_007  # apart from the seeds that are reported
 _PILOT_STEPS = 20  # of training: as many evaluations as a whole run has
 
 
@@ -110,11 +110,12 @@ class Convergence(Benchmark[ConvergenceSettings]):
             case.estimator,
             settings.learning_rates,
             steps=settings.tuning_steps,
-            seed=case.seed + _TUNING_SEED,
+            seed=derived(case.seed, "tuning"),
             **given,
         )
         rows: list[Row] = []
-        for seed in range(case.seed, case.seed + settings.seeds):
+        for repetition in range(settings.seeds):
+            seed = derived(case.seed, "repetition", repetition)
             problem = _fresh(case.problem, seed)
             run = train(problem, case.estimator, steps=settings.steps, learning_rate=rate, seed=seed, **given)
             rows += run.rows()

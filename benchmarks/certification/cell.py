@@ -13,6 +13,7 @@ from ...estimators.base import Estimator, Target
 from ...estimators.text import one_line
 from ..gradients import frozen, has_moving_state, reseed, warm_up
 from ..rows.certificate_checks import BiasBound, Check
+from ..seeds import derived
 from .blocks import Block, bias_of, gradient_block, theta_block, value_block, variance_block
 from .levels import LOOKS
 from .oracle import Draws, Oracle
@@ -124,7 +125,7 @@ class _Cell:
     def _look(self, n: int, look: int, screen: bool) -> None:
         blocks = self.blocks if self.bounded in self.blocks else [*self.blocks, self.bounded]
         sums = [block.test.sums() for block in blocks]
-        reseed(self.settings.seed + 7919 * (look + 1), self.oracle.eta.device)
+        reseed(derived(self.settings.seed, "look", look), self.oracle.eta.device)
         for draws, times in self._draws(n):
             for block, one in zip(blocks, sums, strict=True):
                 one.add(block.columns(draws), times)

@@ -11,6 +11,7 @@ from ...estimators.testing.trial import NotApplicable
 from ...estimators.text import one_line
 from ..rows.certificate import Certificate
 from ..rows.certificate_checks import Check
+from ..seeds import derived
 from .candidate import certificate_of
 from .cell import Settings
 
@@ -18,7 +19,7 @@ from .cell import Settings
 def certify_contract(build: Callable[[], Estimator], settings: Settings) -> Certificate:
     """The conformance suite under this run's seed and level."""
     checks = []
-    for one in estimator_checks(build, settings.seed + 20_240, settings.confirm_level):
+    for one in estimator_checks(build, derived(settings.seed, "conformance"), settings.confirm_level):
         try:
             one()
         except NotApplicable:

@@ -19,6 +19,7 @@ from ..problems.point import placed
 from ..problems.protocol import Problem
 from ..rows.certificate import Certificate
 from ..rows.certificate_checks import Check
+from ..seeds import derived
 from .candidate import certificate_of
 from .cell import Settings, certify_cell
 from .oracle import Oracle, solve
@@ -53,7 +54,7 @@ def certify_problem(
             if isinstance(oracle, str):
                 unsolved[f"{label} at {point}, S = {num_samples}"] = oracle
                 continue
-            own = replace(settings, seed=settings.seed + 104_729 * (index + 1))
+            own = replace(settings, seed=derived(settings.seed, "cell", index))
             checks += certify_cell(build, oracle, num_samples, label, typical, own, deadline)
             if any(check.holds is False for check in checks):
                 break  # clear already; the rest would only take time

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -23,6 +23,7 @@ from ..linalg import in_float64
 MAX_ELEMENTS = 2**23  # of the largest intermediate result
 
 
+@runtime_checkable
 class ParameterGradient(Protocol):
     """Rows of J_i, of one parameter, for a run of data."""
 

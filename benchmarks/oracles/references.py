@@ -17,6 +17,7 @@ from ..jacobians.spectrum import largest_eigenvalue
 from ..linalg import in_float64
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
+from ..seeds import derived
 from ..variance.measure import measure_variance
 from .objectives import exact_gradients
 
@@ -108,10 +109,8 @@ def raised(error: Exception) -> str:
 def _gated(problem: Problem, x: Tensor, estimator: Estimator, num_samples: int, seed: int) -> Reference | str:
     """Two halves that must agree: ‖difference‖² within 5 standard deviations of what noise explains."""
     halves = [
-        measure_variance(
-            problem, estimator, x, num_samples=num_samples, replicates=LONG_RUN, seed=seed + 7919 * k
-        )
-        for k in (1, 2)
+        measure_variance(problem, estimator, x, num_samples=num_samples, replicates=LONG_RUN, seed=one)
+        for one in (derived(seed, "reference", number) for number in range(2))
     ]
     means = [half.eta_mean for half in halves]
     covariances = [half.eta_covariance for half in halves]

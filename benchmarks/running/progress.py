@@ -144,7 +144,7 @@ class Display(Progress):
     """
 
     def __init__(self, progress: RunProgress, console: Console) -> None:
-        self._of = progress
+        self._of, self._console = progress, console  # rich asks for what to show before it has a console
         bar = BarColumn(bar_width=min(_BAR, console.width))
         super().__init__(bar, console=console, refresh_per_second=_REFRESHES, transient=True)
         self.add_task("", total=progress.total)
@@ -154,7 +154,7 @@ class Display(Progress):
         for task in self.tasks:
             task.completed = self._of.completed
         yield self.make_tasks_table(self.tasks)
-        yield from self._of.lines(self.console.width, self.console.height)
+        yield from self._of.lines(self._console.width, self._console.height)
 
 
 def _cut(text: str, style: str = "") -> Text:

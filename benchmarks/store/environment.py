@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,13 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+@cache
 def _cpu() -> str:
+    """The processor's name, told as pytest-benchmark tells it; asked once, for that starts processes."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        from cpuinfo import get_cpu_info
+
+        name: str = get_cpu_info().get("brand_raw", "")
+    except Exception:  # on a processor it does not know it raises just that
+        name = ""
+    return name or platform.processor()

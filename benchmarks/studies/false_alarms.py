@@ -20,6 +20,7 @@ from ..certification.levels import confirm_level
 from ..certification.problem import certify_problem
 from ..problems.registry import load_problem
 from ..rows.certificate import ALARM_RATE
+from ..seeds import derived
 
 _ESTIMATORS = ("reparameterization", "score-function", "leave-one-out", "sticking-the-landing")
 _PROBLEMS = ("quadratic[loc=0.7,scale=0.6,k=1.5]", "small-vae", "small-vae[posterior=bernoulli]")
@@ -58,7 +59,7 @@ def main() -> None:
     estimators, problems = given.estimator or list(_ESTIMATORS), given.problem or list(_PROBLEMS)
     runs_with_alarm, checks, start = 0, 0, time.monotonic()
     for run in range(given.runs):
-        ran, alarms = one_run(estimators, problems, 1_000_003 * (given.seed + run + 1))
+        ran, alarms = one_run(estimators, problems, derived(1_000_003 * given.seed, "false alarms", run))
         checks += ran
         runs_with_alarm += bool(alarms)
         for line in alarms:

@@ -37,7 +37,6 @@ def run_throughput(
     compare: str | None = None,
     seconds: float = 1.0,
     quick: bool = False,
-    extra_args: Sequence[str] = (),
 ) -> tuple[int, list[dict[str, Any]]]:
     """Time training steps and gradients of every case; print pytest-benchmark's tables.
 
@@ -51,14 +50,13 @@ def run_throughput(
         compare: an earlier ``throughput.json``, or its folder, shown beside the new rates.
         seconds: of timing for the steps of a case, and again for its gradients.
         quick: at most 0.05 seconds each: a look whether everything works.
-        extra_args: more arguments for pytest.
 
     Returns:
         The exit status (0, or 1 when a case failed), and the rows.
 
     Raises:
         UsageError: before anything runs: no cases, an unknown name, device, dtype or mode, a file to
-            compare with that is missing or broken; or arguments that pytest refuses.
+            compare with that is missing or broken.
     """
     if not seconds > 0:
         raise UsageError(f"seconds={seconds!r} is not positive")
@@ -70,7 +68,7 @@ def run_throughput(
     result = output / "throughput.json"
     with tempfile.TemporaryDirectory() as name, _own_pytest_settings():
         folder = Path(name)
-        arguments = [*_arguments(folder, result, plugin), *extra_args]
+        arguments = _arguments(folder, result, plugin)
         if earlier is not None:
             # A copy, since it may be the very file that is about to be replaced.
             shutil.copyfile(earlier, folder / "then.json")
@@ -78,7 +76,7 @@ def run_throughput(
         result.unlink(missing_ok=True)
         code = pytest.main(arguments, plugins=[plugin])
         sys.modules.pop(_STUB, None)
-    _check_exit(code, extra_args)
+    _check_exit(code)
     if not result.exists():  # pytest-benchmark writes nothing when there is nothing to write
         result.write_text(json.dumps({"benchmarks": [], **plugin.not_measured()}, indent=4))
     return int(bool(plugin.failures)), rows_from_json(result)
@@ -173,10 +171,8 @@ def _set(variables: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _check_exit(code: int, extra_args: Sequence[str]) -> None:
+def _check_exit(code: int) -> None:
     if code == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    if code == pytest.ExitCode.USAGE_ERROR:
-        raise UsageError(f"pytest does not accept {' '.join(extra_args)}")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"pytest ended with {pytest.ExitCode(code).name}")

@@ -19,7 +19,10 @@ from ..problems.forward_checks import check_forward
 from ..problems.placement import device_of, dtype_of, duplicate, first_batch, move
 from ..problems.point import columns, label_of, placed, resolve_estimator
 from ..problems.protocol import Problem
-from .modes import CompiledStep, GraphedStep, check_mode, make_step
+from ..seeds import derived
+from .compiled import CompiledStep
+from .graphed import GraphedStep
+from .modes import check_mode, make_step
 from .peak_memory import peak_memory
 
 _BATCHES = 8
@@ -126,4 +129,4 @@ class Workload:
 
 def _batches(problem: Problem, batch_size: int, seed: int) -> list[Tensor]:
     """Several batches of the training data to cycle through, resident on the device."""
-    return [first_batch(problem, batch_size, seed + index) for index in range(_BATCHES)]
+    return [first_batch(problem, batch_size, derived(seed, "batch", index)) for index in range(_BATCHES)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from ..problems.arguments import check_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
+from ..seeds import derived, hashed
 from .arguments import check_choices
 from .moments import Sums
 from .precision import run_to_precision
@@ -84,22 +84,17 @@ def measure_variance(
         check_model(problem, x, route)
     with torch.enable_grad(), seeded(seed, x.device):
         prepare(problem, estimator, x, num_samples, warmup)
-    with torch.enable_grad(), seeded(seed + 1, x.device):
+    with torch.enable_grad(), seeded(derived(seed, "draws"), x.device):
         chosen = choose_route(problem, estimator, x, num_samples, wrt=wrt, route=route, chunk=chunk)
         # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
-        reseed(seed + 1, x.device)
+        reseed(derived(seed, "draws"), x.device)
         with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
             if stream is not None:
                 chosen.join(stream, merge)
-                reseed(derived_seed(seed, stream), x.device)
+                reseed(hashed(seed, stream), x.device)
             constant = _draw(chosen, estimator, replicates, precision)
             case = case_of(problem, estimator, x, num_samples, seed)
             return result_of(chosen, case, constant, details)
-
-
-def derived_seed(seed: int, stream: int) -> int:
-    """A seed of its own for each stream, apart from the small numbers that users give."""
-    return int.from_bytes(hashlib.sha256(f"{seed}|{stream}".encode()).digest()[:7])
 
 
 def _draw(route: Route, estimator: Estimator, replicates: int, precision: float | None) -> bool:

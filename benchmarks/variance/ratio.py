@@ -14,11 +14,12 @@ from ..problems.arguments import check_choice, check_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
+from ..seeds import derived, hashed
 from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
 from ..statistics.replicates import MIN_REPLICATES
 from .arguments import ROUTES
-from .measure import derived_seed, measure_variance
+from .measure import measure_variance
 from .moments import bessel, central_moments
 from .result import VarianceResult
 from .route import Route, choose_route
@@ -86,7 +87,7 @@ def measure_ratio(
             ),
             replicates,
         )
-        for e, s in ((first, seed), (second, derived_seed(seed, 1)))
+        for e, s in ((first, seed), (second, hashed(seed, 1)))
     )
     return independent_ratio(a, b)
 
@@ -135,11 +136,11 @@ def _of_one_chunk(problem: Problem, a: Estimator, b: Estimator, x: Tensor, num_s
 
 def _draw(route: Route, replicates: int, seed: int) -> None:
     """Draw chunk by chunk, about a centre that is not counted: the first chunk is drawn like the others."""
-    reseed(seed + 1, route.x.device)
+    reseed(derived(seed, "draws"), route.x.device)
     route.join(0)
     assert route.chunk is not None
     for k, start in enumerate(range(0, replicates, route.chunk)):
-        reseed(derived_seed(seed, k), route.x.device)
+        reseed(hashed(seed, k), route.x.device)
         route.add(min(route.chunk, replicates - start))
 
 

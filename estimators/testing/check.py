@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from unittest import SkipTest
 
+import torch
+
 from ..base import Estimator
 from ..isolation import isolated
 from ..plugins.registry import create
@@ -138,6 +140,7 @@ def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = 
     return checks
 
 
+@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
 def check_estimator(factory: Factory) -> list[str]:
     """Run `estimator_checks`; return the names of those that ran.
 

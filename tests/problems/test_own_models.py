@@ -569,6 +569,44 @@ def test_spectral_norm_is_put_back():
     assert all(torch.equal(before[n], b) for n, b in model.encoder.named_buffers())
 
 
+@pytest.mark.parametrize("wide", [1, D])
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_buffer_that_has_converged_is_refused_all_the_same(wide, norm):
+    """Whether the last bit of a converged power iteration moves is up to the processor."""
+    torch.manual_seed(0)
+    model = Model(decoder=nn.Sequential(norm(nn.Linear(D, wide)), nn.Linear(wide, PIXELS)))
+    for _ in range(200):
+        model.decoder(torch.zeros(1, D))
+    with pytest.raises(UsageError, match=r"^a forward pass changes the buffer decoder\.0\.\S+: call decoder"):
+        check_model(model, model.x)
+    model.decoder.eval()
+    check_model(model, model.x)
+
+
+def test_a_buffer_may_be_written_anew_in_eval_mode():
+    def forward(module, x):
+        module.mask.copy_(torch.ones(4))
+        return module.last(x) * module.mask
+
+    encoder = Apply(forward, last=nn.Linear(PIXELS, 2 * D))
+    encoder.register_buffer("mask", torch.ones(4))
+    with pytest.raises(UsageError, match=r"changes the buffer encoder\.mask: call encoder\.eval"):
+        check_model(Model(encoder), torch.rand(BATCH, PIXELS))
+    check_model(Model(encoder.eval()), torch.rand(BATCH, PIXELS))
+
+
+def test_a_buffer_that_is_replaced_is_seen_and_put_back():
+    def forward(module, x):
+        module.calls = module.calls + 1
+        return module.last(x)
+
+    encoder = Apply(forward, last=nn.Linear(PIXELS, 2 * D)).eval()
+    encoder.register_buffer("calls", torch.zeros(()))
+    with pytest.raises(UsageError, match=r"changes the buffer encoder\.calls"):
+        check_model(Model(encoder), torch.rand(BATCH, PIXELS))
+    assert encoder.calls == 0
+
+
 def test_batches_of_pairs_are_told():
     model = Model(x=torch.rand(16, PIXELS))
     model.batches = lambda split, size, generator: iter([(model.x[:size], torch.zeros(size))])

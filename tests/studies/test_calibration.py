@@ -7,16 +7,12 @@ import csv
 import numpy as np
 import oracles
 import pytest
-from elbograd.benchmarks.studies.calibration import (
-    LINEAR_GAUSSIAN,
-    Cell,
-    _linear_gaussian,
-    assess,
-    cells,
-    main,
-    measure,
-    true_variance,
-)
+from elbograd.benchmarks.studies.calibration.__main__ import main
+from elbograd.benchmarks.studies.calibration.cells import LINEAR_GAUSSIAN, Cell, cells
+from elbograd.benchmarks.studies.calibration.measure import measure
+from elbograd.benchmarks.studies.calibration.outcome import assess
+from elbograd.benchmarks.studies.calibration.problems import linear_gaussian
+from elbograd.benchmarks.studies.calibration.truth import true_variance
 
 
 @pytest.mark.parametrize(
@@ -29,8 +25,8 @@ def test_truth_of_the_quadratic_cost(baseline, oracle):
     assert true_variance(Cell("quadratic", baseline)) == pytest.approx(closed, rel=1e-10)
 
 
-def test_truth_of_the_linear_gaussian_vae():
-    problem, x = _linear_gaussian()
+def test_truth_of_thelinear_gaussian_vae():
+    problem, x = linear_gaussian()
     weight = problem.decoder.weight.detach().double().numpy()
     bias = problem.decoder.bias.detach().double().numpy()
     eta, total = problem.encoder(x).detach().double().numpy(), 0.0

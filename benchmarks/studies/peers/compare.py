@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...seeds import derived
 from . import agreement, timing
 from .cases import LIBRARIES, Case, Contender
 from .processes import Worker, WorkerError
@@ -170,7 +171,7 @@ def _run_case(case: Case, settings: Settings, workers: Workers, scratch: Path) -
                 method=turn.contender.method,
                 point=str(point),
                 state=str(state),
-                seed=settings.seed + 1000 * (number + 1),
+                seed=derived(settings.seed, "peer", number),
             )
     for number in range(settings.rounds):
         start = number % len(turns)  # who goes first changes, so that no one always follows the same other
@@ -205,7 +206,8 @@ def _take(turn: _Turns, settings: Settings, number: int) -> None:
     if turn.worker is None:
         return
     if turn.is_suite:
-        answer = turn.worker.ask("timed", precision=settings.precision, seed=settings.seed + number)
+        seed = derived(settings.seed, "turn", number)
+        answer = turn.worker.ask("timed", precision=settings.precision, seed=seed)
         turn.seconds.append(answer["seconds"])
         turn.spent.append(answer["replicates"])
     else:
@@ -232,7 +234,7 @@ def _finish(turns: list[_Turns], settings: Settings, workers: Workers, point: di
 def _moments(turn: _Turns, settings: Settings) -> agreement.Moments:
     assert turn.worker is not None
     if turn.is_suite:
-        answer = turn.worker.ask("moments", replicates=settings.suite, seed=settings.seed + 500)
+        answer = turn.worker.ask("moments", replicates=settings.suite, seed=derived(settings.seed, "moments"))
         return agreement.of_suite(answer["halves"])
     return agreement.of_loop(turn.worker.ask("summary"), np.array(turn.contributions))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ...seeds import derived
 from ...variance.measure import measure_variance
 from ...variance.result import VarianceResult
 from .shared import Shared, along, flatten
@@ -33,7 +34,7 @@ class SuitePeer:
 
     def moments(self, replicates: int, seed: int) -> dict[str, Any]:
         """Total variance and mean deviation from the reference at the shared state, in two halves."""
-        return {"halves": [self._half(replicates // 2, seed + number) for number in range(2)]}
+        return {"halves": [self._half(replicates // 2, derived(seed, "half", number)) for number in range(2)]}
 
     def _half(self, replicates: int, seed: int) -> dict[str, Any]:
         shared = self.shared

@@ -1,0 +1,1 @@
+"""How often the intervals of `measure_variance` hold a variance that is known."""
