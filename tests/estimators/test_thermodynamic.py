@@ -174,7 +174,7 @@ def every_outcome(estimator, copies=1000):
 @pytest.mark.parametrize("arguments", [(1, 0.1), (2, 0.3), (5, 0.05)])
 def test_with_samples_in_the_proportions_of_q_it_is_exact(arguments):
     """Nothing is random: the weighted sums are E_π, and K/(K−1) is 1.0001."""
-    answer = solved(Enumerated(1, UNIFORM), "thermodynamic[partitions={},smallest={}]".format(*arguments))
+    answer = solved(Enumerated(1, UNIFORM), "thermodynamic[partitions={},smallest={}]".format(*arguments))[:3]
     found = every_outcome(Thermodynamic(*arguments))
     for one, other in zip(found, answer, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
