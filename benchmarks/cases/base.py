@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -156,11 +157,11 @@ class Pilot(Protocol):
 
 
 @dataclass(frozen=True)
-class Benchmark(Generic[S]):
+class Benchmark(ABC, Generic[S]):
     """A kind of benchmark; an instance is what a user asked of it.
 
-    The fields are the options of its command, whose help is the first line of the class's docstring. Classes
-    and methods named here are told of a case apart from what was asked, as workers elsewhere know only that.
+    The fields are the options of its command, whose help is the first line of the class's docstring. Class
+    methods are about a case and nothing else: they run in workers too, which are told no more.
 
     Attributes:
         name: of the command, and of its rows' column ``benchmark``.
@@ -197,17 +198,17 @@ class Benchmark(Generic[S]):
         """What was asked on a command line; ``given`` holds the options that were given there."""
         return cls(**given)
 
+    @abstractmethod
     def quick(self) -> Self:
         """The same benchmark, small: a look whether everything works, not a measurement."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grid(self) -> list[Case[S]]:
         """The cases.
 
         Raises:
             UsageError: a value is out of range.
         """
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raise UsageError for a value out of range."""

@@ -98,7 +98,7 @@ def run(request: Run) -> bool:
 def _folder(request: Run, path: Path) -> RunFolder:
     from ..store.environment import describe_environment
 
-    config = {type(asked).__name__.lower(): settings_of(asked) for asked in request.benchmarks}
+    config = {asked.name: settings_of(asked) for asked in request.benchmarks}
     environment = describe_environment(request.benchmarks[0].device)
     return RunFolder(path, config, environment | {"case_threads": request.engine.threads}, request.force)
 

@@ -20,6 +20,7 @@ from elbograd.benchmarks.cases.options import option
 from elbograd.benchmarks.cases.throughput import Throughput
 from elbograd.benchmarks.cases.variance import Variance
 from elbograd.benchmarks.problems.specifications import specifications
+from elbograd.benchmarks.running.suite import Run, run
 from elbograd.estimators.errors import UsageError
 
 ALL = (Variance, Convergence, Throughput, Certify, Advise)
@@ -117,6 +118,16 @@ def test_a_toy_kind_runs_and_goes_on_where_it_stopped(elbograd):
     assert again[0] == 0
     assert "/4]" not in again[2]
     assert load_results("run").equals(rows)
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_study_s_own_variant_of_a_kind_goes_on_too(tmp_path):
+    class Cubes(Toy):
+        power = 3
+
+    for _ in range(2):
+        assert run(Run([Cubes(estimator=("exact",), problem=("quadratic",))], tmp_path / "run"))
+    assert load_results(tmp_path / "run")["value"].tolist() == [1.0]
 
 
 @pytest.mark.usefixtures("toys")
