@@ -288,7 +288,11 @@ ALONE = {
     "no S": ("advise", {"num_samples": ()}, "num_samples is empty"),
     "the other estimator": ("measure_ratio", {"relative_to": 3}, "3 is not an Estimator"),
     "a merge without a stream": ("measure_variance", {"merge": [1]}, "merge needs stream"),
-    "a merge of numbers": ("measure_variance", {"merge": [1], "stream": 1}, "sums of other results, not 1"),
+    "a merge of numbers": (
+        "measure_variance",
+        {"merge": [1], "stream": 1},
+        "the sums of other results, not 1",
+    ),
     "no data held out": (
         "train",
         {"problem": changed(batches=lambda _, split, *__: iter([DATA[:4]] if split == "train" else []))},

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import frozen, prepare, reseed, seeded
-from ..problems.arguments import check_counts
+from ..problems.arguments import check_counts, shown
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
@@ -78,8 +78,7 @@ def measure_variance(
     estimator = resolve_estimator(estimator)
     check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk)
     check_choices(precision, wrt, route)
-    if merge and stream is None:
-        raise UsageError("merge needs stream, a number that none of the merged sums was made with")
+    _check_merge(stream, merge)
     with seeded(seed, x.device):
         check_model(problem, x, route)
     with torch.enable_grad(), seeded(seed, x.device):
@@ -95,6 +94,14 @@ def measure_variance(
             constant = _draw(chosen, estimator, replicates, precision)
             case = case_of(problem, estimator, x, num_samples, seed)
             return result_of(chosen, case, constant, details)
+
+
+def _check_merge(stream: int | None, merge: Sequence[Sums]) -> None:
+    if merge and stream is None:
+        raise UsageError("merge needs stream, a number that none of the merged sums was made with")
+    for sums in merge:
+        if not isinstance(sums, Sums):
+            raise UsageError(f"merge must hold the sums of other results, not {shown(sums)}")
 
 
 def _draw(route: Route, estimator: Estimator, replicates: int, precision: float | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -191,11 +192,15 @@ def test_a_declared_bias_is_measured_and_no_failure():
     assert all(not line.startswith("gradient") for line in certificate.failures)
 
 
-def _cell(estimator, seed, settings, problem="linear-gaussian[latent_dim=1,data_dim=2]"):
+@cache
+def _oracle(problem):
     loaded = place(load_problem(problem), dtype=torch.float64)
     x = first_batch(loaded, 3, 0)
-    eta = points_of(loaded, x, 0)["initial"]
-    oracle = solve(loaded, "initial", x, eta, "elbo", 2)
+    return solve(loaded, "initial", x, points_of(loaded, x, 0)["initial"], "elbo", 2)
+
+
+def _cell(estimator, seed, settings, problem="linear-gaussian[latent_dim=1,data_dim=2]"):
+    oracle = _oracle(problem)
     own = Settings(**{**vars(settings), "seed": seed})
     return certify_cell(builder(estimator), oracle, 2, problem, oracle.norm, own)
 

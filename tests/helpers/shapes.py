@@ -8,6 +8,7 @@ from typing import get_args
 
 from beartype import beartype
 from jaxtyping import AbstractArray, Float, Shaped, install_import_hook
+from torch.compiler import is_compiling
 
 CHECKED = (
     "elbograd.estimators.base",
@@ -41,6 +42,8 @@ def typechecked(function):
 
     @wraps(function)
     def call(*args, **kwargs):
+        if is_compiling():  # what checks cannot be traced
+            return function(*args, **kwargs)
         result = checked(*args, **kwargs)
         if type(result).__name__ == "Estimate":
             _check_estimate(result, next(q for q in args if hasattr(q, "batch_shape")))

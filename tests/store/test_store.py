@@ -196,7 +196,7 @@ def test_older_versions_are_read_and_go_on_as_today_s(tmp_path, version):
 
 
 def test_the_published_rows_are_read():
-    published = os.path.join(os.path.dirname(__file__), "..", "results", "published")
+    published = os.path.join(os.path.dirname(__file__), "..", "..", "results", "published")
     assert len(load_results(published)) > 1000
 
 
