@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 from ...estimators.errors import UsageError
+from ...estimators.plugins.finding import guarded
 from . import __path__ as _folder
 from .base import Benchmark, Case
 
@@ -16,7 +18,11 @@ Kind = type[Benchmark[Any]]
 
 
 def kinds() -> dict[str, Kind]:
-    """Name -> kind, in the order of the commands."""
+    """Name -> kind, in the order of the commands.
+
+    Raises:
+        UsageError: a file of this folder does not load.
+    """
     found = {**_defined_here(), **_registered}
     return dict(sorted(found.items(), key=lambda item: (item[1].position, item[0])))
 
@@ -59,9 +65,16 @@ def case_from_json(values: Mapping[str, Any]) -> Case[Any]:
 _registered: dict[str, Kind] = {}
 
 
+def _load(name: str) -> ModuleType:
+    module: ModuleType = guarded(
+        lambda: import_module(f"{__package__}.{name}"), f"benchmarks/cases/{name}.py"
+    )
+    return module
+
+
 @cache
 def _defined_here() -> dict[str, Kind]:
-    modules = [import_module(f"{__package__}.{module.name}") for module in iter_modules(_folder)]
+    modules = [_load(module.name) for module in iter_modules(_folder)]
     return {
         value.name: value
         for module in modules

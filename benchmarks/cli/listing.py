@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
-from ...estimators.plugins.registry import BUILTIN_NAMES, REGISTRY, catalogue, create
+from ...estimators.plugins.registry import REGISTRY, catalogue, create
 from ...estimators.text import one_line, printable
 from ..gradients import seeded
 
@@ -40,7 +40,7 @@ def describe_estimators(names: Sequence[str]) -> Iterator[str]:
         UsageError: one of ``names`` cannot be used; of the catalogue the paragraph says so.
     """
     for name in names or catalogue():
-        known = name in BUILTIN_NAMES or name in REGISTRY.registered
+        known = name in REGISTRY.builtins or name in REGISTRY.registered
         if names:
             yield _describe(name)
         elif known:

@@ -31,10 +31,17 @@ COPIES: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Builtin:
-    """Where a built-in lives (``package.module:attribute``) and its one-line summary."""
+    """A thing that ships with elbograd.
+
+    Attributes:
+        location: where it lives, ``package.module:attribute``.
+        summary: one line.
+        unusable: why it cannot be had, as of a file that is not finished; "" where it can.
+    """
 
     location: str
     summary: str
+    unusable: str = ""
 
 
 @dataclass
@@ -56,7 +63,10 @@ class Registry:
 
     def catalogue(self) -> dict[str, str]:
         """name -> one line on what it is, built-ins first; third-party code is not imported."""
-        lines = {name: builtin.summary for name, builtin in self.builtins.items()}
+        lines = {
+            name: f"cannot be used: {b.unusable}" if b.unusable else b.summary
+            for name, b in self.builtins.items()
+        }
         lines |= {name: summary for name, (_, summary) in self.registered.items()}
         for name, points in self._entry_points().items():
             origin = " and ".join(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in points)
@@ -122,20 +132,26 @@ class Registry:
         if len(points) + (name in self.builtins) + (name in self.registered) > 1:
             raise UsageError(f"{self.kind} {name!r} is ambiguous: {self.catalogue()[name]}")
         if name in self.builtins:
-            module, _, attribute = self.builtins[name].location.partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return self._find_builtin(name)
         if name in self.registered:
             return self.registered[name][0]
         if points:
-            return _guard(points[0].load, f"{self.kind} {name!r} from {points[0].value}")
+            return guarded(points[0].load, f"{self.kind} {name!r} from {points[0].value}")
         return self._find_elsewhere(name)
+
+    def _find_builtin(self, name: str) -> Any:
+        builtin = self.builtins[name]
+        if builtin.unusable:
+            raise UsageError(f"{self.kind} {name!r} cannot be used: {builtin.unusable}")
+        module, _, attribute = builtin.location.partition(":")
+        return getattr(guarded(lambda: importlib.import_module(module), f"{self.kind} {name!r}"), attribute)
 
     def _find_elsewhere(self, name: str) -> Any:
         place, _, attribute = name.partition(":")
         if place.endswith(".py"):
             return self._attribute(_load_file(place), attribute, name)
         if attribute:
-            return self._attribute(_guard(lambda: importlib.import_module(place), name), attribute, name)
+            return self._attribute(guarded(lambda: importlib.import_module(place), name), attribute, name)
         known = list(self.catalogue())
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -178,7 +194,7 @@ def load_plugin(place: str) -> None:
     if place.endswith(".py"):
         _load_file(place)
     else:
-        _guard(lambda: importlib.import_module(place), f"plugin {place!r}")
+        guarded(lambda: importlib.import_module(place), f"plugin {place!r}")
 
 
 def _load_file(place: str) -> ModuleType:
@@ -194,15 +210,23 @@ def _load_file(place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        _guard(lambda: spec.loader.exec_module(module), place)  # type: ignore[union-attr]
+        guarded(lambda: spec.loader.exec_module(module), place)  # type: ignore[union-attr]
     except UsageError:
         del sys.modules[name]
         raise
     return module
 
 
-def _guard(load: Callable[[], Any], what: str) -> Any:
-    """Run third-party import code; whatever goes wrong becomes one line."""
+def guarded(load: Callable[[], Any], what: str) -> Any:
+    """Run import code that is not ours, or not finished.
+
+    Args:
+        load: imports.
+        what: for the message.
+
+    Raises:
+        UsageError: whatever went wrong, in one line.
+    """
     try:
         with contained():
             return load()

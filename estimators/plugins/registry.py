@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..text import one_line
 from .finding import Builtin, Registry
 from .specification import Specification, parse
 
@@ -21,15 +22,20 @@ _METHODS = Path(__file__).parents[1] / "methods"
 def _builtin(file: Path) -> Builtin:
     """The estimator of a file in methods/: the class called as the file is, and its docstring's first line.
 
-    Read as text, since importing it would import torch.
+    Read as text, since importing it would import torch. A file that is not finished says so when it is asked
+    for, and disturbs nobody else.
     """
     words = file.stem.replace("_", "")
-    header = re.compile(rf'^class ({words})\(.*\):\n    r?"""(.+)', re.MULTILINE | re.IGNORECASE)
-    found = header.search(file.read_text(encoding="utf-8"))
-    if found is None:
-        raise ImportError(f"{file}: expected a class {words}, in any case, with a docstring")
-    package = __package__.rpartition(".")[0]
-    return Builtin(f"{package}.{_METHODS.name}.{file.stem}:{found[1]}", found[2])
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        return Builtin("", "", f"{file.name} is no Python: {one_line(error)}")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name.lower() == words:
+            summary = (ast.get_docstring(node) or node.name).partition("\n")[0]
+            package = __package__.rpartition(".")[0]
+            return Builtin(f"{package}.{_METHODS.name}.{file.stem}:{node.name}", summary)
+    return Builtin("", "", f"{file.name} has no class {words}, in any case")
 
 
 #: What is compared when nobody says what: estimators of the ELBO's gradient that one would train a VAE with.
@@ -53,7 +59,8 @@ def _builtins() -> dict[str, Builtin]:
 
 
 _BUILTINS = _builtins()
-BUILTIN_NAMES = tuple(_BUILTINS)
+#: The estimators of methods/, less files that are not finished.
+BUILTIN_NAMES = tuple(name for name, builtin in _BUILTINS.items() if not builtin.unusable)
 
 
 def _estimators_in(module: ModuleType) -> list[str]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from elbograd.benchmarks import load_results
+from elbograd.benchmarks import cases, load_results
 from elbograd.benchmarks.cases import kinds
-from elbograd.benchmarks.cases.advise import Advise
 from elbograd.benchmarks.cases.base import Benchmark, Case, Output, Settings
 from elbograd.benchmarks.cases.certify import Certify
-from elbograd.benchmarks.cases.convergence import Convergence
 from elbograd.benchmarks.cases.kinds import case_from_json
 from elbograd.benchmarks.cases.options import option
 from elbograd.benchmarks.cases.throughput import Throughput
@@ -23,7 +23,7 @@ from elbograd.benchmarks.problems.specifications import specifications
 from elbograd.benchmarks.running.suite import Run, run
 from elbograd.estimators.errors import UsageError
 
-ALL = (Variance, Convergence, Throughput, Certify, Advise)
+ALL = tuple(kinds.kinds().values())
 IDS = {
     "variance": "ed222393eabd",
     "convergence": "92ec55f7c56f",
@@ -50,7 +50,7 @@ class ToyPilot:
 class Toy(Benchmark[ToySettings]):
     """Raise S to a power."""
 
-    name: ClassVar[str] = "toy"
+    name: ClassVar[str] = "test-only-toy"
     settings: ClassVar[type[Settings]] = ToySettings
     headline: ClassVar[str] = "gradient_norm"
 
@@ -78,7 +78,7 @@ class Toy(Benchmark[ToySettings]):
 class Page(Toy):
     """Say what a power is, in a text."""
 
-    name: ClassVar[str] = "page"
+    name: ClassVar[str] = "test-only-page"
     alone: ClassVar[bool] = True
     text_file: ClassVar[str] = "page.txt"
     measured: ClassVar[list[Case[ToySettings]]] = []
@@ -100,7 +100,32 @@ def toys(monkeypatch):
     kinds.register(Page)
 
 
-COMMAND = ("toy", "-p", "quadratic", "-e", "score-function", "-e", "exact", "-s", "2,3", "--power", "3")
+@pytest.fixture
+def folder_of_kinds(monkeypatch, tmp_path):
+    """A folder whose files are looked at as those of cases/ are."""
+    folder = tmp_path / "more-cases"
+    folder.mkdir()
+    both = [*cases.__path__, str(folder)]
+    monkeypatch.setattr(cases, "__path__", both)
+    monkeypatch.setattr(kinds, "_folder", both)
+    kinds._defined_here.cache_clear()
+    yield folder
+    kinds._defined_here.cache_clear()
+
+
+COMMAND = (
+    "test-only-toy",
+    "-p",
+    "quadratic",
+    "-e",
+    "score-function",
+    "-e",
+    "exact",
+    "-s",
+    "2,3",
+    "--power",
+    "3",
+)
 
 
 @pytest.mark.usefixtures("toys")
@@ -111,7 +136,7 @@ def test_a_toy_kind_runs_and_goes_on_where_it_stopped(elbograd):
     assert "score-function, S=3, quadratic: gradient norm 27 (" in err
     rows = load_results("run")
     assert rows["value"].tolist() == [8.0, 8.0, 27.0, 27.0]
-    assert set(rows["benchmark"]) == {"toy"}
+    assert set(rows["benchmark"]) == {"test-only-toy"}
     assert {json.loads(p)["power"] for p in rows["parameters"]} == {3}
     assert "all tables in" in out
     again = elbograd(*COMMAND, "-o", "run")
@@ -132,25 +157,25 @@ def test_a_study_s_own_variant_of_a_kind_goes_on_too(tmp_path):
 
 @pytest.mark.usefixtures("toys")
 def test_a_toy_kind_has_options_a_quick_variant_and_a_forecast(elbograd):
-    code, out, _ = elbograd("toy", "--help")
+    code, out, _ = elbograd("test-only-toy", "--help")
     assert code == 0
     assert "Raise S to a power." in out
     assert "--power INTEGER" in " ".join(out.split())
     for option_of_all in ("--estimator", "--batch-size", "--jobs", "--output", "--dry-run"):
         assert option_of_all in out
-    assert "toy " in elbograd("--help")[1]
+    assert "test-only-toy " in elbograd("--help")[1]
     code, out, _ = elbograd(*COMMAND, "--dry-run")
     assert code == 0
-    assert "toy: exact, S=3, quadratic: about 5 min" in out.splitlines()
+    assert "test-only-toy: exact, S=3, quadratic: about 5 min" in out.splitlines()
     assert out.splitlines()[-1].startswith("4 cases to run: about 20 min of measuring")
     assert "about 2 min" in elbograd(*COMMAND, "--quick", "--dry-run")[1].splitlines()[0]
-    code, _, err = elbograd("toy", "--power", "two")
+    code, _, err = elbograd("test-only-toy", "--power", "two")
     assert (code, "'two' is not an integer" in err) == (2, True)
 
 
 @pytest.mark.usefixtures("toys")
 def test_a_kind_that_is_read_as_a_text_prints_it_and_keeps_it(elbograd, tmp_path):
-    command = ["page", "-p", "quadratic", "-e", "exact", "-s", "2,3", "-o", "run"]
+    command = ["test-only-page", "-p", "quadratic", "-e", "exact", "-s", "2,3", "-o", "run"]
     code, out, err = elbograd(*command)
     assert code == 0
     assert out.startswith("A power of 2.\n\nA power of 3.\n\n")
@@ -158,18 +183,18 @@ def test_a_kind_that_is_read_as_a_text_prints_it_and_keeps_it(elbograd, tmp_path
     assert (tmp_path / "run" / "page.txt").read_text() == "A power of 2.\n\nA power of 3.\n"
     code, out, _ = elbograd(*command)
     assert (code, out.strip(), len(Page.measured)) == (0, "A power of 2.\n\nA power of 3.", 2)
-    code, out, err = elbograd("page", *command[1:5], "-s", "2,99,3", "-o", "stopped")
+    code, out, err = elbograd("test-only-page", *command[1:5], "-s", "2,99,3", "-o", "stopped")
     assert code == 130
     assert err.strip().endswith("elbograd: stopped")
     assert load_results("stopped")["num_samples"].tolist() == [2, 99]
     assert not (tmp_path / "stopped" / "page.txt").exists()
-    assert elbograd("page", *command[1:5], "-s", "2,99,3", "-o", "stopped")[0] == 130  # begun anew
+    assert elbograd("test-only-page", *command[1:5], "-s", "2,99,3", "-o", "stopped")[0] == 130  # begun anew
     assert [case.num_samples for case in Page.measured[-4:]] == [2, 99, 2, 99]
 
 
 @pytest.mark.usefixtures("toys")
 def test_what_is_nothing_but_timings_has_no_executor(elbograd):
-    code, _, err = elbograd("page", "-j", "2")
+    code, _, err = elbograd("test-only-page", "-j", "2")
     assert code == 2
     assert "No such option" in err
 
@@ -184,13 +209,35 @@ def test_a_name_is_given_once(monkeypatch):
     with pytest.raises(UsageError, match="called 'variance' already"):
         kinds.register(Other)
     with pytest.raises(
-        UsageError, match="unknown kind of benchmark 'toy': choose from variance, convergence"
+        UsageError, match="unknown kind of benchmark 'test-only-toy': choose from variance, convergence"
     ):
-        kinds.find("toy")
+        kinds.find("test-only-toy")
 
 
 def test_the_kinds_are_the_files():
-    assert list(kinds.kinds().values()) == list(ALL)
+    folder = Path(kinds.__file__).parent
+    files = {
+        f.stem for f in folder.glob("*.py") if re.search(r"^class \w+\(Benchmark\b", f.read_text(), re.M)
+    }
+    assert {kind.__module__.rpartition(".")[2] for kind in ALL} == files
+    assert [kind.name for kind in ALL[:5]] == ["variance", "convergence", "throughput", "certify", "advise"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "class Unfinished(",
+            "benchmarks/cases/unfinished_kind.py: does not load: line 1: '(' was never closed",
+        ),
+        ("import nowhere", "benchmarks/cases/unfinished_kind.py: does not load: ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_does_not_load_is_one_line(elbograd, folder_of_kinds, text, message):
+    (folder_of_kinds / "unfinished_kind.py").write_text(text)
+    code, _, err = elbograd("--help")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert message in err
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -203,7 +250,7 @@ def test_a_case_survives_the_way_to_a_worker(kind):
 
 def test_a_case_is_the_same_in_every_version():
     """Otherwise old runs would not go on: these are the ids of the cases of the first release."""
-    found = {kind.name: kind().grid()[0].id for kind in ALL[:-1]}
+    found = {name: kinds.find(name)().grid()[0].id for name in IDS}
     assert found == IDS
     chosen = Variance(problem=("quadratic",), step=(0,), latent_dim=(), chunk=3, relative_to="score-function")
     assert replace(chosen, precision=0.1).grid()[-1].id == CHOSEN

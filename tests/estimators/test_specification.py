@@ -7,7 +7,9 @@ import contextlib
 import pytest
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import Estimator, UsageError, create, register
-from elbograd.estimators.plugins.registry import REGISTRY
+from elbograd.estimators.plugins import registry
+from elbograd.estimators.plugins.finding import Builtin
+from elbograd.estimators.plugins.registry import BUILTIN_NAMES, REGISTRY
 from elbograd.estimators.plugins.specification import Specification, expand, parse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +122,55 @@ def test_a_broken_file_is_one_line(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as error:
         create(str(file))
     assert "\n" not in str(error.value)
+
+
+def test_every_file_of_the_methods_is_an_estimator_of_the_catalogue():
+    names = [file.stem.replace("_", "-") for file in registry._METHODS.glob("[!_]*.py")]
+    assert sorted(BUILTIN_NAMES) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "half_written.py has no class halfwritten, in any case"),
+        ("class Other: ...", "half_written.py has no class halfwritten, in any case"),
+        ("class HalfWritten(", "half_written.py is no Python: '(' was never closed"),
+        ("\0", "half_written.py is no Python: source code string cannot contain null bytes"),
+    ],
+)
+def test_an_unfinished_file_of_the_methods_is_told_when_it_is_asked_for(tmp_path, monkeypatch, text, message):
+    file = tmp_path / "half_written.py"
+    file.write_text(text)
+    monkeypatch.setattr(REGISTRY, "builtins", {**REGISTRY.builtins, "half-written": registry._builtin(file)})
+    assert registry.catalogue()["half-written"].startswith(f"cannot be used: {message}")
+    assert create("exact").label == "exact"
+    with pytest.raises(UsageError, match=r"^estimator 'half-written' cannot be used: ") as error:
+        create("half-written")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "summary"),
+    [
+        ('"""Halves."""', "Halves."),
+        ('"""\n    Halves.\n\n    All.\n    """', "Halves."),
+        ("'Halves.'", "Halves."),
+        ("x = 1", "HalfWritten"),
+    ],
+)
+def test_a_class_of_the_methods_is_read_however_its_docstring_begins(tmp_path, docstring, summary):
+    file = tmp_path / "half_written.py"
+    file.write_text(f"class HalfWritten(\n    Estimator\n):\n    {docstring}\n")
+    found = registry._builtin(file)
+    assert found.location == "elbograd.estimators.methods.half_written:HalfWritten"
+    assert (found.summary, found.unusable) == (summary, "")
+
+
+def test_a_class_of_the_methods_that_does_not_load_is_one_line(monkeypatch):
+    nowhere = Builtin("elbograd.estimators.methods.half_written:HalfWritten", "Halves.")
+    monkeypatch.setattr(REGISTRY, "builtins", {**REGISTRY.builtins, "half-written": nowhere})
+    with pytest.raises(UsageError, match="estimator 'half-written': does not load: ModuleNotFoundError"):
+        create("half-written")
 
 
 def test_registering(monkeypatch):
