@@ -100,8 +100,7 @@ class Certify(Benchmark[CertifySettings]):
         from ..certification.cell import Settings as CellSettings
         from ..certification.contract import certify_contract
         from ..certification.problem import certify_problem
-        from ..problems.placement import place
-        from ..problems.registry import load_problem
+        from ..problems.point import resolve_problem
 
         given = case.settings
         settings = CellSettings(
@@ -114,8 +113,8 @@ class Certify(Benchmark[CertifySettings]):
         build = builder(case.estimator)
         if not case.problem:
             return case.complete(certify_contract(build, settings).rows())
-        problem = place(load_problem(case.problem), device=case.device)
-        found = certify_problem(build, problem, label_of_text(case.problem), settings)
+        problem, label = resolve_problem(case.problem), label_of_text(case.problem)
+        found = certify_problem(build, problem, label, settings, device=case.device)
         return case.complete(found.rows())
 
     @classmethod

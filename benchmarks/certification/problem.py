@@ -30,15 +30,27 @@ _SIZES_TRIED = 8
 
 
 def certify_problem(
-    build: Callable[[], Estimator], problem: Problem, label: str, settings: Settings
+    build: Callable[[], Estimator],
+    problem: Problem,
+    label: str,
+    settings: Settings,
+    device: str | None = None,
 ) -> Certificate:
-    """The estimator's claims on one problem; a certificate without checks where nothing can be tested."""
+    """The estimator's claims on one problem; a certificate without checks where nothing can be tested.
+
+    Args:
+        build: makes the estimator anew.
+        problem: in any floating-point type; certified in float64.
+        label: what results call it.
+        settings: of the tests.
+        device: None for where the problem is.
+    """
     try:
         estimator = build()
     except Exception:  # the conformance suite says so
         return certificate_of(build, [], settings, {label: "the estimator cannot be built"})
     data = min(_DATA, default_batch_size(problem))
-    problem, x = placed(problem, batch_size=data, seed=settings.seed, dtype=torch.float64)
+    problem, x = placed(problem, batch_size=data, seed=settings.seed, device=device, dtype=torch.float64)
     with seeded(settings.seed, x.device):
         check_forward(problem, x)
     with seeded(settings.seed, x.device):

@@ -50,7 +50,7 @@ class RunProgress:
         self._remaining = Remaining(todo)
         self._started = time.monotonic()
         self._live: Display | None = None
-        self._doing, self._share, self._told = "", 0.0, -float("inf")
+        self._doing, self._share, self._last_line = "", 0.0, -float("inf")
 
     def __enter__(self) -> RunProgress:
         """Start the display."""
@@ -71,8 +71,8 @@ class RunProgress:
         """What is being done in the case being measured, and the share of its time that is spent."""
         self._doing, self._share = text, share
         now = time.monotonic()
-        if self._live is None and not self._quiet and now - self._told >= _EVERY:
-            self._told = now
+        if self._live is None and not self._quiet and now - self._last_line >= _EVERY:
+            self._last_line = now
             print(f"[{share:4.0%}] {text}", file=sys.stderr, flush=True)
 
     def again(self, case: AnyCase, reason: str, tries: int) -> None:
