@@ -17,6 +17,7 @@ from ...estimators.errors import UsageError
 from ..rows.panels import split
 from ..rows.text import clean, describe, number, shorten
 from ..rows.wide import PANELS
+from ..tables.choice import other_benchmarks
 from .changes import DEFAULT_METRICS, METRICS, TIMES, changes
 from .guard import check_measured, parse_condition, violations
 from .sources import MACHINE, Source, differences, read_source, settings_that_differ
@@ -70,7 +71,8 @@ def run_comparison(
     table = changes(before.rows, after.rows, wanted)
     both = table[~table["verdict"].isin(["only before", "only after"])]
     if both.empty and not (len(table) and conditions):
-        raise UsageError(f"{a} and {b} have no measured case in common: {_why_apart(table)}")
+        why = "; ".join([_why_apart(table), *_incomparable(before, after)])
+        raise UsageError(f"{a} and {b} have no measured case in common: {why}")
     check_measured(table, conditions, str(a))
     console = Console(width=max(Console().width, 80))
     for said in _environment_lines(before, after, both):
@@ -78,7 +80,7 @@ def run_comparison(
     shown = table if every else table[table["verdict"].isin(["higher", "lower"])]
     for printed in _tables(shown):
         console.print(printed)
-    for said in (*_remarks(table), *_alone(table), _summary(table)):
+    for said in (*_incomparable(before, after), *_remarks(table), *_alone(table), _summary(table)):
         console.print(Text(said))
     broken = violations(table, conditions)
     for case, reason in broken:
@@ -86,10 +88,16 @@ def run_comparison(
     return not broken
 
 
+def _incomparable(a: Source, b: Source) -> list[str]:
+    """Kinds of benchmark in either run whose numbers nothing here tells how to compare."""
+    names = dict.fromkeys(name for side in (a, b) for name in other_benchmarks(side.rows))
+    return [f"{name}: no comparison is known for this kind of benchmark" for name in names]
+
+
 def _environment_lines(a: Source, b: Source, both: pd.DataFrame) -> list[str]:
     found = differences(a, b)
     lines = [f"{name} differs: {before} before, {after} after" for name, (before, after) in found.items()]
-    for benchmark in ("variance", "convergence", "throughput"):
+    for benchmark in dict.fromkeys(where for where, _ in METRICS.values()):
         settings = settings_that_differ(a, b, benchmark)
         lines += [f"{benchmark}: {name} {x} before, {y} after" for name, (x, y) in settings.items()]
     seeds = [sorted(set(side.rows["seed"].dropna())) for side in (a, b)]

@@ -13,7 +13,7 @@ from ..rows.wide import (
     ordered,
 )
 from ..tables.cases import convergence_cases, join, throughput_cases, variance_cases
-from ..tables.columns import BENCHMARKS
+from ..tables.columns import TABLES
 
 _SAME = ["problem", "latent_dim", "batch_size", "device", "dtype", "mode", "estimator"]
 _ENDS = ("", "_low", "_high")
@@ -29,8 +29,8 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
     which they were measured. ``lost`` is the status of a case whose variance was not measured; ``default``
     marks the settings that sweeps were made about, at the last step.
     """
-    (benchmark,) = [b for b in BENCHMARKS if b.name == "variance"]
-    table = benchmark.readable(variance_cases(rows))
+    (of_variance,) = [table for table in TABLES if table.name == "variance"]
+    table = of_variance.readable(variance_cases(rows))
     table["lost"] = [_lost(note) for note in table["note"]]
     trained = convergence_cases(rows)
     kept = [f"heldout_objective{end}" for end in _ENDS]

@@ -53,11 +53,12 @@ def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS) ->
     from ..tables import write_tables
 
     try:
-        write_tables(rows, folder / "tables")
+        tables = write_tables(rows, folder / "tables")
         figures = draw_all(rows, folder / "figures", formats)
     except OSError as error:
         raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
     pictures = len({f.stem for f in figures})
     noun = "figure" if pictures == 1 else "figures"
-    drawn = f"{pictures} {noun} in {folder / 'figures'}, " if pictures else ""
-    return f"{drawn}all tables in {folder / 'tables' / 'tables.md'}"
+    drawn = [f"{pictures} {noun} in {folder / 'figures'}"] if pictures else []
+    tabled = [f"all tables in {tables[0]}"] if tables else []
+    return ", ".join([*drawn, *tabled]) or "no tables"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..rows.certificates import certificates
 from ..rows.text import shorten
-from ..tables.columns import BENCHMARKS
+from ..tables.choice import tables_of
 from ..tables.layout import lay_out
 from ..tables.verdicts import verdict_layout, verdict_notes
 from .cells import Cell, Grid, Heading, Line, of_layout
@@ -50,14 +50,10 @@ def benchmarks(runs: Sequence[Run]) -> list[Grid]:
     """Every case of every benchmark, as in the run's tables.md."""
     grids = []
     for i, run in enumerate(runs):
-        for benchmark in BENCHMARKS:
-            cases = benchmark.cases(run.rows)
-            if len(cases):
-                layout = lay_out(benchmark, cases)
-                title = _title(benchmark.title, run, runs)
-                grids.append(
-                    of_layout(layout, f"all-{benchmark.name}-{i}", title, benchmark.caption, run.name)
-                )
+        for table, cases in tables_of(run.rows).items():
+            title = _title(table.title, run, runs)
+            layout = lay_out(table, cases)
+            grids.append(of_layout(layout, f"all-{table.name}-{i}", title, table.caption, run.name))
     return grids
 
 

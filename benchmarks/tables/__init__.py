@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..store.atomic import write_atomically
 from .cases import summary
-from .columns import BENCHMARKS
+from .choice import tables_of
 from .latex import latex, tabular
 from .markdown import section
 from .terminal import printable
@@ -30,16 +30,16 @@ def write_tables(rows: pd.DataFrame, folder: Path) -> list[Path]:
     Returns:
         the files written; none where there are no rows.
     """
-    tables = {benchmark: table for benchmark in BENCHMARKS if len(table := benchmark.cases(rows))}
+    tables = tables_of(rows)
     verdicts = verdict_section(rows)
     if not tables and not verdicts:
         return []
-    sections = [verdicts] * bool(verdicts) + [section(*table) for table in tables.items()]
+    sections = [verdicts] * bool(verdicts) + [section(*of_table) for of_table in tables.items()]
     texts = {"tables.md": "\n".join(sections)}
-    texts |= {f"{benchmark.name}.csv": table.to_csv(index=False) for benchmark, table in tables.items()}
-    texts |= {f"{benchmark.name}.tex": latex(benchmark, table) for benchmark, table in tables.items()}
-    if tables:
-        texts["summary.csv"] = summary(rows).to_csv(index=False)
+    texts |= {f"{table.name}.csv": cases.to_csv(index=False) for table, cases in tables.items()}
+    texts |= {f"{table.name}.tex": latex(table, cases) for table, cases in tables.items()}
+    if len(of_each_case := summary(rows)):
+        texts["summary.csv"] = of_each_case.to_csv(index=False)
     if verdicts:
         texts["certify.csv"] = verdict_cases(rows).to_csv(index=False)
         texts["certify.tex"] = tabular(verdict_layout(rows), "Certification")
@@ -55,10 +55,5 @@ def terminal_tables(rows: pd.DataFrame) -> list[Table]:
     Of sweeps only the settings that they were made about, at the first and the last step.
     """
     verdicts = verdict_table(rows)
-    tables = [
-        table
-        for benchmark in BENCHMARKS
-        if len(cases := benchmark.cases(rows))
-        for table in printable(benchmark, cases)
-    ]
+    tables = [printed for table, cases in tables_of(rows).items() for printed in printable(table, cases)]
     return tables if verdicts is None else [verdicts, *tables]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -96,6 +97,36 @@ def throughput_cases(rows: pd.DataFrame) -> pd.DataFrame:
     wide = _chosen(pivot(frame, list(_THROUGHPUT), _TIMELESS), _THROUGHPUT, n="repetitions")
     wide = wide.merge(_notes(frame, _TIMELESS), on=_TIMELESS, how="left")
     return _best_first(wide, "steps_per_second", ascending=False)
+
+
+def headline_cases(rows: pd.DataFrame, benchmark: str, metric: str) -> pd.DataFrame:
+    """One metric of the cases of any benchmark, with the settings of its own that they differ in, in words.
+
+    Which of two numbers is the better one is not known here: cases come in the order of their settings.
+    """
+    frame = select(rows, benchmark)
+    frame = frame[(frame["metric"] == metric) | (frame["status"] != "done")]
+    keys = [*KEYS, "seed", "parameters"]
+    wide = pivot(frame, [metric], keys).merge(_notes(frame, keys), on=keys, how="left")
+    table = _chosen(wide, {metric: True}, n="n")
+    return table.assign(settings=_differing(wide), note=wide["note"])
+
+
+def _differing(cases: pd.DataFrame) -> list[str]:
+    """Of each case the settings of its kind, and the seed, in which not all of them agree."""
+    settings = [json.loads(text) for text in cases["parameters"]]
+    settings = [
+        {**own, "seed": int(seed)} if pd.notna(seed) else own
+        for own, seed in zip(settings, cases["seed"], strict=True)
+    ]
+    values: dict[str, set[str]] = {}
+    for own in settings:
+        for name, value in own.items():
+            values.setdefault(name, set()).add(json.dumps(value))
+    return [
+        clean(", ".join(f"{name}={value}" for name, value in own.items() if len(values[name]) > 1))
+        for own in settings
+    ]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -27,11 +27,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Table:
     """One benchmark's table: its cases, the columns that people read, and what those mean.
 
     Attributes:
-        name: of the benchmark, and of its CSV file.
+        name: of the benchmark or what of it is shown, and of the CSV file.
         title: what it measures.
         cases: rows -> one line a case, unrounded.
         columns: what is read of a case.
@@ -61,7 +61,8 @@ def _number(metric: str, digits: int = 3, scale: float = 1.0) -> Cell:
     return lambda case: number(scale * case[metric], digits)
 
 
-def _interval(metric: str) -> Cell:
+def interval_of(metric: str) -> Cell:
+    """A number with its interval, where it has one."""
     return lambda case: interval(case[metric], case[f"{metric}_low"], case[f"{metric}_high"])
 
 
@@ -110,13 +111,13 @@ def _without_deterministic(cases: pd.DataFrame) -> pd.DataFrame:
     return cases[cases["variance"] > NEGLIGIBLE * largest]
 
 
-BENCHMARKS = (
-    Benchmark(
+TABLES = (
+    Table(
         "variance",
         "Gradient variance",
         variance_cases,
         (
-            Column("variance", _interval("variance")),
+            Column("variance", interval_of("variance")),
             Column("bias ≤", lambda case: percent(case["bias_bound"])),
             Column("ms", _number("seconds", scale=1000)),
             Column("evaluations", count("evaluations"), terminal=False),
@@ -127,17 +128,17 @@ BENCHMARKS = (
         "one training-step gradient.",
         _without_rounding_errors,
     ),
-    Benchmark(
+    Table(
         "breakdown",
         "Signal and noise",
         breakdown_cases,
         (
-            Column("SNR", _interval("snr"), terminal=False),
+            Column("SNR", interval_of("snr"), terminal=False),
             Column("SNR", _number("snr"), page=False),
-            Column("cosine", _interval("cosine"), terminal=False),
+            Column("cosine", interval_of("cosine"), terminal=False),
             Column("cosine", _number("cosine"), page=False),
             Column("kurtosis", _number("kurtosis")),
-            Column("minibatch variance", _interval("minibatch_variance"), terminal=False),
+            Column("minibatch variance", interval_of("minibatch_variance"), terminal=False),
             Column("minibatch", _number("minibatch_variance"), page=False),
             Column("parts of η", _parts_of_eta, terminal=False, number=False),
             Column("of η", _first_part_of_eta, page=False),
@@ -151,26 +152,26 @@ BENCHMARKS = (
         "trajectory.",
         _without_deterministic,
     ),
-    Benchmark(
+    Table(
         "ratios",
         "Ratios of variances",
         ratio_cases,
         (
-            Column("ratio", _interval("variance_ratio")),
+            Column("ratio", interval_of("variance_ratio")),
             Column("to", word("relative_to"), number=False),
         ),
         "Variance over that of the estimator named, with its 95% interval, by common random numbers where "
         "the two can share draws.",
     ),
-    Benchmark(
+    Table(
         "convergence",
         "Training",
         convergence_cases,
         (
             Column("learning rate", _number("learning_rate", 2), terminal=False),
             Column("steps", count("steps"), terminal=False),
-            Column("held-out objective", _interval("heldout_objective")),
-            Column("log-likelihood", _interval("heldout_log_likelihood"), terminal=False),
+            Column("held-out objective", interval_of("heldout_objective")),
+            Column("log-likelihood", interval_of("heldout_log_likelihood"), terminal=False),
             Column("log-lik.", _number("heldout_log_likelihood", 4), page=False),
             Column("time (s)", _number("seconds")),
             Column("seeds", _seeds),
@@ -178,13 +179,13 @@ BENCHMARKS = (
         "Nats per datum, higher is better; means over the seeds that did not diverge, with 95% intervals. "
         "Log-likelihood: importance-weighted, held-out.",
     ),
-    Benchmark(
+    Table(
         "throughput",
         "Throughput",
         throughput_cases,
         (
-            Column("steps/s", _interval("steps_per_second")),
-            Column("gradients/s", _interval("gradients_per_second"), terminal=False),
+            Column("steps/s", interval_of("steps_per_second")),
+            Column("gradients/s", interval_of("gradients_per_second"), terminal=False),
             Column("peak MiB", _number("peak_memory", scale=2.0**-20)),
         ),
         "Training steps and gradients a second: medians with 95% intervals. Eager mode unless said.",

@@ -1,11 +1,11 @@
-"""A benchmark's table as LaTeX, for ``\\input`` where booktabs is loaded and fonts are T1."""
+"""A table as LaTeX, for ``\\input`` where booktabs is loaded and fonts are T1."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from ..rows.text import clean, shorten
-from .columns import Benchmark, Column
+from .columns import Column, Table
 from .layout import NAMES, Layout, lay_out
 
 # What pdflatex does not know as a character of text, and what would end or open something.
@@ -49,10 +49,10 @@ _CHARACTERS = {
 }
 
 
-def latex(benchmark: Benchmark, cases: pd.DataFrame) -> str:
+def latex(table: Table, cases: pd.DataFrame) -> str:
     """A ``tabular`` with booktabs' rules; settings and what the columns mean in a comment above it."""
-    layout = lay_out(benchmark, cases)
-    return tabular(layout, f"{benchmark.title}. {layout.settings}. {benchmark.caption}")
+    layout = lay_out(table, cases)
+    return tabular(layout, f"{table.title}. {layout.settings}. {table.caption}")
 
 
 def tabular(layout: Layout, caption: str = "") -> str:

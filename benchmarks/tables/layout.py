@@ -1,4 +1,4 @@
-"""A benchmark's table laid out for a page: which columns, and the text of each cell, before any markup."""
+"""A table laid out for a page: which columns, and the text of each cell, before any markup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..rows.text import constants, describe_shared, say
-from .columns import Benchmark, Cell, Column, count, word
+from .columns import Cell, Column, Table, count, word
 
 _HEADINGS = {
     "problem": "problem",
@@ -27,7 +27,7 @@ NAMES = ("problem", "estimator", "to")
 
 @dataclass(frozen=True)
 class Layout:
-    """What a page prints of a benchmark.
+    """What a page prints of a table.
 
     Attributes:
         settings: those that all cases share, in words.
@@ -40,15 +40,15 @@ class Layout:
     lines: list[list[str]]
 
 
-def lay_out(benchmark: Benchmark, cases: pd.DataFrame) -> Layout:
-    """The table of these cases: settings that differ, estimator, what was measured, note."""
-    cases = benchmark.readable(cases)
+def lay_out(table: Table, cases: pd.DataFrame) -> Layout:
+    """Of these cases: settings that differ, estimator, what was measured, note."""
+    cases = table.readable(cases)
     settings = [setting for setting in _HEADINGS if setting in cases]
     shared = constants(cases, settings)
     columns = [
         *(Column(_HEADINGS[s], _setting(s), number=s in _COUNTS) for s in settings if s not in shared),
         Column("estimator", word("estimator"), number=False),
-        *(column for column in benchmark.columns if column.page),
+        *(column for column in table.columns if column.page),
         Column("note", word("note"), number=False),
     ]
     lines = cases.to_dict("records")

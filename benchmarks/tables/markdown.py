@@ -1,20 +1,20 @@
-"""A benchmark's table as a section of a Markdown page."""
+"""A table as a section of a Markdown page."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from ..rows.text import clean, shorten
-from .columns import Benchmark, Column
+from .columns import Column, Table
 from .layout import NAMES, lay_out
 
 _MARKUP = "\\|`*_<>[]$"
 
 
-def section(benchmark: Benchmark, cases: pd.DataFrame) -> str:
+def section(table: Table, cases: pd.DataFrame) -> str:
     """Heading, the settings that all cases share, the table, and what its columns mean."""
-    layout = lay_out(benchmark, cases)
-    table = [
+    layout = lay_out(table, cases)
+    lines = [
         [column.heading for column in layout.columns],
         ["---:" if column.number else "---" for column in layout.columns],
         *(
@@ -22,8 +22,8 @@ def section(benchmark: Benchmark, cases: pd.DataFrame) -> str:
             for line in layout.lines
         ),
     ]
-    grid = "\n".join(f"| {' | '.join(line)} |" for line in table)
-    return f"## {benchmark.title}\n\n{plain(layout.settings)}\n\n{grid}\n\n{benchmark.caption}\n"
+    grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {table.title}\n\n{plain(layout.settings)}\n\n{grid}\n\n{table.caption}\n"
 
 
 def _marked(column: Column, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A benchmark's table for the terminal."""
+"""A table for the terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.table import Table
+from rich.table import Table as Printed
 from rich.text import Text
 
 from ..rows.panels import split
 from ..rows.text import constants, describe, describe_shared, shorten
 from ..rows.wide import PANELS, at_base, family
-from .columns import Benchmark, Column, count, word
+from .columns import Column, Table, count, word
 
 _NEEDED = re.compile(r" \(at least (\d+)\)")
 _INSIDE = {
@@ -22,25 +22,25 @@ _INSIDE = {
 }
 
 
-def printable(benchmark: Benchmark, cases: pd.DataFrame) -> list[Table]:
-    """A table for each problem and training step, with the notes below it; of sweeps, their base alone."""
-    cases = benchmark.readable(cases)
+def printable(table: Table, cases: pd.DataFrame) -> list[Printed]:
+    """One for each problem and training step, with the notes below it; of sweeps, their base alone."""
+    cases = table.readable(cases)
     cases = at_base(cases) if "step" in cases else cases
     _, panels = split(cases, [setting for setting in PANELS if setting in cases])
-    return [_table(benchmark, panel.points) for panel in panels]
+    return [_printed(table, panel.points) for panel in panels]
 
 
-def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
+def _printed(table: Table, cases: pd.DataFrame) -> Printed:
     notes = _notes(cases)
-    measured = [any(column.cell(case) for column in benchmark.columns) for case in cases.to_dict("records")]
+    measured = [any(column.cell(case) for column in table.columns) for case in cases.to_dict("records")]
     cases = cases[measured] if any(measured) else cases  # of a case that never ran, the note is all there is
     shared = constants(cases, [*(s for s in PANELS if s in cases), *_INSIDE])
     inside = [column for setting, column in _INSIDE.items() if setting not in shared]
     if "latent_dim" in shared and "problem" in shared:
         shared["problem"] = family(shared["problem"])
     lines = cases.to_dict("records")
-    title = _title(benchmark, shared)
-    table = Table(
+    title = _title(table, shared)
+    printed = Printed(
         title=title,
         min_width=min(80, max(len(line) for line in title.plain.splitlines())),
         title_justify="left",
@@ -51,21 +51,21 @@ def _table(benchmark: Benchmark, cases: pd.DataFrame) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("estimator", overflow="ellipsis", min_width=12)
+    printed.add_column("estimator", overflow="ellipsis", min_width=12)
     texts = [[shorten(line["estimator"], 40) for line in lines]]
-    for column in (*inside, *benchmark.columns):
+    for column in (*inside, *table.columns):
         cells = [column.cell(line) for line in lines]
         if column.terminal and any(cells):
             # Where the terminal is narrow, it is the names that give way, not the numbers.
             width = max(len(text) for text in (column.heading, *cells))
-            table.add_column(
+            printed.add_column(
                 column.heading, justify="right" if column.number else "left", min_width=width, no_wrap=True
             )
             texts.append(cells)
     sections = cases.groupby(["num_samples", "mode"], dropna=False, sort=False).ngroup().diff(-1) != 0
     for ends, line in zip(sections, zip(*texts, strict=True), strict=True):
-        table.add_row(*(Text(text, no_wrap=True) for text in line), end_section=bool(ends))
-    return table
+        printed.add_row(*(Text(text, no_wrap=True) for text in line), end_section=bool(ends))
+    return printed
 
 
 def _notes(cases: pd.DataFrame) -> list[str]:
@@ -91,9 +91,9 @@ def _most_needed(notes: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tu
     return [note for _, note in kept.values()]
 
 
-def _title(benchmark: Benchmark, shared: dict[str, Any]) -> Text:
+def _title(table: Table, shared: dict[str, Any]) -> Text:
     """What was measured and where; on a second line the other settings."""
     where = {setting: value for setting, value in shared.items() if setting in ("problem", "step")}
     others = {setting: value for setting, value in shared.items() if setting not in where}
-    heading = f"{benchmark.title} · {describe(where)}"
+    heading = f"{table.title} · {describe(where)}"
     return Text.assemble((heading, "bold not italic"), (f"\n{describe_shared(others)}", "dim not italic"))

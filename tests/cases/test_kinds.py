@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 from elbograd.benchmarks import cases, load_results
 from elbograd.benchmarks.cases import kinds
@@ -138,7 +139,23 @@ def test_a_toy_kind_runs_and_goes_on_where_it_stopped(elbograd):
     assert rows["value"].tolist() == [8.0, 8.0, 27.0, 27.0]
     assert set(rows["benchmark"]) == {"test-only-toy"}
     assert {json.loads(p)["power"] for p in rows["parameters"]} == {3}
-    assert "all tables in" in out
+    assert "all tables in run/tables/tables.md" in out
+    page = Path("run/tables/tables.md").read_text()
+    assert "## Test only toy\n\nquadratic" in page
+    assert "| 2 | `exact` | 8.00 |" in page
+    assert "| 3 | `score-function` | 27.0 |" in page
+    lines = pd.read_csv("run/tables/test-only-toy.csv")
+    assert lines["gradient_norm"].tolist() == [8.0, 8.0, 27.0, 27.0]
+    assert "Test only toy · quadratic" in out
+    assert "exact           3           27.0" in out
+    assert elbograd("report", "run", "--formats", "svg")[0] == 0
+    assert "Test only toy" in Path("run/report.html").read_text()
+    assert elbograd("compare", "run", "run") == (
+        2,
+        "",
+        "elbograd: error: run and run have no measured case in common: nothing to compare was measured in either; "
+        "test-only-toy: no comparison is known for this kind of benchmark\n",
+    )
     again = elbograd(*COMMAND, "-o", "run")
     assert again[0] == 0
     assert "/4]" not in again[2]

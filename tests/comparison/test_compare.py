@@ -408,6 +408,15 @@ def test_runs_with_nothing_in_common_are_refused_in_one_line(folder, monkeypatch
     assert "choose from variance" in err
 
 
+def test_a_kind_that_nothing_is_known_of_is_named_in_one_line(folder, monkeypatch, capsys):
+    known = variance_row("e", 1.0, 0.9, 1.1)
+    other = {**known, "benchmark": "test-only-toy", "metric": "gradient_norm"}
+    code, out, _ = compare(monkeypatch, capsys, folder("a", [known, other]), folder("b", [known]))
+    assert code == 0
+    assert out.count("test-only-toy: no comparison is known for this kind of benchmark\n") == 1
+    assert "1 compared" in out
+
+
 def test_published_results_and_throughput_files_are_read(monkeypatch, capsys):
     published = "results/published"
     code, out, _ = compare(monkeypatch, capsys, published, published, "--fail-if", "variance>1.0")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from elbograd.benchmarks.report.present import present
 from elbograd.benchmarks.rows.schema import COLUMNS, row
 from elbograd.benchmarks.tables import summary, terminal_tables, write_tables
 from elbograd.benchmarks.tables.latex import _CHARACTERS, escape
@@ -252,6 +253,65 @@ def test_no_rows_make_no_tables(rows: pd.DataFrame, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     assert terminal_tables(rows) == []
     assert len(summary(rows)) == 0
+
+
+def other_rows(estimator: str, benchmark: str = "test-only", **values: Any) -> dict[str, Any]:
+    common = case(benchmark, estimator, metric="gradient_norm", unit="nat")
+    return row(**{**common, "ci_low": 1.9, "ci_high": 2.1, "value": 2.0, **values})
+
+
+def test_a_benchmark_without_columns_of_its_own_has_a_table_of_what_it_measured_first(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("value", "ci_low", "ci_high"), None)
+    rows = pd.DataFrame(
+        [
+            other_rows("b", parameter="0.weight", metric="share"),
+            other_rows("b"),
+            other_rows("b", metric="seconds", parameters='{"timer": 1}'),
+            other_rows("a", value=2.05),
+            other_rows("c", metric="", status="skipped", reason="needs at least 3 samples", **nothing),
+        ]
+    )
+    paths = {path.name: path for path in write_tables(rows, tmp_path)}
+    assert [*paths] == ["tables.md", "test-only.csv", "test-only.tex"]
+    page = paths["tables.md"].read_text(encoding="utf-8")
+    assert page.startswith("## Test only\n")
+    assert "| estimator | gradient norm (nat) | note |" in page
+    assert [line for line in page.splitlines() if line.startswith("| `")] == [
+        "| `a` | 2.05 [1.90, 2.10] |  |",
+        "| `b` | 2.00 [1.90, 2.10] |  |",
+        "| `c` |  | skipped: needs at least 3 samples |",
+    ]
+    assert pd.read_csv(paths["test-only.csv"])["gradient_norm"].tolist()[:2] == [2.05, 2.0]
+    assert "2.05 [1.90, 2.10]" in printed(rows)
+
+
+def test_its_cases_are_told_apart_by_what_they_differ_in(tmp_path: Path) -> None:
+    measured = [(1, "x", 0), (1, "x", 1), (2, "x", 0)]
+    rows = pd.DataFrame(
+        other_rows(
+            "a", seed=seed, parameters=f'{{"power": {power}, "base": "{base}"}}', value=power + seed / 10
+        )
+        for power, base, seed in measured
+    )
+    write_tables(rows, tmp_path)
+    table = pd.read_csv(tmp_path / "test-only.csv")
+    assert table["settings"].tolist() == ["power=1, seed=0", "power=1, seed=1", "power=2, seed=0"]
+    assert table["gradient_norm"].tolist() == [1.0, 1.1, 2.0]
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "summary"])
+def test_a_benchmark_s_name_names_no_file_but_its_own(name: str, tmp_path: Path) -> None:
+    assert write_tables(pd.DataFrame([other_rows("a", benchmark=name)]), tmp_path / "tables") == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_only_tables_that_were_written_are_pointed_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim = row(benchmark="reproduce", problem="vae", metric="claim", value=1.0)
+    present(pd.DataFrame([claim]), tmp_path)
+    assert capsys.readouterr().out == "no tables\n"
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("status", ["skipped", "failed"])
