@@ -8,6 +8,11 @@ def one_line(error: BaseException) -> str:
     return clean(next(iter(str(error).strip().splitlines()), "no message"))
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """A text of which the first ``most`` characters are enough to know it by."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def clean(text: str) -> str:
     """One line that moves no cursor: runs of white space and control characters become one space."""
     return " ".join(printable(text).split())

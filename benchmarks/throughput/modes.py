@@ -14,6 +14,7 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from ..gradients import check_estimate
+from ..problems.arguments import shown
 from ..problems.protocol import Problem
 from ..training.step import TrainingStep
 from .compiled import WARMUP_STEPS, CompiledStep
@@ -40,8 +41,8 @@ def check_mode(mode: str, device: torch.device) -> str:
     Raises:
         UsageError: an unknown mode, or a CUDA graph where there is no CUDA device.
     """
-    if mode not in MODES:
-        raise UsageError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise UsageError(f"unknown mode {shown(mode)}: choose from {', '.join(MODES)}")
     if mode == "cuda-graph" and device.type != "cuda":
         raise UsageError(f"mode cuda-graph needs a cuda device, not {device}: choose eager or compiled")
     return mode
