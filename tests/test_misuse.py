@@ -18,11 +18,12 @@ from elbograd.benchmarks import (
     measure_variance,
     train,
 )
-from elbograd.estimators import Estimator, Target, UsageError, create
+from elbograd.estimators import Estimator, EstimatorError, Target, UsageError, create
 from elbograd.estimators.testing import check_estimator
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
+LONG = "x" * 10_000
 DATA = torch.linspace(-1, 1, 24).reshape(12, 2)
 
 
@@ -86,6 +87,28 @@ class Uncopyable(Estimator):
         self.lock = threading.Lock()
 
 
+class WithoutForward(Estimator):
+    """An estimator that lacks what makes it one."""
+
+
+class Returns(Estimator):
+    """An estimator that returns something else."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, q, target, num_samples):
+        return self.answer
+
+
+class ReturnsAndLearns(Returns):
+    """One that has to be warmed up."""
+
+    def update(self, estimate):
+        raise AssertionError("what is no estimate is not used")
+
+
 def fails(*_, **__):
     raise RuntimeError("no such thing\nand a second line")
 
@@ -123,6 +146,13 @@ PROBLEMS = {
     "an encoder that is none": (lambda: changed(encoder=3), "encoder is a int, not a torch.nn.Module"),
     "an unknown name": (lambda: "veal", "unknown problem 'veal'"),
     "a missing file": (lambda: "missing/model.py", "missing/model.py: no such file"),
+    "a file of no path": (lambda: "no\0thing/model.py", "no thing/model.py: no such file"),
+    "a module of no name": (lambda: "no\0thing:problem", "no thing:problem: does not load"),
+    "a long file": (lambda: f"{LONG}/model.py", "xxx…: no such file"),
+    "a long name": (lambda: LONG, "unknown problem 'xxx"),
+    "a long bracket": (lambda: f"vae[{LONG}", "malformed 'vae[xxx"),
+    "a long parameter": (lambda: f"vae[{LONG}=1]", "unknown parameter 'xxx"),
+    "a long module": (lambda: f"{LONG}:problem", "xxx…: does not load: ModuleNotFoundError"),
     "a bad bracket": (lambda: "vae[latent_dim=2", "malformed 'vae[latent_dim=2'"),
     "a grid": (lambda: "vae[latent_dim=[2,4]]", "latent_dim is a list"),
     "an empty name": (lambda: "", "malformed ''"),
@@ -145,6 +175,12 @@ PROBLEMS = {
     "a likelihood that fails": (
         lambda: changed(target=lambda self, x: Target(fails, self.prior())),
         "fails for z",
+    ),
+    "a likelihood of NaN": (
+        lambda: changed(
+            target=lambda self, x: Target(lambda z: self.decoder(z).sum(-1) * torch.nan, self.prior())
+        ),
+        "log_likelihood is not finite (NaN)",
     ),
     "an encoder of another width": (
         lambda: changed(encoder=nn.Linear(3, 2)),
@@ -183,6 +219,12 @@ NOT_INSTANCES = {
     "a class": (lambda: type(create("reparameterization")), "is not an Estimator: give an instance"),
     "a module": (lambda: nn.Linear(1, 1), "is not an Estimator: give an instance"),
     "what cannot be copied": (Uncopyable, "Uncopyable cannot be deep-copied"),
+}
+BROKEN = {
+    "no forward": (WithoutForward, "WithoutForward.forward is missing"),
+    "None": (lambda: Returns(None), "forward returned a NoneType, not an Estimate"),
+    "a tuple": (lambda: Returns((DATA, DATA)), "forward returned a tuple, not an Estimate"),
+    "a tensor": (lambda: ReturnsAndLearns(DATA), "forward returned a Tensor, not an Estimate"),
 }
 OTHERS = {
     "x empty": ({"x": torch.zeros(0, 2)}, "not of shape (0, 2)"),
@@ -243,6 +285,7 @@ OTHERS = {
     "learning rate a string": ({"learning_rate": "fast"}, "not 'fast'"),
     "learning rate too large": ({"learning_rate": 10**400}, "learning_rate must be a positive number, not 1"),
     "an unknown mode": ({"mode": "jit"}, "unknown mode 'jit'"),
+    "a long mode": ({"mode": LONG}, "unknown mode 'xxx"),
     "a mode of another type": ({"mode": None}, "unknown mode None"),
     "seconds 0": ({"seconds": 0}, "seconds must be a positive number, not 0"),
     "seconds too many": ({"seconds": 10**400}, "seconds must be a positive number, not 1"),
@@ -285,14 +328,14 @@ def call(name, arguments):
     return function(**{key: value for key, value in given.items() if key in taken})
 
 
-def is_told(name, arguments, message):
+def is_told(name, arguments, message, documented=UsageError):
     """The function raises what it documents, in one line that holds the message."""
-    documented = (UsageError, AssertionError) if name == "check_estimator" else UsageError
-    with pytest.raises(documented) as caught:
+    with pytest.raises((UsageError, AssertionError) if name == "check_estimator" else documented) as caught:
         call(name, arguments)
     line = str(caught.value).removeprefix("1 of 1 checks failed:\n  ")
     assert message in line
     assert "\n" not in line
+    assert len(line) < len(LONG)
 
 
 @pytest.mark.parametrize(("name", "arguments", "message"), calls(PROBLEMS, "problem"))
@@ -317,6 +360,14 @@ def test_what_is_no_estimator(name, arguments, message):
 def test_what_is_no_instance(name, arguments, message):
     built = {key: build() for key, build in arguments.items()}
     is_told(name, {k: [v] if k == "estimators" else v for k, v in built.items()}, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    calls(BROKEN, "estimator", ("measure_variance", "measure_ratio", "train", "measure_throughput")),
+)
+def test_what_breaks_the_protocol(name, arguments, message):
+    is_told(name, {key: build() for key, build in arguments.items()}, message, EstimatorError)
 
 
 @pytest.mark.parametrize(("name", "arguments", "message"), calls(OTHERS))

@@ -13,6 +13,7 @@ from typing import TypeGuard
 from ...estimators.errors import UsageError
 from ...estimators.text import clean, shortened
 
+_SHOWN = 80  # characters of a bad value
 #: The smallest of a count; of any other, 1.
 _LEAST = {"replicates": 2, "warmup": 0, "train_steps": 0, "importance_samples": 0, "stream": 0}
 
@@ -28,7 +29,7 @@ def shown(value: object) -> str:
         text = clean(repr(value))
     except Exception:  # a user's class may have any repr
         text = f"a {type(value).__name__}"
-    return shortened(text)
+    return shortened(text, _SHOWN)
 
 
 def counts(**given: object) -> tuple[int, ...]:
