@@ -95,7 +95,8 @@ def train(
         run.evaluate()
         every = evaluate_every or max(1, steps // 20)
         for batch in itertools.islice(itertools.chain((first,), batches), steps):
-            run.step(batch)
+            if not run.step(batch):
+                break
             if on_step is not None:
                 on_step(run.steps)
             if run.steps % every == 0 or run.steps == steps:
