@@ -196,6 +196,8 @@ PROBLEMS = {
         "Damaged.default_batch_size must be an integer of at least 1, not None",
     ),
     "a property that fails": (lambda: with_property("encoder"), "WithProperty.encoder fails (RuntimeError"),
+    "a label that fails": (lambda: with_property("label"), "WithProperty.label fails (RuntimeError"),
+    "a latent dimension that fails": (lambda: with_property("latent_dim"), "WithProperty.latent_dim fails"),
     "a default batch size that fails": (
         lambda: with_property("default_batch_size"),
         "WithProperty.default_batch_size fails (RuntimeError: no such thing)",

@@ -38,6 +38,8 @@ def check_problem(problem: object) -> None:
     missing = [name for name in NEEDED if attribute(problem, name, _MISSING) is _MISSING]
     if missing:
         raise UsageError(f"{what} is not a problem: it has no {', '.join(missing)}")
+    for name in ("label", "latent_dim"):  # which results hold: told now rather than after the measurement
+        attribute(problem, name, None)
     for side in ("encoder", "decoder"):
         module = attribute(problem, side, None)
         if not isinstance(module, nn.Module):

@@ -15,7 +15,7 @@ from ..problems.protocol import Problem
 from .batches import evaluation_data
 from .held_out import evaluate_elbo
 from .result import Checkpoint
-from .step import TrainingStep
+from .step import TrainingStep, out_of_domain
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 _EVALUATION_DATA = 512  # of each split
@@ -73,7 +73,7 @@ class Run:
         try:
             self._step(x)
         except ValueError as error:
-            if not _out_of_domain(error):
+            if not out_of_domain(error):
                 raise
             self._put_down(math.nan, math.nan, self.steps + 1)
             return False
@@ -92,7 +92,7 @@ class Run:
                 evaluate_elbo(self.problem, x, self.seed) for x in (self._train_data, self.heldout)
             )
         except ValueError as error:
-            if not _out_of_domain(error):
+            if not out_of_domain(error):
                 raise
             train = heldout = math.nan
         self._put_down(train, heldout, self.steps)
@@ -101,8 +101,3 @@ class Run:
         self.history.append(Checkpoint(step, self._seconds, train, heldout))
         if not (math.isfinite(train) and math.isfinite(heldout)):
             self.diverged = step
-
-
-def _out_of_domain(error: ValueError) -> bool:
-    """Whether a distribution refuses what it is given: NaN, a scale that has become 0 or infinite."""
-    return str(error).startswith(("Expected parameter ", "Expected value argument "))
