@@ -33,6 +33,7 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
 
     Raises:
         UsageError: the estimator does not support the posterior, the target or S.
+        EstimatorError: it breaks the protocol while it is warmed up.
     """
     with torch.no_grad():
         eta = checked_eta(problem, x)
@@ -69,13 +70,18 @@ def has_moving_state(estimator: Estimator) -> bool:
 def warm_up(
     problem: Problem, estimator: Estimator, eta: Tensor, target: Target, num_samples: int, steps: int
 ) -> None:
-    """Move the estimator's state for some steps at fixed eta (B, P), which is what it then knows."""
+    """Move the estimator's state for some steps at fixed eta (B, P), which is what it then knows.
+
+    Raises:
+        EstimatorError: an estimate breaks the protocol.
+    """
     estimator.train()
     own = [p for p in estimator.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(own, lr=_WARMUP_LEARNING_RATE) if own else None
     for _ in range(steps):
         leaf = eta.detach().requires_grad_()
         estimate = estimator(problem.posterior(leaf), target, num_samples)
+        check_estimate(estimate, eta.shape[:-1])
         if optimizer is not None and estimate.aux_loss is not None:
             optimizer.zero_grad()
             estimate.aux_loss.mean().backward(inputs=own)

@@ -24,6 +24,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from .errors import EstimatorError
+
 _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -117,7 +119,7 @@ class Estimator(nn.Module):
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         """Estimate the gradient from ``num_samples`` samples of q; never changes state."""
-        raise NotImplementedError(f"{type(self).__name__}.forward is missing")
+        raise EstimatorError(f"{type(self).__name__}.forward is missing")
 
     def update(self, estimate: Estimate) -> None:
         """Move buffers (a running mean) after ``estimate`` was used; by default does nothing."""

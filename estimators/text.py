@@ -4,8 +4,18 @@ from __future__ import annotations
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return clean(next(iter(str(error).strip().splitlines()), "no message"))
+    """The first line of an exception's message, which may repeat what a user wrote at any length."""
+    return shortened(clean(next(iter(str(error).strip().splitlines()), "no message")), 1000)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text of which the first ``most`` characters are enough to know it by."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def named(name: str) -> str:
+    """A name that a user wrote, in quotes."""
+    return shortened(repr(name))
 
 
 def clean(text: str) -> str:

@@ -7,6 +7,7 @@ import threading
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks import (
@@ -17,11 +18,12 @@ from elbograd.benchmarks import (
     measure_variance,
     train,
 )
-from elbograd.estimators import Estimator, Target, UsageError, create
+from elbograd.estimators import Estimator, EstimatorError, Target, UsageError, create
 from elbograd.estimators.testing import check_estimator
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
+LONG = "x" * 10_000
 DATA = torch.linspace(-1, 1, 24).reshape(12, 2)
 
 
@@ -68,12 +70,43 @@ def made_in_inference_mode():
         return Model()
 
 
+def with_property(name):
+    """A model of which one property fails."""
+    kept = Model()
+    members = {key: value for key, value in vars(kept).items() if key != name}
+    model = type("WithProperty", (Model,), {name: property(fails), "__init__": lambda self: None})()
+    vars(model).update(members)
+    return model
+
+
 class Uncopyable(Estimator):
     """An estimator that holds a lock."""
 
     def __init__(self):
         super().__init__()
         self.lock = threading.Lock()
+
+
+class WithoutForward(Estimator):
+    """An estimator that lacks what makes it one."""
+
+
+class Returns(Estimator):
+    """An estimator that returns something else."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, q, target, num_samples):
+        return self.answer
+
+
+class ReturnsAndLearns(Returns):
+    """One that has to be warmed up."""
+
+    def update(self, estimate):
+        raise AssertionError("what is no estimate is not used")
 
 
 def fails(*_, **__):
@@ -113,6 +146,13 @@ PROBLEMS = {
     "an encoder that is none": (lambda: changed(encoder=3), "encoder is a int, not a torch.nn.Module"),
     "an unknown name": (lambda: "veal", "unknown problem 'veal'"),
     "a missing file": (lambda: "missing/model.py", "missing/model.py: no such file"),
+    "a file of no path": (lambda: "no\0thing/model.py", "no thing/model.py: no such file"),
+    "a module of no name": (lambda: "no\0thing:problem", "no thing:problem: does not load"),
+    "a long file": (lambda: f"{LONG}/model.py", "xxx…: no such file"),
+    "a long name": (lambda: LONG, "unknown problem 'xxx"),
+    "a long bracket": (lambda: f"vae[{LONG}", "malformed 'vae[xxx"),
+    "a long parameter": (lambda: f"vae[{LONG}=1]", "unknown parameter 'xxx"),
+    "a long module": (lambda: f"{LONG}:problem", "xxx…: does not load: ModuleNotFoundError"),
     "a bad bracket": (lambda: "vae[latent_dim=2", "malformed 'vae[latent_dim=2'"),
     "a grid": (lambda: "vae[latent_dim=[2,4]]", "latent_dim is a list"),
     "an empty name": (lambda: "", "malformed ''"),
@@ -136,6 +176,12 @@ PROBLEMS = {
         lambda: changed(target=lambda self, x: Target(fails, self.prior())),
         "fails for z",
     ),
+    "a likelihood of NaN": (
+        lambda: changed(
+            target=lambda self, x: Target(lambda z: self.decoder(z).sum(-1) * torch.nan, self.prior())
+        ),
+        "log_likelihood is not finite (NaN)",
+    ),
     "an encoder of another width": (
         lambda: changed(encoder=nn.Linear(3, 2)),
         "the encoder fails for x of shape",
@@ -144,6 +190,21 @@ PROBLEMS = {
     "a default batch size": (
         lambda: changed(default_batch_size="all"),
         "default_batch_size must be an integer",
+    ),
+    "a default batch size of none": (
+        lambda: changed(default_batch_size=None),
+        "Damaged.default_batch_size must be an integer of at least 1, not None",
+    ),
+    "a property that fails": (lambda: with_property("encoder"), "WithProperty.encoder fails (RuntimeError"),
+    "a label that fails": (lambda: with_property("label"), "WithProperty.label fails (RuntimeError"),
+    "a latent dimension that fails": (lambda: with_property("latent_dim"), "WithProperty.latent_dim fails"),
+    "a default batch size that fails": (
+        lambda: with_property("default_batch_size"),
+        "WithProperty.default_batch_size fails (RuntimeError: no such thing)",
+    ),
+    "the meta device": (
+        lambda: changed(encoder=nn.Linear(2, 2, device="meta")),
+        "encoder.weight is on the meta device",
     ),
     "inference tensors": (made_in_inference_mode, "was made under torch.inference_mode"),
 }
@@ -161,6 +222,12 @@ NOT_INSTANCES = {
     "a module": (lambda: nn.Linear(1, 1), "is not an Estimator: give an instance"),
     "what cannot be copied": (Uncopyable, "Uncopyable cannot be deep-copied"),
 }
+BROKEN = {
+    "no forward": (WithoutForward, "WithoutForward.forward is missing"),
+    "None": (lambda: Returns(None), "forward returned a NoneType, not an Estimate"),
+    "a tuple": (lambda: Returns((DATA, DATA)), "forward returned a tuple, not an Estimate"),
+    "a tensor": (lambda: ReturnsAndLearns(DATA), "forward returned a Tensor, not an Estimate"),
+}
 OTHERS = {
     "x empty": ({"x": torch.zeros(0, 2)}, "not of shape (0, 2)"),
     "x a list": ({"x": [1.0, 2.0]}, "not [1.0, 2.0]"),
@@ -172,14 +239,28 @@ OTHERS = {
     "x of another batch size": ({"x": DATA, "batch_size": 5}, "batch_size=5 is not the 12 data of x"),
     "S = 0": ({"num_samples": 0}, "num_samples must be an integer of at least 1, not 0"),
     "S = 1.5": ({"num_samples": 1.5}, "not 1.5"),
+    "S = None": ({"num_samples": None}, "not None"),
+    "S of NumPy's floats": ({"num_samples": np.float64(2)}, "num_samples must be an integer of at least 1"),
     "S = True": ({"num_samples": True}, "not True"),
     "R = 0": ({"replicates": 0}, "replicates must be an integer of at least 2, not 0"),
+    "R = None": ({"replicates": None}, "replicates must be an integer of at least 2, not None"),
     "R a string": ({"replicates": "many"}, "not 'many'"),
     "warmup -1": ({"warmup": -1}, "warmup must be an integer of at least 0, not -1"),
     "steps 0.5": ({"steps": 0.5}, "steps must be an integer of at least 1, not 0.5"),
+    "steps None": ({"steps": None}, "steps must be an integer of at least 1, not None"),
     "evaluate_every 0": ({"evaluate_every": 0}, "evaluate_every must be an integer of at least 1, not 0"),
     "importance_samples -1": ({"importance_samples": -1}, "importance_samples"),
+    "importance_samples None": ({"importance_samples": None}, "importance_samples"),
+    "train_steps None": ({"train_steps": None}, "train_steps must be an integer of at least 0, not None"),
     "train_steps -1": ({"train_steps": -1}, "train_steps must be an integer of at least 0, not -1"),
+    "stream True": ({"stream": True}, "stream must be an integer of at least 0, not True"),
+    "stream a string": ({"stream": "2"}, "stream must be an integer of at least 0, not '2'"),
+    "stream -1": ({"stream": -1}, "stream must be an integer of at least 0, not -1"),
+    "stream NaN": ({"stream": float("nan")}, "stream must be an integer of at least 0, not nan"),
+    "stream a tensor": (
+        {"stream": torch.tensor(2)},
+        "stream must be an integer of at least 0, not tensor(2)",
+    ),
     "chunk 0": ({"chunk": 0}, "chunk must be an integer of at least 1, not 0"),
     "batch size 0": ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
     "batch size 13": ({"batch_size": 13}, "batch size 13 exceeds the 12 training data"),
@@ -204,11 +285,15 @@ OTHERS = {
         "learning_rate must be a positive number, not nan",
     ),
     "learning rate a string": ({"learning_rate": "fast"}, "not 'fast'"),
+    "learning rate too large": ({"learning_rate": 10**400}, "learning_rate must be a positive number, not 1"),
     "an unknown mode": ({"mode": "jit"}, "unknown mode 'jit'"),
+    "a long mode": ({"mode": LONG}, "unknown mode 'xxx"),
     "a mode of another type": ({"mode": None}, "unknown mode None"),
     "seconds 0": ({"seconds": 0}, "seconds must be a positive number, not 0"),
+    "seconds too many": ({"seconds": 10**400}, "seconds must be a positive number, not 1"),
     "seconds a string": ({"seconds": "long"}, "not 'long'"),
     "budget -1": ({"budget": -1}, "budget must be a positive number of seconds, not -1"),
+    "budget too large": ({"budget": 10**400}, "budget must be a positive number of seconds, not 1"),
     "budget a string": ({"budget": "small"}, "not 'small'"),
     "confidence 2": ({"confidence": 2}, "confidence must be between 0.5 and 1, not 2"),
     "confidence a string": ({"confidence": "high"}, "'high'"),
@@ -216,6 +301,10 @@ OTHERS = {
     "no problems": ({"problems": []}, "problems is empty"),
     "no estimators": ({"estimators": []}, "not []"),
     "estimators a string": ({"estimators": "exact"}, "not 'exact'"),
+    "estimators of bytes": ({"estimators": b"exact"}, "not b'exact'"),
+    "problems of bytes": ({"problems": b"quadratic"}, "bytes is not a problem"),
+    "on_progress a number": ({"on_progress": 3}, "on_progress must be a function, not 3"),
+    "on_step a number": ({"on_step": 3}, "on_step must be a function, not 3"),
 }
 
 
@@ -241,14 +330,14 @@ def call(name, arguments):
     return function(**{key: value for key, value in given.items() if key in taken})
 
 
-def is_told(name, arguments, message):
+def is_told(name, arguments, message, documented=UsageError):
     """The function raises what it documents, in one line that holds the message."""
-    documented = (UsageError, AssertionError) if name == "check_estimator" else UsageError
-    with pytest.raises(documented) as caught:
+    with pytest.raises((UsageError, AssertionError) if name == "check_estimator" else documented) as caught:
         call(name, arguments)
     line = str(caught.value).removeprefix("1 of 1 checks failed:\n  ")
     assert message in line
     assert "\n" not in line
+    assert len(line) < len(LONG)
 
 
 @pytest.mark.parametrize(("name", "arguments", "message"), calls(PROBLEMS, "problem"))
@@ -275,6 +364,14 @@ def test_what_is_no_instance(name, arguments, message):
     is_told(name, {k: [v] if k == "estimators" else v for k, v in built.items()}, message)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    calls(BROKEN, "estimator", ("measure_variance", "measure_ratio", "train", "measure_throughput")),
+)
+def test_what_breaks_the_protocol(name, arguments, message):
+    is_told(name, {key: build() for key, build in arguments.items()}, message, EstimatorError)
+
+
 @pytest.mark.parametrize(("name", "arguments", "message"), calls(OTHERS))
 def test_other_arguments(name, arguments, message):
     if name == "advise" and "num_samples" in arguments:
@@ -285,6 +382,11 @@ def test_other_arguments(name, arguments, message):
 ALONE = {
     "no problem at all": ("measure_variance", {"problem": None}, "NoneType is not a problem"),
     "a single S": ("advise", {"num_samples": 4}, "num_samples must be a list of S, such as (1, 4), not 4"),
+    "S of bytes": (
+        "advise",
+        {"num_samples": b"12"},
+        "num_samples must be a list of S, such as (1, 4), not b",
+    ),
     "no S": ("advise", {"num_samples": ()}, "num_samples is empty"),
     "the other estimator": ("measure_ratio", {"relative_to": 3}, "3 is not an Estimator"),
     "a merge without a stream": ("measure_variance", {"merge": [1]}, "merge needs stream"),
@@ -338,3 +440,25 @@ def test_data_made_in_inference_mode():
     with torch.inference_mode():
         inside = call("measure_variance", {**given, "x": DATA.clone()}).total
     assert inside == call("measure_variance", {"x": DATA, "replicates": 100}).total
+
+
+@pytest.mark.parametrize(
+    "name", ["measure_variance", "measure_ratio", "train", "measure_throughput", "advise"]
+)
+def test_numpy_counts(name):
+    two = np.int64(2)
+    given = {
+        "problem": changed(default_batch_size=np.int64(4)),
+        **dict.fromkeys(
+            ("replicates", "steps", "importance_samples", "train_steps", "warmup", "stream"), two
+        ),
+        "num_samples": (two,) if name == "advise" else two,
+        "seed": np.int64(3),
+        "estimators": ["reparameterization"],
+    }
+    call(name, given)
+    call(name, {**given, "batch_size": np.int64(4)})
+
+
+def test_numpy_seed_of_a_certificate():
+    call("certify", {"seed": np.int64(3)})

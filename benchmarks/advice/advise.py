@@ -12,7 +12,8 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import seeded
 from ..jacobians.encoder import encoder_jacobian
-from ..problems.arguments import check_choice, check_counts, check_positive, shown
+from ..problems.arguments import check_called, check_choice, check_positive, checked_seed, counts, shown
+from ..problems.checks import attribute
 from ..problems.model_checks import check_model
 from ..problems.placement import dtype_of
 from ..problems.point import label_of, placed
@@ -79,9 +80,11 @@ def advise(
         >>> a.rankings[0].tied[0].measured.estimator
         'reparameterization'
     """
-    problem, x = prepare_problem(
-        problem, x, num_samples, train_steps, budget, batch_size, route, seed, device, dtype
-    )
+    num_samples, (train_steps,) = _sizes(num_samples), counts(train_steps=train_steps)
+    check_positive("number of seconds", budget=budget)
+    check_called(on_progress=on_progress)
+    seed = checked_seed(seed)
+    problem, x = prepare_problem(problem, x, batch_size, route, seed, device, dtype)
     label = label_of(problem)
     with seeded(seed, x.device):
         if train_steps:
@@ -112,9 +115,6 @@ def advise(
 def prepare_problem(
     problem: Problem | str,
     x: Tensor | None,
-    num_samples: Sequence[int],
-    train_steps: int,
-    budget: float,
     batch_size: int | None,
     route: str,
     seed: int,
@@ -122,11 +122,10 @@ def prepare_problem(
     dtype: torch.dtype | str | None,
 ) -> tuple[Problem, Tensor]:
     """A copy of the problem, placed, and its batch; arguments as those of `advise`, checked."""
-    _check(num_samples, train_steps, budget)
     check_choice(ROUTES, route=route)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
     copied = workspace(problem)
-    if not getattr(copied, "label", ""):
+    if not attribute(copied, "label", ""):
         _try_label(copied, label_of(problem))
     return copied, x
 
@@ -169,15 +168,13 @@ def _at_step(progress: Progress, step: int, points: int) -> Callable[[str, float
     return lambda text, share: progress(f"step {step}: {text}", share)
 
 
-def _check(num_samples: Sequence[int], train_steps: int, budget: float) -> None:
-    if isinstance(num_samples, str) or not isinstance(num_samples, Sequence):
+def _sizes(num_samples: object) -> tuple[int, ...]:
+    """Every S to choose from."""
+    if isinstance(num_samples, str | bytes) or not isinstance(num_samples, Sequence):
         raise UsageError(f"num_samples must be a list of S, such as (1, 4), not {shown(num_samples)}")
     if not num_samples:
         raise UsageError("num_samples is empty: give at least one S")
-    for s in num_samples:
-        check_counts(num_samples=s)
-    check_counts(train_steps=train_steps)
-    check_positive("number of seconds", budget=budget)
+    return tuple(counts(num_samples=s)[0] for s in num_samples)
 
 
 __all__ = ["Advice", "LeftOut", "advise"]

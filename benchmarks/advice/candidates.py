@@ -76,7 +76,7 @@ def find_candidates(
 
 
 def _expanded(estimators: Sequence[Estimator | str]) -> list[Estimator | str]:
-    if isinstance(estimators, str) or not isinstance(estimators, Sequence) or not estimators:
+    if isinstance(estimators, str | bytes) or not isinstance(estimators, Sequence) or not estimators:
         raise UsageError(f"estimators must be a list of one or more, not {shown(estimators)}")
     for instance in estimators:
         if not isinstance(instance, str):

@@ -153,8 +153,14 @@ def _arguments(case: _Case) -> dict[str, Any]:
         "num_samples": settings.num_samples,
         "train_steps": settings.train_steps,
         "budget": settings.budget,
+        **_where(case),
+    }
+
+
+def _where(case: _Case) -> dict[str, Any]:
+    return {
         "batch_size": case.batch_size,
-        "route": settings.route,
+        "route": case.settings.route,
         "seed": case.seed,
         "device": case.device,
         "dtype": case.dtype,
@@ -177,7 +183,7 @@ def _candidates(case: _Case) -> tuple[list[Candidate], list[LeftOut]]:
     from ..advice.advise import prepare_problem
     from ..advice.candidates import find_candidates
 
-    problem, x = prepare_problem(case.problem, None, **_arguments(case))
+    problem, x = prepare_problem(case.problem, None, **_where(case))
     try:
         return find_candidates(problem, x, case.settings.estimators or None, case.settings.num_samples)
     except UsageError as error:

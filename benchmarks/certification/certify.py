@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ...estimators.errors import UsageError
-from ..problems.arguments import check_seed
+from ..problems.arguments import checked_seed
 from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
 from ..rows.certificate import Certificate, merge
@@ -55,7 +55,7 @@ def certify(
             can be tested.
     """
     check_range(confidence, tolerance, budget)
-    check_seed(seed)
+    seed = checked_seed(seed)
     build = builder(estimator)
     chosen = _loaded(ORACLE_PROBLEMS if problems is None else problems)
     settings = Settings(
@@ -75,7 +75,9 @@ def certify(
 
 def _loaded(problems: str | Problem | Sequence[str | Problem]) -> dict[str, Problem]:
     """Label -> problem."""
-    several = problems if isinstance(problems, Sequence) and not isinstance(problems, str) else [problems]
+    several = (
+        problems if isinstance(problems, Sequence) and not isinstance(problems, str | bytes) else [problems]
+    )
     if not several:
         raise UsageError("problems is empty: give at least one")
     found: dict[str, Problem] = {}

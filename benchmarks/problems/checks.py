@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ...estimators.errors import UsageError
+from ...estimators.text import one_line
 from .needed import NEEDED
+
+_MISSING = object()
+
+
+def attribute(problem: object, name: str, default: object) -> Any:
+    """An attribute of a user's problem, or the default where there is none.
+
+    Raises:
+        UsageError: it is a property that fails.
+    """
+    try:
+        return getattr(problem, name, default)
+    except Exception as error:  # a user's property may raise anything
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"{type(problem).__name__}.{name} fails ({what})") from error
 
 
 def check_problem(problem: object) -> None:
@@ -17,14 +35,16 @@ def check_problem(problem: object) -> None:
     if isinstance(problem, type):
         raise UsageError(f"{problem.__name__} is a class: give an instance, {problem.__name__}(...)")
     what = type(problem).__name__
-    missing = [name for name in NEEDED if not hasattr(problem, name)]
+    missing = [name for name in NEEDED if attribute(problem, name, _MISSING) is _MISSING]
     if missing:
         raise UsageError(f"{what} is not a problem: it has no {', '.join(missing)}")
+    for name in ("label", "latent_dim"):  # which results hold: told now rather than after the measurement
+        attribute(problem, name, None)
     for side in ("encoder", "decoder"):
-        module = getattr(problem, side)
+        module = attribute(problem, side, None)
         if not isinstance(module, nn.Module):
             raise UsageError(f"{what}.{side} is a {type(module).__name__}, not a torch.nn.Module")
-        if getattr(problem, side) is not module:
+        if attribute(problem, side, None) is not module:
             raise UsageError(f"{what}.{side} is another module each time: build it once, in __init__")
         _check_parameters(module, side)
     _check_apart(problem.encoder, problem.decoder)  # type: ignore[attr-defined]
@@ -37,6 +57,10 @@ def _check_parameters(module: nn.Module, side: str) -> None:
                 f"{side}.{name} is complex: make its real and imaginary part two parameters (torch.complex)"
             )
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise UsageError(
+                f"{side}.{name} is on the meta device, which holds no numbers: build the model on another"
+            )
         if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
             raise UsageError(
                 f"{side}.{name} was made under torch.inference_mode, which autograd cannot differentiate: "

@@ -29,7 +29,7 @@ def check_forward(problem: Problem, x: Tensor) -> None:
     """
     with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
         q, _ = posterior_and_target(problem, x, checked_eta(problem, x))
-        log_likelihood(problem, x, draw_one(q), 2)
+        check_likelihood(problem, x, q)
 
 
 def checked_eta(problem: Problem, x: Tensor) -> Tensor:
@@ -81,6 +81,17 @@ def draw_one(q: Distribution) -> Tensor:
         UsageError: q cannot be drawn from.
     """
     return _called("the posterior's sample", q.sample, torch.Size((1,)))
+
+
+def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> None:
+    """See that log p(x|z) is a number at one draw of q; minus infinity is one, of what cannot be.
+
+    Raises:
+        UsageError: q cannot be drawn from; or log_likelihood fails, or gives NaN.
+    """
+    z = draw_one(q)
+    if bool(log_likelihood(problem, x, z, 2).isnan().any()):
+        raise UsageError(f"log_likelihood is not finite (NaN) for z of shape {tuple(z.shape)}, drawn from q")
 
 
 def log_likelihood(problem: Problem, x: Tensor, z: Tensor, leading: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
 from .buffers import kept_buffers
-from .forward_checks import checked_eta, draw_one, log_likelihood, posterior_and_target
+from .forward_checks import check_likelihood, checked_eta, posterior_and_target
 from .leading_dimensions import check_leading_dimensions
 from .module_modes import check_modes
 from .parts import eta_parts
@@ -36,7 +36,7 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
         eta_parts(problem, eta.shape[-1])
         q, _ = posterior_and_target(problem, x, eta)
         with kept_buffers(problem.decoder) as moved_in_decoder:
-            log_likelihood(problem, x, draw_one(q), 2)
+            check_likelihood(problem, x, q)
         _check_unmoved("decoder", moved_in_decoder)
         if route == "factorized":
             check_leading_dimensions(problem, x, eta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ...estimators.errors import UsageError
+from .checks import attribute
 from .protocol import Problem
 
 
@@ -22,7 +23,7 @@ def eta_parts(problem: Problem, size: int) -> Mapping[str, slice]:
     Raises:
         UsageError: not slices of eta (B, P) by name.
     """
-    parts: object = getattr(problem, "eta_parts", {})
+    parts: object = attribute(problem, "eta_parts", {})
     if not isinstance(parts, Mapping):
         raise UsageError(
             f"eta_parts is {_in_short(parts)}, not name -> slice, such as "

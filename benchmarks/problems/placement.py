@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
-from .arguments import check_counts, shown
+from .arguments import counts, shown
+from .checks import attribute
 from .protocol import Problem
 
 DTYPES: dict[str, torch.dtype] = {
@@ -99,8 +100,8 @@ def default_batch_size(problem: Problem) -> int:
     Raises:
         UsageError: that is no positive integer.
     """
-    size: int = getattr(problem, "default_batch_size", _DEFAULT_BATCH_SIZE)
-    check_counts(**{f"{type(problem).__name__}.default_batch_size": size})
+    given = attribute(problem, "default_batch_size", _DEFAULT_BATCH_SIZE)
+    (size,) = counts(**{f"{type(problem).__name__}.default_batch_size": given})
     return size
 
 
@@ -143,7 +144,7 @@ def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
         UsageError: fewer training data than ``batch_size``, a batch size that is not positive, or batches
             that are no tensors.
     """
-    check_counts(batch_size=batch_size)
+    (batch_size,) = counts(batch_size=batch_size)
     x = next(batches_of(problem, "train", batch_size, torch.Generator().manual_seed(seed)), None)
     if x is None or len(x) < batch_size:
         raise UsageError(f"batch size {batch_size} exceeds the {0 if x is None else len(x)} training data")

@@ -15,8 +15,8 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
 from ...estimators.text import one_line
-from .arguments import check_counts, check_seed, shown
-from .checks import check_problem
+from .arguments import checked_seed, optional_counts, shown
+from .checks import attribute, check_problem
 from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
 from .protocol import Problem
 from .registry import load_problem
@@ -46,8 +46,8 @@ def placed(
     """
     problem = resolve_problem(problem)
     _check_data(x)
-    check_counts(batch_size=batch_size)
-    check_seed(seed)
+    (batch_size,) = optional_counts(batch_size=batch_size)
+    seed = checked_seed(seed)
     problem = place(problem, device=device, dtype=dtype)
     if x is None:
         x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
@@ -98,7 +98,7 @@ def resolve_estimator(given: Estimator | str) -> Estimator:
 
 def label_of(problem: Problem) -> str:
     """What results call a problem: its label, or its type."""
-    return str(getattr(problem, "label", "")) or type(problem).__name__
+    return str(attribute(problem, "label", "")) or type(problem).__name__
 
 
 def columns(problem: Problem, x: Tensor) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def columns(problem: Problem, x: Tensor) -> dict[str, Any]:
     return {
         "problem": label_of(problem),
         "batch_size": len(x),
-        "latent_dim": getattr(problem, "latent_dim", None),
+        "latent_dim": attribute(problem, "latent_dim", None),
         "device": str(x.device),
         "dtype": str(dtype_of(problem)).removeprefix("torch."),
     }

@@ -10,6 +10,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import Builtin, Registry
 from ...estimators.plugins.registry import label_of
 from ...estimators.plugins.specification import Specification, parse
+from ...estimators.text import shortened
 from .needed import is_problem
 
 if TYPE_CHECKING:
@@ -84,13 +85,13 @@ def load_problem(specification: str | Specification, **parameters: Any) -> Probl
     """
     parsed = parse(specification) if isinstance(specification, str) else specification
     problem = REGISTRY.create(parsed, **parameters)
-    from .checks import check_problem
+    from .checks import attribute, check_problem
 
     try:
         check_problem(problem)
     except UsageError as error:
-        raise UsageError(f"{parsed}: {error}") from None
-    if not getattr(problem, "label", ""):
+        raise UsageError(f"{shortened(str(parsed))}: {error}") from None
+    if not attribute(problem, "label", ""):
         with suppress(AttributeError):  # a frozen dataclass, or one with slots, goes by its type
             problem.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
     return problem

@@ -9,11 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from ..gradients import check_estimate
+from ..problems.arguments import shown
 from ..problems.protocol import Problem
 from ..training.step import TrainingStep
 from .compiled import WARMUP_STEPS, CompiledStep
@@ -40,8 +42,8 @@ def check_mode(mode: str, device: torch.device) -> str:
     Raises:
         UsageError: an unknown mode, or a CUDA graph where there is no CUDA device.
     """
-    if mode not in MODES:
-        raise UsageError(f"unknown mode {mode!r}: choose from {', '.join(MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise UsageError(f"unknown mode {shown(mode)}: choose from {', '.join(MODES)}")
     if mode == "cuda-graph" and device.type != "cuda":
         raise UsageError(f"mode cuda-graph needs a cuda device, not {device}: choose eager or compiled")
     return mode
@@ -69,9 +71,10 @@ def make_step(
     check_mode(mode, device)
     optimizers = _optimizers(problem, estimator, capturable=mode == "cuda-graph")
     eager = TrainingStep(problem, estimator, optimizers, num_samples)
-    with beside_default_stream(device) if mode == "cuda-graph" else nullcontext():
+    aside = beside_default_stream(device) if mode == "cuda-graph" else nullcontext()
+    with aside, _checked(estimator, len(batches[0])):
         for x in islice(cycle(batches), WARMUP_STEPS):
-            check_estimate(eager(x), torch.Size((len(x),)))
+            eager(x)
     if mode == "eager":
         return eager
     try:
@@ -81,6 +84,13 @@ def make_step(
     except Exception as error:  # a compiler or a capture may fail in any way
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(f"mode {mode} cannot be used here: {reason}") from error
+
+
+def _checked(estimator: Estimator, data: int) -> RemovableHandle:
+    """Inside, each estimate for a batch of so many data is held to the protocol before it is used."""
+    return estimator.register_forward_hook(
+        lambda _, __, estimate: check_estimate(estimate, torch.Size((data,)))
+    )
 
 
 def _optimizers(problem: Problem, estimator: Estimator, *, capturable: bool) -> list[torch.optim.Optimizer]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import prepare, seeded
-from ..problems.arguments import check_counts
+from ..problems.arguments import checked_seed, counts
 from ..problems.forward_checks import check_forward
 from ..problems.placement import device_of, dtype_of, duplicate, first_batch, move
 from ..problems.point import columns, label_of, placed, resolve_estimator
@@ -56,7 +56,8 @@ class Workload:
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
     ) -> None:
-        check_counts(num_samples=num_samples)
+        (num_samples,) = counts(num_samples=num_samples)
+        seed = checked_seed(seed)
         estimator = resolve_estimator(estimator)
         problem, first = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
         self.seed, self.device = seed, device_of(problem)

@@ -15,7 +15,7 @@ from ..problems.protocol import Problem
 from .batches import evaluation_data
 from .held_out import evaluate_elbo
 from .result import Checkpoint
-from .step import TrainingStep
+from .step import TrainingStep, out_of_domain
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 _EVALUATION_DATA = 512  # of each split
@@ -67,12 +67,19 @@ class Run:
             optimizers.append(torch.optim.Adam(own, lr=_BASELINE_LEARNING_RATE))
         self._step = TrainingStep(self.problem, self.estimator, optimizers, self.num_samples)
 
-    def step(self, x: Tensor) -> None:
-        """Take one step on a batch x (B, ...), timed."""
+    def step(self, x: Tensor) -> bool:
+        """Take one step on a batch x (B, ...), timed; False where it could not be taken: the run diverged."""
         before = time.perf_counter()
-        self._step(x)
+        try:
+            self._step(x)
+        except ValueError as error:
+            if not out_of_domain(error):
+                raise
+            self._put_down(math.nan, math.nan, self.steps + 1)
+            return False
         self._seconds += time.perf_counter() - before
         self.steps += 1
+        return True
 
     def evaluate(self) -> None:
         """Put down the objective as it is now; see whether it is finite."""
@@ -80,7 +87,17 @@ class Run:
             before = time.perf_counter()
             torch.cuda.synchronize(self.heldout.device)  # steps still under way belong to the seconds
             self._seconds += time.perf_counter() - before
-        values = [evaluate_elbo(self.problem, x, self.seed) for x in (self._train_data, self.heldout)]
-        self.history.append(Checkpoint(self.steps, self._seconds, *values))
-        if not all(math.isfinite(v) for v in values):
-            self.diverged = self.steps
+        try:
+            train, heldout = (
+                evaluate_elbo(self.problem, x, self.seed) for x in (self._train_data, self.heldout)
+            )
+        except ValueError as error:
+            if not out_of_domain(error):
+                raise
+            train = heldout = math.nan
+        self._put_down(train, heldout, self.steps)
+
+    def _put_down(self, train: float, heldout: float, step: int) -> None:
+        self.history.append(Checkpoint(step, self._seconds, train, heldout))
+        if not (math.isfinite(train) and math.isfinite(heldout)):
+            self.diverged = step

@@ -39,6 +39,11 @@ def backward(
         estimate.aux_loss.mean().backward(inputs=list(own))
 
 
+def out_of_domain(error: ValueError) -> bool:
+    """Whether a distribution refuses what it is given: NaN, a scale that has become 0 or infinite."""
+    return str(error).startswith(("Expected parameter ", "Expected value argument "))
+
+
 class TrainingStep:
     """Encoder, estimate, backward, optimizers, `Estimator.update`: what throughput times and `train` repeats.
 

@@ -12,7 +12,14 @@ import torch
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import seeded
-from ..problems.arguments import check_choice, check_counts, check_positive
+from ..problems.arguments import (
+    check_called,
+    check_choice,
+    check_positive,
+    checked_seed,
+    counts,
+    optional_counts,
+)
 from ..problems.forward_checks import check_forward
 from ..problems.placement import duplicate
 from ..problems.point import columns, label_of, placed, resolve_estimator
@@ -66,13 +73,14 @@ def train(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: the estimator broke the protocol while it ran.
     """
-    check_counts(
-        steps=steps,
-        num_samples=num_samples,
-        evaluate_every=evaluate_every,
-        importance_samples=importance_samples,
+    steps, num_samples, importance_samples = counts(
+        steps=steps, num_samples=num_samples, importance_samples=importance_samples
     )
+    (evaluate_every,) = optional_counts(evaluate_every=evaluate_every)
+    seed = checked_seed(seed)
     check_choice(OPTIMIZERS, optimizer=optimizer)
+    if on_step is not None:
+        check_called(on_step=on_step)
     check_positive(learning_rate=learning_rate)
     problem, x = placed(problem, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
     label, problem = label_of(problem), duplicate(problem)
@@ -87,7 +95,8 @@ def train(
         run.evaluate()
         every = evaluate_every or max(1, steps // 20)
         for batch in itertools.islice(itertools.chain((first,), batches), steps):
-            run.step(batch)
+            if not run.step(batch):
+                break
             if on_step is not None:
                 on_step(run.steps)
             if run.steps % every == 0 or run.steps == steps:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from ..problems.point import placed
 from ..problems.protocol import Problem
 from .batches import endless
 from .held_out import evaluate_elbo
-from .step import TrainingStep
+from .step import TrainingStep, out_of_domain
 
 State = dict[str, dict[str, Tensor]]
 
@@ -68,12 +69,13 @@ def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
         step = TrainingStep(problem, teacher, [torch.optim.Adam(model, lr=_LEARNING_RATE)], num_samples)
         batches = endless(problem, len(x), seed)
         for done in range(last + 1):
-            if done in evaluated:
-                _evaluate(problem, done, seed, trajectory.heldout)
-            if done in steps:
-                trajectory.states[done] = state_of(problem)
-            if done < last:
-                step(next(batches))
+            with _divergence_told(done):
+                if done in evaluated:
+                    _evaluate(problem, done, seed, trajectory.heldout)
+                if done in steps:
+                    trajectory.states[done] = state_of(problem)
+                if done < last:
+                    step(next(batches))
     return trajectory
 
 
@@ -103,8 +105,22 @@ def _evaluate(problem: Problem, step: int, seed: int, heldout: dict[int, float])
     if value is None:
         return
     if not math.isfinite(value):
-        raise UsageError(f"the training of the checkpoints diverged before step {step}")
+        raise _diverged(step)
     heldout[step] = value
+
+
+@contextmanager
+def _divergence_told(step: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if out_of_domain(error):
+            raise _diverged(step + 1) from error
+        raise
+
+
+def _diverged(step: int) -> UsageError:
+    return UsageError(f"the training of the checkpoints diverged before step {step}")
 
 
 def _teacher(problem: Problem, x: Tensor) -> tuple[Estimator, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import frozen, prepare, reseed, seeded
-from ..problems.arguments import check_counts, shown
+from ..problems.arguments import checked_seed, counts, optional_counts, shown
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
@@ -66,17 +66,19 @@ def measure_variance(
         batch_size: B when x is None; None for the problem's default.
         chunk: replicates at a time on the factorized route; None to choose from the sizes.
         details: False for the total and the mean alone, which spares what is marked (*) in the result.
-        stream: a number for one of several measurements whose replicates are independent and can be
-            merged, made by other processes or machines with all other arguments the same.
+        stream: a number, 0 or more, of one of several measurements whose replicates are independent and
+            can be merged, made by other processes or machines with all other arguments the same.
         merge: ``sums`` of other streams; the result is that of all their replicates and the new ones.
 
     Raises:
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: the estimator broke the protocol while it ran.
     """
+    seed = checked_seed(seed)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
     estimator = resolve_estimator(estimator)
-    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup, chunk=chunk)
+    num_samples, replicates = counts(num_samples=num_samples, replicates=replicates)
+    warmup, chunk, stream = optional_counts(warmup=warmup, chunk=chunk, stream=stream)
     check_choices(precision, wrt, route)
     _check_merge(stream, merge)
     with seeded(seed, x.device):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import frozen, prepare, reseed, seeded
-from ..problems.arguments import check_choice, check_counts
+from ..problems.arguments import check_choice, checked_seed, counts, optional_counts
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
@@ -61,9 +61,11 @@ def measure_ratio(
         UsageError: in one line, which argument is wrong or what is not supported.
         EstimatorError: an estimator broke the protocol while it ran.
     """
+    seed = checked_seed(seed)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed)
     first, second = resolve_estimator(estimator), resolve_estimator(relative_to)
-    check_counts(num_samples=num_samples, replicates=replicates, warmup=warmup)
+    num_samples, replicates = counts(num_samples=num_samples, replicates=replicates)
+    (warmup,) = optional_counts(warmup=warmup)
     check_choice(ROUTES, route=route)
     with seeded(seed, x.device):
         check_model(problem, x, route)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..isolation import contained
-from ..text import clean, one_line
+from ..text import clean, named, one_line, shortened
 from .specification import Specification, Value, parse
 
 #: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
@@ -81,9 +81,9 @@ class Registry:
             UsageError: the name is taken, or is not kebab-case.
         """
         if not name.replace("-", "").isalnum() or name != name.lower():
-            raise UsageError(f"{self.kind} name {name!r} is not kebab-case")
+            raise UsageError(f"{self.kind} name {named(name)} is not kebab-case")
         if name in self.catalogue():
-            raise UsageError(f"{self.kind} name {name!r} is already taken")
+            raise UsageError(f"{self.kind} name {named(name)} is already taken")
         self.registered[name] = (factory, summary or (inspect.getdoc(factory) or name).splitlines()[0])
 
     def create(self, text: str | Specification, **parameters: Any) -> Any:
@@ -95,26 +95,29 @@ class Registry:
         """
         specification = parse(text) if isinstance(text, str) else text
         if not isinstance(specification, Specification):
-            raise UsageError(f"{self.kind} {clean(repr(text))} is no name: give a string")
+            raise UsageError(f"{self.kind} {shortened(clean(repr(text)))} is no name: give a string")
+        whole = shortened(str(specification))
         for key in parameters.keys() & specification.parameters.keys():
-            raise UsageError(f"{key} is given twice for {specification}")
+            raise UsageError(f"{shortened(key)} is given twice for {whole}")
         chosen: dict[str, Any] = {**specification.parameters, **parameters}
         for key, value in chosen.items():
             if isinstance(value, list):
-                raise UsageError(f"{specification}: {key} is a list, which stands for a grid of several")
+                raise UsageError(f"{whole}: {shortened(key)} is a list, which stands for a grid of several")
         factory = self.find(specification.name)
         if not callable(factory):
             if chosen:
-                raise UsageError(f"{specification.name} takes no parameters, got {', '.join(chosen)}")
+                raise UsageError(
+                    f"{specification.name} takes no parameters, got {shortened(', '.join(chosen))}"
+                )
             return factory
         _check_parameters(factory, specification.name, chosen)
         try:
             with contained():
                 return factory(**chosen)
         except UsageError as error:
-            raise UsageError(f"{specification}: {error}") from error
+            raise UsageError(f"{whole}: {error}") from error
         except Exception as error:  # a plugin's constructor may raise anything
-            raise UsageError(f"{specification}: {type(error).__name__}: {one_line(error)}") from error
+            raise UsageError(f"{whole}: {type(error).__name__}: {one_line(error)}") from error
 
     def accepts(self, text: str | Specification, parameter: str) -> bool:
         """Whether what the specification names takes ``parameter``."""
@@ -148,15 +151,16 @@ class Registry:
 
     def _find_elsewhere(self, name: str) -> Any:
         place, _, attribute = name.partition(":")
+        what = shortened(clean(name))
         if place.endswith(".py"):
-            return self._attribute(_load_file(place), attribute, name)
+            return self._attribute(_load_file(place), attribute, what)
         if attribute:
-            return self._attribute(guarded(lambda: importlib.import_module(place), name), attribute, name)
+            return self._attribute(guarded(lambda: importlib.import_module(place), what), attribute, what)
         known = list(self.catalogue())
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"unknown {self.kind} {name!r}: {hint}choose from {', '.join(known)}, "
+            f"unknown {self.kind} {named(name)}: {hint}choose from {', '.join(known)}, "
             f"or give a file path.py[:name] or module:name"
         )
 
@@ -164,7 +168,7 @@ class Registry:
         if attribute:
             if not hasattr(module, attribute):
                 found = ", ".join(self.find_in_module(module)) or "none"
-                raise UsageError(f"{name}: no {attribute!r} there ({self.kind}s found: {found})")
+                raise UsageError(f"{name}: no {named(attribute)} there ({self.kind}s found: {found})")
             return getattr(module, attribute)
         found_names = self.find_in_module(module)
         if len(found_names) != 1:
@@ -194,13 +198,11 @@ def load_plugin(place: str) -> None:
     if place.endswith(".py"):
         _load_file(place)
     else:
-        guarded(lambda: importlib.import_module(place), f"plugin {place!r}")
+        guarded(lambda: importlib.import_module(place), f"plugin {named(place)}")
 
 
 def _load_file(place: str) -> ModuleType:
-    path = Path(COPIES.get(place, place)).expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"{place}: no such file")
+    path = _file(place)
     # The name depends on the whole path, so that two files called alike stay apart.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -210,11 +212,21 @@ def _load_file(place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        guarded(lambda: spec.loader.exec_module(module), place)  # type: ignore[union-attr]
+        guarded(lambda: spec.loader.exec_module(module), shortened(place))  # type: ignore[union-attr]
     except UsageError:
         del sys.modules[name]
         raise
     return module
+
+
+def _file(place: str) -> Path:
+    try:
+        path = Path(COPIES.get(place, place)).expanduser().resolve()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):  # too long; the home of nobody; a NUL in it
+        pass
+    raise UsageError(f"{shortened(clean(place))}: no such file")
 
 
 def guarded(load: Callable[[], Any], what: str) -> Any:
@@ -245,7 +257,7 @@ def _check_parameters(factory: Callable[..., Any], name: str, given: Mapping[str
     for key in given:
         if key not in parameters:
             valid = ", ".join(parameters) or "none"
-            raise UsageError(f"unknown parameter {key!r} of {name}: choose from {valid}")
+            raise UsageError(f"unknown parameter {named(key)} of {name}: choose from {valid}")
     for key, parameter in parameters.items():
         if (
             key not in given

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..text import named, shortened
 
 Value = str | int | float | bool | None
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
@@ -40,17 +41,17 @@ def parse(text: str) -> Specification:
     name = folders + name
     if not bracket:
         if "]" in text.removeprefix(folders) or not text:
-            raise UsageError(f"malformed {text!r}: expected name or name[key=value,key=value]")
+            raise UsageError(f"malformed {named(text)}: expected name or name[key=value,key=value]")
         return Specification(text)
     if not rest.endswith("]") or not name:
-        raise UsageError(f"malformed {text!r}: expected name[key=value,key=value]")
+        raise UsageError(f"malformed {named(text)}: expected name[key=value,key=value]")
     parameters: dict[str, Value | list[Value]] = {}
     for item in _split(rest[:-1], text):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not key.isidentifier() or not equals or not value:
-            raise UsageError(f"malformed {text!r}: {item.strip()!r} is not key=value")
+            raise UsageError(f"malformed {named(text)}: {named(item.strip())} is not key=value")
         if key in parameters:
-            raise UsageError(f"malformed {text!r}: {key} is given twice")
+            raise UsageError(f"malformed {named(text)}: {shortened(key)} is given twice")
         parameters[key] = _read(value, text)
     return Specification(name.strip(), parameters)
 
@@ -82,19 +83,19 @@ def _split(inside: str, text: str) -> list[str]:
     for position, character in enumerate(inside):
         depth += {"[": 1, "]": -1}.get(character, 0)
         if depth not in (0, 1):
-            raise UsageError(f"malformed {text!r}: brackets do not match")
+            raise UsageError(f"malformed {named(text)}: brackets do not match")
         if character == "," and depth == 0:
             items.append(inside[start:position])
             start = position + 1
     if depth:
-        raise UsageError(f"malformed {text!r}: brackets do not match")
+        raise UsageError(f"malformed {named(text)}: brackets do not match")
     return [*items, inside[start:]]
 
 
 def _read(text: str, whole: str) -> Value | list[Value]:
     if text.startswith("["):
         if not text.endswith("]") or not text[1:-1].strip():
-            raise UsageError(f"malformed {whole!r}: {text!r} is not a list of values")
+            raise UsageError(f"malformed {named(whole)}: {named(text)} is not a list of values")
         return [_read_one(item.strip()) for item in text[1:-1].split(",")]
     return _read_one(text)
 

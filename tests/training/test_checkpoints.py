@@ -15,6 +15,7 @@ from elbograd.benchmarks.training.checkpoints import Checkpoints, given_problem_
 from elbograd.benchmarks.training.trajectory import state_of, walk
 from elbograd.estimators import create
 from elbograd.estimators.errors import UsageError
+from torch.distributions import Independent, Normal
 
 PROBLEM = "linear-gaussian"
 
@@ -87,6 +88,16 @@ def test_a_diverged_trajectory_is_told(monkeypatch):
     monkeypatch.setattr("elbograd.benchmarks.training.trajectory._LEARNING_RATE", 1e30)
     with pytest.raises(UsageError, match="diverged before step"):
         walk(load_problem(PROBLEM), (0, 20), 0)
+
+
+def test_a_posterior_that_validates_its_parameters_can_diverge_too(monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.training.trajectory._LEARNING_RATE", 1e30)
+    problem = load_problem("quadratic")
+    problem.posterior = lambda eta: Independent(
+        Normal(eta[..., :1], eta[..., 1:2].exp(), validate_args=True), 1
+    )
+    with pytest.raises(UsageError, match="diverged before step"):
+        walk(problem, (0, 20), 0)
 
 
 # What is measured along it

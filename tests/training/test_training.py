@@ -12,6 +12,7 @@ from elbograd.benchmarks.training.held_out import importance_weighted_log_likeli
 from elbograd.benchmarks.training.step import TrainingStep, backward
 from elbograd.benchmarks.training.train import tune_learning_rate
 from elbograd.estimators import Estimate, Estimator, UsageError, analytic_kl, catalogue, create
+from torch.distributions import Independent, Normal
 
 
 def parameters(problem):
@@ -143,8 +144,23 @@ def test_the_importance_weighted_bound_nears_the_likelihood():
     assert bound > importance_weighted_log_likelihood(problem, x, 2, seed=0)
 
 
-def test_divergence_is_said():
-    run = train("quadratic", "reparameterization", steps=400, optimizer="sgd", learning_rate=5.0)
+def validating():
+    """A problem whose posterior raises where a parameter is not what a distribution can have."""
+    problem = load_problem("quadratic")
+    problem.posterior = lambda eta: Independent(Normal(*chunks(eta), validate_args=True), 1)
+    return problem
+
+
+def chunks(eta):
+    mean, log_scale = eta.chunk(2, -1)
+    return mean, log_scale.exp()
+
+
+@pytest.mark.parametrize("every", [1, 400])
+@pytest.mark.parametrize("build", [lambda: "quadratic", validating])
+def test_divergence_is_said(build, every):
+    settings = {"steps": 400, "optimizer": "sgd", "learning_rate": 5.0, "evaluate_every": every}
+    run = train(build(), "reparameterization", **settings)
     assert run.diverged is not None
     assert not math.isfinite(run.history[-1].train_objective)
     assert {
