@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 import wrong_peers
 from elbograd.benchmarks.studies.peers import agreement, figure, page, rows, timing
+from elbograd.benchmarks.studies.peers.__main__ import main
 from elbograd.benchmarks.studies.peers.cases import CASES, LIBRARIES, Case, Contender
 from elbograd.benchmarks.studies.peers.compare import Settings, Workers, compare
 from elbograd.benchmarks.studies.peers.processes import Worker, WorkerError
@@ -326,11 +326,6 @@ def test_a_worker_ends_with_its_parent(tmp_path):
         worker.ask("summary")
 
 
-def run_cli(*arguments):
-    command = [sys.executable, "-m", "elbograd.benchmarks.studies.peers", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -343,11 +338,14 @@ def run_cli(*arguments):
         (("--report", str(TESTS)), "no comparison with peers in"),
     ],
 )
-def test_bad_usage_is_one_line(arguments, named):
-    done = run_cli(*arguments)
-    assert done.returncode == 2
-    assert named in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_usage_is_one_line(arguments, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["peers", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert named in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_the_published_page_is_made_from_its_rows(tmp_path):

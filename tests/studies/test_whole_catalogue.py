@@ -32,6 +32,7 @@ def test_costs_from_smooth_to_rough():
 
 
 def test_the_command_prints_runs_and_refuses(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("elbograd.benchmarks.running.forecast.PILOT_SECONDS", 0)  # has tests of its own
     with pytest.raises(Exit) as stop:
         main(dry_run=True, quick=True, output=tmp_path)
     assert stop.value.exit_code == 0
