@@ -35,8 +35,8 @@ def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
         UsageError: the estimator does not support the posterior, the target or S.
         EstimatorError: it breaks the protocol while it is warmed up.
     """
-    with torch.no_grad():
-        eta = checked_eta(problem, x)
+    with torch.enable_grad():  # without, some encoders compute otherwise
+        eta = checked_eta(problem, x).detach()
     _, target = make_ready(problem, estimator, x, eta, num_samples)
     if warmup is None:
         warmup = _WARMUP_STEPS if has_moving_state(estimator) else 0

@@ -13,6 +13,7 @@ from ...estimators.errors import UsageError
 from ..gradients import seeded
 from ..jacobians.encoder import encoder_jacobian
 from ..problems.arguments import check_called, check_choice, check_positive, checked_seed, counts, shown
+from ..problems.as_trained import as_trained
 from ..problems.checks import attribute
 from ..problems.model_checks import check_model
 from ..problems.placement import dtype_of
@@ -28,7 +29,7 @@ from .rank import rank_all
 from .result import Advice
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def advise(
     problem: Problem | str,
     estimators: Sequence[Estimator | str] | None = None,

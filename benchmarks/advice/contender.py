@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
+from ..problems.as_trained import eta_of
+from ..problems.copying import deep_copy
 from ..problems.protocol import Problem
 from ..seeds import hashed
 from ..statistics.moments import Moments
@@ -83,7 +83,7 @@ class Contender:
         self.point, self.candidate, self.num_samples = point, candidate, num_samples
         same = earlier is not None and earlier.candidate is candidate
         self.estimator: Estimator = (
-            copy.deepcopy(earlier.estimator) if earlier is not None and same else candidate.build()
+            deep_copy(earlier.estimator) if earlier is not None and same else candidate.build()
         )
         reseed(point.seed, point.x.device)
         self._prepare(_WARMUP_AGAIN if same else _WARMUP, warm_seconds)
@@ -184,8 +184,7 @@ class Contender:
         if not has_moving_state(self.estimator):
             return
         target = point.problem.target(point.x)
-        with torch.no_grad():
-            eta = point.problem.encoder(point.x)
+        eta = eta_of(point.problem, point.x)
         with frozen(point.problem.decoder):
             begun = time.perf_counter()
             warm_up(point.problem, self.estimator, eta, target, self.num_samples, _WARMUP_PROBE)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.specification import parse
+from ..problems.copying import deep_copy
 from ..problems.registry import REGISTRY, load_problem
 from ..problems.specifications import specifications
 from ..seeds import derived
@@ -143,7 +143,7 @@ def _fresh(problem: str, seed: int) -> Problem:
     """The problem, with initial weights of its own for each seed where it has a seed to set."""
     if "seed" not in parse(problem).parameters and REGISTRY.accepts(problem, "seed"):
         return load_problem(problem, seed=seed)
-    return copy.deepcopy(load_problem(problem))
+    return deep_copy(load_problem(problem))
 
 
 @dataclass(frozen=True)

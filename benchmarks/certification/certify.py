@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from ...estimators.errors import UsageError
 from ..problems.arguments import checked_seed
+from ..problems.as_trained import as_trained
 from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
 from ..rows.certificate import Certificate, merge
@@ -20,7 +19,7 @@ from .oracle_problems import ORACLE_PROBLEMS
 from .problem import certify_problem
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def certify(
     estimator: Given,
     problems: str | Problem | Sequence[str | Problem] | None = None,

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...estimators.base import Target
 from ...estimators.plugins.registry import create
 from ..gradients import seeded
+from ..problems.as_trained import eta_of
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
 
@@ -36,8 +37,7 @@ def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
         x: (B, ...).
         seed: of the ascent.
     """
-    with torch.no_grad():
-        eta = problem.encoder(x)
+    eta = eta_of(problem, x)
     points = {"initial": eta}
     target = problem.target(x)
     if target.prior is not None:

@@ -15,6 +15,7 @@ from ...estimators.text import one_line
 from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
 from ..linalg import in_float64
+from ..problems.as_trained import as_trained, eta_of
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..seeds import derived
@@ -43,6 +44,7 @@ class Reference:
     trace: float
 
 
+@as_trained()
 def reference_gradient(
     problem: Problem, x: Shaped[Tensor, "B ..."], seed: int = 0, objective: str = "elbo", num_samples: int = 1
 ) -> Reference | str:
@@ -64,6 +66,7 @@ def reference_gradient(
     return found if isinstance(found, Reference) else f"{exact}; {found}"
 
 
+@as_trained()
 def exact_reference(
     problem: Problem, x: Shaped[Tensor, "B ..."], objective: str = "elbo", num_samples: int = 1
 ) -> Reference | str:
@@ -71,8 +74,7 @@ def exact_reference(
     try:
         exact = place(problem, dtype=torch.float64)
         x = to_encoder(exact, x)
-        with torch.no_grad():
-            eta = exact.encoder(x)
+        eta = eta_of(exact, x)
         with torch.enable_grad():
             answer = exact_gradients(
                 exact.posterior, eta, exact.target, x, [], objective, num_samples, climb=True
@@ -85,13 +87,13 @@ def exact_reference(
     return Reference(answer.method, mean, mean.new_zeros(*mean.shape, mean.shape[-1]), 0.0)
 
 
+@as_trained()
 def long_run(
     problem: Problem, x: Shaped[Tensor, "B ..."], seed: int, runs: Sequence[tuple[str, int]] = LONG_RUNS
 ) -> Reference | str:
     """The mean of a long run of the first of ``runs`` that can be used; or why none is to be trusted."""
     try:
-        with torch.no_grad():
-            q = problem.posterior(problem.encoder(x))
+        q = problem.posterior(eta_of(problem, x))
         for name, num_samples in runs:
             estimator = create(name)
             if estimator.supports(q, problem.target(x), num_samples) is None:

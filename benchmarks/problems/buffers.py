@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .protocol import Problem
+
 
 class _Buffer(NamedTuple):
     owner: nn.Module
@@ -46,6 +48,13 @@ def kept_buffers(module: nn.Module) -> Iterator[list[str]]:
             if buffer.is_changed():
                 changed.append(buffer.path)
                 buffer.restore()
+
+
+@contextmanager
+def kept_buffers_of(problem: Problem) -> Iterator[None]:
+    """Put the buffers of the encoder and of the decoder back afterwards."""
+    with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
+        yield
 
 
 def _buffers_of(module: nn.Module) -> Iterator[_Buffer]:

@@ -9,7 +9,7 @@ from ...estimators.errors import UsageError
 from .buffers import kept_buffers
 from .forward_checks import check_likelihood, checked_eta, posterior_and_target
 from .leading_dimensions import check_leading_dimensions
-from .module_modes import check_modes
+from .module_modes import check_modes, couples_data
 from .parts import eta_parts
 from .protocol import Problem
 
@@ -23,7 +23,8 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
         problem: on its device; its buffers are left as they were.
         x: (B, ...).
         route: "factorized" needs a posterior and a log_likelihood that take leading batch dimensions, act on
-            each datum alone and give the same value twice; "full" does not.
+            each datum alone and give the same value twice; "full" does not, and measures BatchNorm in
+            train mode too.
 
     Raises:
         UsageError: what is wrong, and what to do.
@@ -32,19 +33,21 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
     with torch.no_grad():
         with kept_buffers(problem.encoder) as moved_in_encoder:
             eta = _attached_eta(problem, x)
-        _check_unmoved("encoder", moved_in_encoder)
+        _check_unmoved(problem.encoder, "encoder", moved_in_encoder)
         eta_parts(problem, eta.shape[-1])
         q, _ = posterior_and_target(problem, x, eta)
         with kept_buffers(problem.decoder) as moved_in_decoder:
             check_likelihood(problem, x, q)
-        _check_unmoved("decoder", moved_in_decoder)
+        _check_unmoved(problem.decoder, "decoder", moved_in_decoder)
         if route == "factorized":
             check_leading_dimensions(problem, x, eta)
 
 
-def _check_unmoved(side: str, moved: list[str]) -> None:
-    if moved:
-        raise UsageError(f"a forward pass changes the buffer {side}.{moved[0]}: call {side}.eval() first")
+def _check_unmoved(module: nn.Module, side: str, moved: list[str]) -> None:
+    """Raise UsageError where a pass changes what the next one computes."""
+    read = [path for path in moved if not couples_data(module.get_submodule(path.rpartition(".")[0]))]
+    if read:
+        raise UsageError(f"a forward pass changes the buffer {side}.{read[0]}: call {side}.eval() first")
 
 
 def _attached_eta(problem: Problem, x: Tensor) -> Tensor:

@@ -17,19 +17,19 @@ _TOLERANCE = 1e-3
 
 
 def check_modes(problem: Problem, route: str = "factorized") -> None:
-    """Raise UsageError when BatchNorm is in train mode, or dropout is where its noise cannot be counted.
+    """Raise UsageError on the factorized route when BatchNorm or dropout is in train mode.
 
-    The one couples the data of a batch and moves its statistics with every call. The other adds noise
-    that is not the estimator's: the full route draws it anew for every replicate and so counts it, as a
-    training step has it; the factorized route holds η fixed.
+    The one couples the data of a batch. The other adds noise that is not the estimator's: the full route
+    draws it anew for every replicate and so counts it, as a training step has it; the factorized route
+    holds η fixed.
     """
+    if route == "full":
+        return
     for side in ("encoder", "decoder"):
         for name, module in getattr(problem, side).named_modules():
             what = f"{side}.{name} ({type(module).__name__}) is in train mode: call {side}.eval() first"
-            if module.training and isinstance(module, _COUPLES):
-                raise UsageError(what)
-            if route == "full":
-                continue
+            if couples_data(module):
+                raise UsageError(f"{what}, or use route='full' to measure with the statistics of the batch")
             if _draws(module):
                 raise UsageError(f"{what}, or use route='full' to count its noise")
             if getattr(module, "scale_grad_by_freq", False):
@@ -37,6 +37,24 @@ def check_modes(problem: Problem, route: str = "factorized") -> None:
                     f"{side}.{name} scales gradients by frequency in the batch: "
                     f"set scale_grad_by_freq=False, or use route='full'"
                 )
+
+
+def couples_data(module: nn.Module) -> bool:
+    """Whether it normalizes with the statistics of the batch, and so never reads the running ones."""
+    return module.training and isinstance(module, _COUPLES)
+
+
+def notes_on_modes(problem: Problem) -> tuple[str, ...]:
+    """What is measured of a model with modules in train mode, on the full route."""
+    modules = [(s, m) for s in ("encoder", "decoder") for m in getattr(problem, s).modules()]
+    coupled = sorted({side for side, module in modules if couples_data(module)})
+    drawn = sorted({side for side, module in modules if _draws(module)})
+    notes = []
+    if coupled:
+        notes.append(f"BatchNorm of the {' and '.join(coupled)} in train mode, statistics of the batch")
+    if drawn:
+        notes.append(f"noise of the {' and '.join(drawn)}'s own (dropout) is counted")
+    return tuple(notes)
 
 
 def _draws(module: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from .arguments import counts, shown
 from .checks import attribute
+from .copying import deep_copy
 from .protocol import Problem
 
 DTYPES: dict[str, torch.dtype] = {
@@ -64,11 +64,7 @@ def duplicate(problem: Problem) -> Problem:
     Raises:
         UsageError: the problem cannot be copied (it holds an open file, say).
     """
-    try:
-        return copy.deepcopy(problem)
-    except Exception as error:  # a user's problem may hold anything
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"{type(problem).__name__} cannot be deep-copied: {what}") from error
+    return deep_copy(problem)
 
 
 def move(problem: Problem, device: torch.device, dtype: torch.dtype) -> None:
@@ -106,8 +102,9 @@ def default_batch_size(problem: Problem) -> int:
 
 
 def to_encoder(problem: Problem, x: Tensor) -> Tensor:
-    """x on the encoder's device, and in its dtype unless x holds integers (tokens, labels)."""
+    """x on the encoder's device, dense, and in its dtype unless x holds integers (tokens, labels)."""
     like = _example(problem)
+    x = x.detach() if x.layout == torch.strided else x.detach().to_dense()
     x = x.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
     return x.clone() if x.is_inference() else x  # autograd does not take what inference_mode made
 

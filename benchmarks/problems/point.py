@@ -5,7 +5,6 @@ Every measurement begins here, so that what one of them answers with a line, all
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
-from ...estimators.text import one_line
 from .arguments import checked_seed, optional_counts, shown
 from .checks import attribute, check_problem
+from .copying import deep_copy
 from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
 from .protocol import Problem
 from .registry import load_problem
@@ -64,8 +63,8 @@ def _check_data(x: object) -> None:
         raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not {shown(x)}")
     if x.dim() == 0 or x.numel() == 0:
         raise UsageError(f"x must be a tensor (B, ...) of at least one datum, not of shape {tuple(x.shape)}")
-    if x.is_complex() or x.is_sparse or x.is_quantized or x.is_meta or x.is_nested:
-        raise UsageError(f"x must be a dense tensor of real numbers or integers, not {shown(x.dtype)}")
+    if x.is_complex() or x.is_quantized or x.is_meta or x.is_nested:
+        raise UsageError(f"x must be a tensor of real numbers or integers, not {shown(x.dtype)}")
 
 
 def resolve_problem(given: Problem | str) -> Problem:
@@ -89,11 +88,7 @@ def resolve_estimator(given: Estimator | str) -> Estimator:
         return create(given)
     if not isinstance(given, Estimator):
         raise UsageError(f"{shown(given)} is not an Estimator: give an instance or its specification")
-    try:
-        return copy.deepcopy(given)
-    except Exception as error:  # a user's estimator may hold anything
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"{type(given).__name__} cannot be deep-copied: {what}") from error
+    return deep_copy(given)
 
 
 def label_of(problem: Problem) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..problems.arguments import check_positive
+from ..problems.as_trained import as_trained
 from ..problems.protocol import Problem
 from .case import ThroughputCase
 from .clock import time_in_turn
@@ -61,7 +62,7 @@ class ThroughputResult:
         return self.timings.rows()
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def measure_throughput(
     problem: Problem | str,
     estimator: Estimator | str,

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ...estimators.posteriors.distributions import closed_form_kl, draw
 from ..gradients import seeded
+from ..problems.as_trained import as_evaluated
 from ..problems.protocol import Problem
 
 _ELBO_SAMPLES = 16
 _ROWS = 2**15
 
 
-@torch.no_grad()
 def evaluate_elbo(problem: Problem, x: Tensor, seed: int) -> float:
     """Mean ELBO of x (N, ...) in nats a datum, by 16 samples; the KL in closed form where there is one."""
     total = 0.0
-    with seeded(seed, x.device):
+    with as_evaluated(problem), seeded(seed, x.device):
         for part in x.split(_ROWS // _ELBO_SAMPLES):
             q, target = problem.posterior(problem.encoder(part)), problem.target(part)
             z = draw(q, _ELBO_SAMPLES)
@@ -31,7 +30,6 @@ def evaluate_elbo(problem: Problem, x: Tensor, seed: int) -> float:
     return total / len(x)
 
 
-@torch.no_grad()
 def importance_weighted_log_likelihood(
     problem: Problem, x: Tensor, num_samples: int, seed: int
 ) -> float | None:
@@ -43,7 +41,7 @@ def importance_weighted_log_likelihood(
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, eq. 8.
     """
     total = 0.0
-    with seeded(seed, x.device):
+    with as_evaluated(problem), seeded(seed, x.device):
         for part in x.split(max(1, _ROWS // num_samples)):
             q, target = problem.posterior(problem.encoder(part)), problem.target(part)
             if target.prior is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import check_estimate, make_ready
+from ..problems.buffers import kept_buffers_of
 from ..problems.forward_checks import checked_eta
 from ..problems.protocol import Problem
 from .batches import evaluation_data
@@ -54,12 +55,13 @@ class Run:
             UsageError: the estimator does not support the problem.
             EstimatorError: it breaks the protocol.
         """
-        q, target = make_ready(
-            self.problem, self.estimator, x, checked_eta(self.problem, x), self.num_samples
-        )
-        self.estimator.train()
-        check_estimate(self.estimator(q, target, self.num_samples), x.shape[:1])
         sides = (self.problem.encoder, self.problem.decoder)
+        with kept_buffers_of(self.problem):  # which only steps are to move
+            q, target = make_ready(
+                self.problem, self.estimator, x, checked_eta(self.problem, x), self.num_samples
+            )
+            self.estimator.train()
+            check_estimate(self.estimator(q, target, self.num_samples), x.shape[:1])
         model = [p for side in sides for p in side.parameters() if p.requires_grad]
         own = list(self.estimator.parameters())
         optimizers = [OPTIMIZERS[optimizer](model, lr=learning_rate)]  # type: ignore[call-arg]

@@ -20,6 +20,7 @@ from ..problems.arguments import (
     counts,
     optional_counts,
 )
+from ..problems.as_trained import as_trained
 from ..problems.forward_checks import check_forward
 from ..problems.placement import duplicate
 from ..problems.point import columns, label_of, placed, resolve_estimator
@@ -32,7 +33,7 @@ from .run import OPTIMIZERS, Run
 __all__ = ["OPTIMIZERS", "Checkpoint", "TrainResult", "train", "tune_learning_rate"]
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def train(
     problem: Problem | str,
     estimator: Estimator | str,

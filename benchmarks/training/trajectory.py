@@ -14,6 +14,8 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
 from ..gradients import seeded
+from ..problems.as_trained import as_trained
+from ..problems.buffers import kept_buffers
 from ..problems.forward_checks import checked_eta, posterior_and_target
 from ..problems.placement import batches_of
 from ..problems.point import placed
@@ -44,6 +46,7 @@ class Trajectory:
     heldout: dict[int, float]
 
 
+@as_trained()
 def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
     """Train a problem in place with the first teacher that supports it, and keep the states at ``steps``.
 
@@ -124,7 +127,8 @@ def _diverged(step: int) -> UsageError:
 
 
 def _teacher(problem: Problem, x: Tensor) -> tuple[Estimator, int]:
-    q, target = posterior_and_target(problem, x, checked_eta(problem, x))
+    with kept_buffers(problem.encoder):  # which only steps are to move
+        q, target = posterior_and_target(problem, x, checked_eta(problem, x))
     for name, num_samples in _TEACHERS:
         teacher = create(name)
         if teacher.supports(q, target, num_samples) is None:

@@ -21,6 +21,7 @@ from ..gradients import check_estimate, count_evaluations, eta_gradients
 from ..jacobians.encoder import Jacobian, encoder_jacobian
 from ..jacobians.products import pull_back, pull_back_each, push_forward, shaped, trainable
 from ..linalg import in_float64, square_root, square_trace, times
+from ..problems.as_trained import eta_of
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
 from ..statistics.moments import NOT_FINITE, Moments
@@ -70,8 +71,7 @@ class FactorizedRoute:
     ) -> None:
         self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
         self.target = problem.target(x)
-        with torch.no_grad():
-            self.eta = problem.encoder(x)
+        self.eta = eta_of(problem, x)
         self._check_eta_is_the_only_path()
         _check_precision(self.eta)
         self.jacobian = jacobian or encoder_jacobian(problem.encoder, x)

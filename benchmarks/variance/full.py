@@ -17,6 +17,7 @@ from ...estimators.errors import EstimatorError, UsageError
 from ..gradients import check_estimate, count_evaluations
 from ..jacobians.products import shaped, trainable
 from ..linalg import all_finite, in_float64, trace_of_square
+from ..problems.as_trained import eta_of
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
 from ..statistics.moments import NOT_FINITE, Moments
@@ -53,8 +54,7 @@ class FullRoute:
         self.wrt = wrt
         self.parameters = trainable(problem.encoder if wrt == "phi" else problem.decoder)
         self.sizes = [p.numel() for p in self.parameters.values()]
-        with torch.no_grad():
-            eta = problem.encoder(x)
+        eta = eta_of(problem, x)
         self.evaluations = count_evaluations(problem, estimator, problem.target(x), eta, num_samples)
         self._members = self._membership().to(x.device)
         self.kept = in_float64(torch.zeros(0, sum(self.sizes)))

@@ -11,7 +11,10 @@ from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ..gradients import frozen, prepare, reseed, seeded
 from ..problems.arguments import checked_seed, counts, optional_counts, shown
+from ..problems.as_trained import as_trained
+from ..problems.buffers import kept_buffers_of
 from ..problems.model_checks import check_model
+from ..problems.module_modes import notes_on_modes
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
 from ..seeds import derived, hashed
@@ -22,7 +25,7 @@ from .result import VarianceResult, case_of, result_of
 from .route import Route, choose_route
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def measure_variance(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -83,19 +86,20 @@ def measure_variance(
     _check_merge(stream, merge)
     with seeded(seed, x.device):
         check_model(problem, x, route)
-    with torch.enable_grad(), seeded(seed, x.device):
-        prepare(problem, estimator, x, num_samples, warmup)
-    with torch.enable_grad(), seeded(derived(seed, "draws"), x.device):
-        chosen = choose_route(problem, estimator, x, num_samples, wrt=wrt, route=route, chunk=chunk)
-        # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
-        reseed(derived(seed, "draws"), x.device)
-        with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
-            if stream is not None:
-                chosen.join(stream, merge)
-                reseed(hashed(seed, stream), x.device)
-            constant = _draw(chosen, estimator, replicates, precision)
-            case = case_of(problem, estimator, x, num_samples, seed)
-            return result_of(chosen, case, constant, details)
+    with kept_buffers_of(problem), torch.enable_grad():
+        with seeded(seed, x.device):
+            prepare(problem, estimator, x, num_samples, warmup)
+        with seeded(derived(seed, "draws"), x.device):
+            chosen = choose_route(problem, estimator, x, num_samples, wrt=wrt, route=route, chunk=chunk)
+            # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
+            reseed(derived(seed, "draws"), x.device)
+            with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
+                if stream is not None:
+                    chosen.join(stream, merge)
+                    reseed(hashed(seed, stream), x.device)
+                constant = _draw(chosen, estimator, replicates, precision)
+                case = case_of(problem, estimator, x, num_samples, seed)
+                return result_of(chosen, case, constant, details, notes_on_modes(problem))
 
 
 def _check_merge(stream: int | None, merge: Sequence[Sums]) -> None:

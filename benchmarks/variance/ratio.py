@@ -11,6 +11,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import frozen, prepare, reseed, seeded
 from ..problems.arguments import check_choice, checked_seed, counts, optional_counts
+from ..problems.as_trained import as_trained
 from ..problems.model_checks import check_model
 from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
@@ -25,7 +26,7 @@ from .result import VarianceResult
 from .route import Route, choose_route
 
 
-@torch.inference_mode(False)  # which is where some are called from; gradients are taken here
+@as_trained()
 def measure_ratio(
     problem: Problem | str,
     estimator: Estimator | str,

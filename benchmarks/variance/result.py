@@ -54,6 +54,7 @@ class VarianceResult:
         deterministic: whether the estimator says that it draws nothing, nor does the model on the full route;
             two replicates are then enough.
         case: the settings, as columns of `rows`.
+        notes: what else has to be known to read the numbers, each in a few words.
     """
 
     total: float
@@ -78,11 +79,17 @@ class VarianceResult:
     sums: Sums | None
     deterministic: bool
     case: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def warning(self) -> str:
         """Why the interval is not to be trusted, or nothing."""
         return self._warning(self.moments[""])
+
+    @property
+    def remarks(self) -> str:
+        """The warning and the notes, or nothing."""
+        return "; ".join(filter(None, (self.warning, *self.notes)))
 
     def _warning(self, moments: Moments) -> str:
         if self.deterministic or not moments.needed:
@@ -117,7 +124,7 @@ class VarianceResult:
             stderr=moments.stderr,
             ci_low=low,
             ci_high=high,
-            reason=self._warning(moments),
+            reason=self.remarks if (metric, parameter) == ("variance", "") else self._warning(moments),
         )
 
     def _signal_rows(self) -> list[dict[str, Any]]:
@@ -142,7 +149,9 @@ def case_of(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     }
 
 
-def result_of(route: Route, case: dict[str, Any], constant: bool, details: bool) -> VarianceResult:
+def result_of(
+    route: Route, case: dict[str, Any], constant: bool, details: bool, notes: tuple[str, ...] = ()
+) -> VarianceResult:
     """What a route has drawn so far.
 
     Args:
@@ -150,6 +159,7 @@ def result_of(route: Route, case: dict[str, Any], constant: bool, details: bool)
         case: from `case_of`.
         constant: whether it draws the same each time by construction.
         details: False to leave out what is marked (*) in the result.
+        notes: of the result.
     """
     total = route.total()
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
@@ -179,4 +189,5 @@ def result_of(route: Route, case: dict[str, Any], constant: bool, details: bool)
         sums=route.sums,
         deterministic=constant,
         case=case,
+        notes=notes,
     )

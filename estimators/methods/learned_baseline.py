@@ -57,14 +57,15 @@ class LearnedBaseline(ScoreFunction):
         if target.features is None:
             raise UsageError("learned-baseline needs the target's features (a (B, F) tensor)")
         output = nn.Linear(self.hidden, 1)
-        nn.init.constant_(output.bias, pilot_mean(q, target, self.kl).item())
+        pilot = pilot_mean(q, target, self.kl)
+        nn.init.constant_(output.bias, pilot.item())
         network = nn.Sequential(nn.Linear(target.features.shape[-1], self.hidden), nn.Tanh(), output)
-        self.network = network.to(target.features)
+        self.network = network.to(pilot)  # features may be integers
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "B"]:
         if self.network is None or target.features is None:
             raise UsageError("learned-baseline: call init(q, target) with features before the first estimate")
-        return self.network(target.features).squeeze(-1)
+        return self.network(target.features.to(next(self.network.parameters()))).squeeze(-1)
 
     def aux_loss(
         self, f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*#S_batch"] | float

@@ -6,15 +6,18 @@ each under normality (fixed seeds), some 20 comparisons. A planted wrong varianc
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import warnings
 
 import pytest
 import torch
-from elbograd.benchmarks import measure_variance
+from elbograd.benchmarks import advise, measure_variance, train
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.checks import check_problem
 from elbograd.benchmarks.problems.model_checks import check_model
 from elbograd.benchmarks.problems.module_modes import check_modes
+from elbograd.benchmarks.training.held_out import evaluate_elbo
 from elbograd.estimators import Target, UsageError, create
 from torch import distributions as td
 from torch import nn
@@ -59,7 +62,7 @@ class Model:
         return Target(log_likelihood, self._prior)
 
     def batches(self, split, batch_size, generator=None):
-        yield self.x[:batch_size]
+        yield self.x if batch_size >= len(self.x) else self.x[:batch_size]
 
 
 class Apply(nn.Module):
@@ -172,6 +175,42 @@ def mixture(eta):
     return td.MixtureSameFamily(td.Categorical(logits=torch.zeros_like(eta[..., :2])), parts)
 
 
+def counts():
+    return torch.poisson(torch.full((BATCH, PIXELS), 0.6))
+
+
+def old_weight_norm():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(PIXELS, 5)), nn.Tanh(), nn.Linear(5, 2 * D))
+
+
+def keeps_tensors():
+    """An encoder that was used before, and keeps results of its last pass in several places."""
+
+    def forward(module, x):
+        eta = module.last(x)
+        module.kl, module.log = eta.square().mean(), {"eta": [eta]}
+        return eta
+
+    model = Model(Apply(forward, last=nn.Linear(PIXELS, 2 * D)))
+    model.encoder(model.x)
+    return model
+
+
+def padded_words():
+    """Attention with a padding mask in eval mode, which without gradients returns zeros at padded positions."""
+
+    def forward(module, x):
+        return module.last(module.body(module.table(x), src_key_padding_mask=x == 0).mean(1))
+
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    parts = {"table": nn.Embedding(9, 4, padding_idx=0), "body": nn.TransformerEncoder(layer, 1)}
+    x = torch.randint(1, 9, (BATCH, PIXELS))
+    x[::2, 2:] = 0
+    return Model(Apply(forward, **parts, last=nn.Linear(4, 2 * D)).eval(), x=x)
+
+
 class Hierarchy(Model):
     """φ inside the posterior: a learned scale."""
 
@@ -237,6 +276,12 @@ WORK = {
         None,
         None,
     ),
+    "old weight norm": (lambda: Model(old_weight_norm()), None, None),
+    "an encoder that keeps what it computed": (keeps_tensors, None, None),
+    "padded words": (padded_words, None, None),
+    "sparse counts": (lambda: Model(x=counts().to_sparse()), None, None),
+    "compressed sparse counts": (lambda: Model(x=counts().to_sparse_csr()), None, None),
+    "data that require a gradient": (lambda: Model(x=counts().requires_grad_()), None, None),
     "integer pixels": (
         lambda: Model(linear_after(lambda x: x / 255), x=torch.randint(0, 255, (BATCH, PIXELS), dtype=torch.uint8)),
         None,
@@ -296,6 +341,13 @@ WORK = {
     "φ in the posterior": (Hierarchy, None, "full"),
     "φ in the likelihood": (tied_in_the_likelihood, None, "full"),
     "dropout in train mode": (lambda: Model(convolutional(nn.Dropout(0.3)), x=images()), None, "asked"),
+    "BatchNorm in train mode": (lambda: Model(convolutional(nn.BatchNorm2d(4)), x=images()), None, "asked"),
+    "BatchNorm of the decoder in train mode": (
+        lambda: Model(decoder=Apply(lambda m, z: m.norm(m.layer(z).flatten(0, -2)).view(*z.shape[:-1], PIXELS),
+                                    layer=nn.Linear(D, PIXELS), norm=nn.BatchNorm1d(PIXELS))),
+        None,
+        "asked",
+    ),
     "dropout as a function": (
         lambda: Model(linear_after(lambda x: functional.dropout(x, 0.3, training=True))),
         None,
@@ -344,7 +396,7 @@ def test_the_total_is_that_of_a_plain_loop(name):
         route="full" if route == "asked" else "factorized",
     )
     assert v.route == ("full" if full else "factorized")
-    total, error = loop(model, estimator, x, 400)
+    total, error = loop(model, estimator, x.detach().to_dense(), 400)
     own = (v.ci_high - v.ci_low) / 3.92
     allowed = 4.5 * (error**2 + own**2) ** 0.5
     assert abs(total - v.total) < allowed
@@ -391,7 +443,7 @@ class NewEachTime(Model):
 REFUSED = {
     "BatchNorm in train mode": (
         lambda: Model(convolutional(nn.BatchNorm2d(4)), x=images()),
-        "encoder.1 (BatchNorm2d) is in train mode: call encoder.eval() first",
+        "encoder.1 (BatchNorm2d) is in train mode: call encoder.eval() first, or use route='full' to measure with",
     ),
     "dropout in train mode": (
         lambda: Model(convolutional(nn.Dropout(0.3)), x=images()),
@@ -550,7 +602,7 @@ def test_checks_leave_buffers_and_weights_alone(name):
     torch.manual_seed(0)
     make, _, route = WORK[name]
     model = make()
-    x = next(iter(model.batches("train", BATCH)))
+    x = next(iter(model.batches("train", BATCH))).detach().to_dense()
     if name == "lazy layers":
         model.encoder(x)
     before = {n: v.clone() for n, v in model.encoder.state_dict().items()}
@@ -635,9 +687,54 @@ def test_modes_by_route():
     check_modes(noisy, "full")
     check_modes(Model(nn.Sequential(nn.Linear(PIXELS, 4), nn.Dropout(0.0))))
     coupling = Model(nn.Sequential(nn.Linear(PIXELS, 4), nn.BatchNorm1d(4)))
-    for route in ("factorized", "full"):
-        with pytest.raises(UsageError, match=r"call encoder\.eval\(\) first"):
-            check_modes(coupling, route)
+    with pytest.raises(UsageError, match=r"call encoder\.eval\(\) first"):
+        check_modes(coupling)
+    check_modes(coupling, "full")
+
+
+def test_measuring_moves_no_running_statistics_and_says_whose_were_used():
+    model = Model(nn.Sequential(nn.Linear(PIXELS, 4), nn.BatchNorm1d(4)))
+    before = copy.deepcopy(model.encoder.state_dict())
+    v = measure_variance(model, "moving-average-baseline", model.x, replicates=20, route="full")
+    for name, value in model.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert v.notes == ("BatchNorm of the encoder in train mode, statistics of the batch",)
+    assert v.notes[0] in v.rows()[0]["reason"]
+
+
+@pytest.mark.parametrize("measure", ["variance", "train", "advise"])
+def test_a_copy_is_made_of_what_was_used_before(measure):
+    for make in (keeps_tensors, old_weight_norm_used):
+        model = make()
+        if measure == "variance":
+            measure_variance(model, "reparameterization", model.x, replicates=10, dtype="float64")
+        elif measure == "train":
+            train(model, "reparameterization", steps=2, batch_size=BATCH)
+        else:
+            advise(model, ["reparameterization"], model.x, num_samples=(1,), budget=0.1)
+
+
+def old_weight_norm_used():
+    model = Model(old_weight_norm())
+    model.encoder(model.x)
+    return model
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(16)], ids=["dropout", "BatchNorm"])
+def test_training_evaluates_in_eval_mode_and_moves_statistics_once_a_step(layer):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(PIXELS, 16), layer, nn.ReLU(), nn.Linear(16, 2 * D))
+    encoder.append(nn.Identity().eval())  # a module whose mode is its own stays as it is
+    model = Model(encoder, x=torch.rand(64, PIXELS))
+    run = train(model, "reparameterization", steps=6, batch_size=16, evaluate_every=1)
+    trained = run.problem
+    assert [m.training for m in trained.encoder] == [m.training for m in encoder]
+    told = run.history[-1].heldout_objective
+    trained.encoder.eval()
+    data = next(iter(trained.batches("test", 64)))
+    assert told == pytest.approx(evaluate_elbo(trained, data, 0), rel=1e-6)
+    if isinstance(layer, nn.BatchNorm1d):
+        assert trained.encoder[1].num_batches_tracked == 6
 
 
 def test_dropout_adds_noise_that_the_full_route_counts():
