@@ -11,7 +11,7 @@ from typing import Any
 
 from ...estimators.errors import UsageError
 from ..rows.schema import row
-from ..statistics.intervals import median_interval
+from ..statistics.timings import timing_interval
 
 #: What pytest-benchmark groups by, and the metric that each becomes.
 METRICS = {"training step": "steps_per_second", "gradient": "gradients_per_second"}
@@ -31,7 +31,7 @@ CASE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Rate:
-    """How many a second: the median over blocks, its 95% distribution-free interval, the quartiles."""
+    """How many a second: the median over blocks in the order timed, its 95% interval, the quartiles."""
 
     median: float
     ci_low: float
@@ -44,7 +44,7 @@ class Rate:
     def of(cls, seconds: Sequence[float]) -> Rate:
         """From the seconds each took, one number a block."""
         rates = [1 / s for s in seconds]
-        median, low, high = median_interval(rates)
+        median, low, high = timing_interval(rates)
         q1, _, q3 = statistics.quantiles(rates, n=4, method="inclusive") if len(rates) > 1 else rates * 3
         return cls(median, low, high, q1, q3, len(rates))
 
@@ -80,7 +80,7 @@ class Timings:
             spread = {"value": rate.q3 - rate.q1, "n": rate.n, "unit": "1/s"}
             rows.append(row(**common, metric=f"{metric}_iqr", **spread))
         if self.gpu_seconds:
-            value, low, high = median_interval(list(self.gpu_seconds))
+            value, low, high = timing_interval(list(self.gpu_seconds))
             ends = {"ci_low": low, "ci_high": high, "n": len(self.gpu_seconds), "unit": "s"}
             rows.append(row(**common, metric="gpu_seconds", value=value, **ends))
         if self.peak_memory is not None:

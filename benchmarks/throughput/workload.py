@@ -21,6 +21,7 @@ from ..problems.point import columns, label_of, placed, resolve_estimator
 from ..problems.protocol import Problem
 from ..seeds import derived
 from .compiled import CompiledStep
+from .fresh import FreshEta
 from .graphed import GraphedStep
 from .modes import check_mode, make_step
 from .peak_memory import peak_memory
@@ -75,6 +76,7 @@ class Workload:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             self.warmup_seconds = time.perf_counter() - start
+            self._fresh = FreshEta(problem, batches[0])
         self._next_batch = itertools.cycle(batches).__next__
         self._parameters = [
             *problem.encoder.parameters(),
@@ -92,11 +94,13 @@ class Workload:
         }
 
     def gradients(self) -> None:
-        """The gradients of one estimate for the next batch."""
+        """The gradients of one estimate for the next batch, at another eta than before."""
+        self._fresh.next()
         self._step.gradients(self._next_batch())
 
     def step(self) -> None:
-        """One full training step on the next batch."""
+        """One full training step on the next batch, at another eta than before."""
+        self._fresh.next()
         self._step(self._next_batch())
 
     @contextmanager
