@@ -108,7 +108,7 @@ def summarize_data(
     if not squared > 0:
         return Moments(total, 0.0, 0.0, n)
     skewness = _third_cumulant(m3, n) / n**2 / squared**1.5 if n > 2 else 0.0
-    return Moments(total, math.sqrt(squared), skewness, n, _degrees_of_freedom(s2, m4, n))
+    return Moments(total, math.sqrt(squared), skewness, n, degrees_of_freedom(s2, m4, n))
 
 
 def squared_error(v: Array, s2: Array, tau: Array, n: int) -> Array:
@@ -149,7 +149,8 @@ def _third_cumulant(m3: Array, n: int) -> float:
     return float(m3.sum()) * n**2 / ((n - 1) * (n - 2)) * (n / (n - 1)) ** 6
 
 
-def _degrees_of_freedom(s2: Array, m4: Array, n: int) -> float:
+def degrees_of_freedom(s2: Array, m4: Array, n: int) -> float:
+    """Satterthwaite's of Σ s_i², from the variances and fourth central moments of n draws of each datum."""
     m = max(n - 1, 1)
     cumulant = np.maximum(m4 - 3 * s2**2, -2 * s2**2 * m / n)
     noise = float((cumulant / n + 2 * s2**2 / m).sum())
@@ -164,5 +165,5 @@ def mean_moments(contributions: ArrayLike) -> Moments:
     if not s2 > 0 or n < 3:
         return Moments(float(u.mean()), math.sqrt(s2 / n), 0.0, n, float(max(n - 1, _MIN_DOF)))
     third = float((rest**3).mean()) * n**2 / ((n - 1) * (n - 2))
-    dof = _degrees_of_freedom(np.array([s2]), np.array([(rest**4).mean()]), n)
+    dof = degrees_of_freedom(np.array([s2]), np.array([(rest**4).mean()]), n)
     return Moments(float(u.mean()), math.sqrt(s2 / n), third / s2**1.5 / math.sqrt(n), n, dof)

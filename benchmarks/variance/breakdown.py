@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from ..linalg import square_trace, times
+from ..linalg import square_trace
 from ..problems.parts import layers_of
-from ..statistics.moments import Moments, mean_moments
-from .moments import Shares, bessel, central_moments
+from ..statistics.moments import Moments
+from .moments import Shares, central_moments
 
 
 @dataclass(frozen=True)
@@ -96,34 +96,3 @@ def _shares(h: Replicates, gram: Float64[Tensor, "B P P"]) -> Shares:
     value = product.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0)
     shares = Shares(value, *central_moments(contributions), square_trace(product))
     return shares.over(len(h.mean) ** 2)
-
-
-def minibatch_variance(
-    h: Replicates,
-    gram: Float64[Tensor, "B P P"],
-    gradient: dict[str, Tensor],
-    reached: Float[Tensor, "B P"],
-) -> Moments | None:
-    """Variance of the batch-mean exact gradient over the choice of the batch; None for one datum.
-
-    The sample variance over the data of the batch of J_iᵀ E h_i, over B, less what the Monte Carlo noise of
-    the estimated E h_i adds to it: what is left when infinitely many samples are drawn. It takes the data of
-    the batch for independent draws of the data set; its standard error is theirs.
-
-    Args:
-        h: of the data of the batch.
-        gram: K_i.
-        gradient: ḡ, their batch-mean gradient by parameter.
-        reached: J_i ḡ.
-    """
-    batch = len(h.mean)
-    if batch < 2:
-        return None
-    norm = sum(g.double().square().sum() for g in gradient.values())
-    along = (h.mean * reached).sum(-1)
-    distance = (h.mean * times(gram, h.mean)).sum(-1) - 2 * along + norm
-    noise = (gram * h.covariance).sum((-1, -2)) / h.n
-    # Less the noise in distance_i: (1 − 2/B) t_i + (1/B²) Σ t, with t_i = tr(K_i C_i)/n.
-    distance = distance - (1 - 2 / batch) * noise - noise.sum() / batch**2
-    u = distance * bessel(batch) / batch
-    return mean_moments(u.cpu().numpy()) if u.mean() > 0 else None

@@ -25,8 +25,10 @@ from ..problems.as_trained import eta_of
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
 from ..statistics.moments import NOT_FINITE, Moments
-from .breakdown import Breakdown, Replicates, by_datum, by_eta, by_layer, by_parameter, minibatch_variance
+from .breakdown import Breakdown, Replicates, by_datum, by_eta, by_layer, by_parameter
 from .chunks import chunk_size, keep_heap, split
+from .finite import data_chosen_from
+from .minibatch import minibatch_variance
 from .moments import Shares, Sums, bessel
 from .signal import Sample
 
@@ -200,7 +202,9 @@ class FactorizedRoute:
             by_layer(h, grams),
             by_datum(h, self.gram),
             by_eta(h, eta_parts(self.problem, self.eta.shape[-1])),
-            minibatch_variance(h, self.gram, gradient, self._reached(gradient)),
+            minibatch_variance(
+                self.problem, self.x, h, self.gram, gradient, data_chosen_from(self.problem, self.x)
+            ),
         )
 
     def sample(self) -> Sample:
@@ -220,7 +224,14 @@ class FactorizedRoute:
             v = in_float64(self._reached(shaped(w, phi)))
             return float((v * self._eta_cross_covariance()).sum()) / batch**3
 
-        return Sample(pull_back_each(encoder, self.x, vectors), variance_along, covariance_along)
+        def parts_along(w: Float64[Tensor, " phi"]) -> tuple[Tensor, Tensor]:
+            v = in_float64(self._reached(shaped(w, phi)))
+            return (in_float64(self.kept) * v.unsqueeze(1)).sum(
+                -1
+            ) / batch, self.contributions_kept() / batch**2
+
+        estimates = pull_back_each(encoder, self.x, vectors)
+        return Sample(estimates, variance_along, covariance_along, parts_along)
 
     def _reached(self, direction: dict[str, Tensor]) -> Float[Tensor, "B P"]:
         """J_i v."""

@@ -155,7 +155,13 @@ class FullRoute:
             self.kept[:_ESTIMATES],
             lambda w: float((self.kept @ w).var()) * size,
             lambda w: float(self._cross_covariance() @ w),
+            self._parts_along,
         )
+
+    def _parts_along(self, w: Float64[Tensor, " phi"]) -> tuple[Tensor, Tensor]:
+        """Each replicate kept is one part: what its data give is not known."""
+        squares = (self.kept - self._centre - self._first / self.n).square().sum(-1)
+        return (self.kept @ w).unsqueeze(0), squares.unsqueeze(0)
 
     def kurtosis(self) -> float:
         """Kurtosis of the contributions ‖ĝ − a‖²; 3 for a Gaussian, NaN when they are constant."""

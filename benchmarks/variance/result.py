@@ -40,8 +40,9 @@ class VarianceResult:
         by_datum: (*) share of the total of each datum; empty on the full route.
         by_eta: (*) part of eta -> variance of one datum's gradient in it, averaged over the batch; for
             problems that name the parts (``eta_parts``), on the factorized route.
-        minibatch: (*) variance of the exact batch-mean gradient over the choice of the batch, which adds
-            to ``total`` in training; None for B = 1, on the full route, or where it is lost in the noise.
+        minibatch: (*) variance of the exact batch-mean gradient over the choice of the batch, without
+            replacement from the training data where x is some of them, which adds to ``total`` in training;
+            None for B = 1, on the full route, or where it is lost in the noise.
         signal: (*) norm of E ĝ, signal-to-noise ratio, cosine of one estimate, with intervals.
         kurtosis: of the replicates' contributions to the total; 3 for a Gaussian.
         snr: ‖E ĝ‖ / √total, debiased.
@@ -103,7 +104,9 @@ class VarianceResult:
         rows += [self._share("variance_by_datum", m, str(i)) for i, m in enumerate(self.by_datum)]
         rows += [self._share("eta_variance", m, name) for name, m in self.by_eta.items()]
         if self.minibatch is not None:
-            few = self.minibatch.needed
+            few = (
+                self.minibatch.needed if self.minibatch.mean > 0 else None
+            )  # of all the data it is exactly 0
             note = f"not enough data in the batch (at least {few})" if few else ""
             found = self._share("minibatch_variance", self.minibatch)
             rows.append({**found, "n": self.minibatch.n, "reason": note})

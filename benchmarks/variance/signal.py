@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float64
+from scipy.stats import binomtest
 from torch import Tensor
 
 from ..linalg import trace_of_square
-from ..statistics.moments import Moments
+from ..statistics.intervals import hall_interval
+from ..statistics.moments import Moments, degrees_of_freedom, mean_moments
+from ..statistics.signal_interval import Evidence, norm_interval, ratio_interval
 from ..statistics.signal_to_noise import signal_to_noise
-
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,18 @@ class Sample:
         estimates: a few ĝ.
         variance_along: of ĝᵀw, as a function of w.
         covariance_along: of ĝᵀw with the contribution ‖ĝ − g‖² to the variance.
+        parts_along: of the first K replicates, ĝᵀw and the contribution to the variance, each as the parts of
+            N independent data that add up to it, up to constants.
     """
 
     estimates: Float64[Tensor, "N phi"]
     variance_along: Callable[[Float64[Tensor, " phi"]], float]
     covariance_along: Callable[[Float64[Tensor, " phi"]], float]
+    parts_along: Callable[[Float64[Tensor, " phi"]], tuple[Float64[Tensor, "N K"], Float64[Tensor, "N K"]]]
 
 
 def measure_signal(mean: Float64[Tensor, " phi"], sample: Sample, total: Moments) -> Signal:
-    """Norm, signal-to-noise ratio and cosine, each with an interval by the delta method.
+    """Norm, signal-to-noise ratio and cosine, each with its interval.
 
     ‖ḡ‖² of the mean ḡ of n replicates exceeds ‖g‖² by tr Cov(ĝ)/n, which is taken off; without that
     pure noise would show a signal-to-noise ratio of 1/√n.
@@ -71,34 +75,45 @@ def measure_signal(mean: Float64[Tensor, " phi"], sample: Sample, total: Moments
         sample: of the same replicates.
         total: tr Cov(ĝ).
     """
+    squared = float(mean.square().sum())
+    norm = math.sqrt(max(squared - total.mean / total.n, 0.0))
+    ratio = signal_to_noise(squared, total.mean, total.n)
+    of_norm, of_ratio = Interval(norm, norm, norm), Interval(ratio, ratio, ratio)
+    if total.mean > 0:
+        seen = _evidence(mean, sample, total)
+        of_norm, of_ratio = Interval(norm, *norm_interval(seen)), Interval(ratio, *ratio_interval(seen))
+    return Signal(of_norm, of_ratio, _cosine(mean, sample, of_norm, total))
+
+
+def _evidence(mean: Float64[Tensor, " phi"], sample: Sample, total: Moments) -> Evidence:
     n, squared = total.n, float(mean.square().sum())
-    of_square = float(trace_of_square(sample.estimates - mean))
-    along = max(sample.variance_along(mean) - of_square / n, 0.0)
-    error = math.sqrt(4 * along / n + 2 * of_square / n**2)
-    signal = squared - total.mean / n
-    shared = 2 * sample.covariance_along(mean) / n - 2 * of_square / n**2
-    norm = _root(signal, error)
-    return Signal(norm, _snr(signal, error, shared, total), _cosine(mean, sample, norm, total))
+    w = mean / math.sqrt(squared) if squared > 0 else mean
+    p, u = (part - part.mean(-1, keepdim=True) for part in sample.parts_along(w))
+    spread, fourth = p.square().sum(-1) / max(p.shape[-1] - 1, 1), p.square().square().mean(-1)
+    return Evidence(
+        squared=squared,
+        total=total,
+        square_trace=min(float(trace_of_square(sample.estimates - mean)), total.mean**2),
+        along=max(sample.variance_along(w), 0.0),
+        along_dof=degrees_of_freedom(spread.cpu().numpy(), fourth.cpu().numpy(), n),
+        shared=sample.covariance_along(w),
+        skewness=_skewness(p, u),
+    )
 
 
-def _snr(signal: float, error: float, shared: float, total: Moments) -> Interval:
-    """Of ‖g‖² with its error, and of the variance; ``shared`` is the covariance of the two estimates.
+def _skewness(p: Float64[Tensor, "N K"], u: Float64[Tensor, "N K"]) -> Callable[[float, float], float]:
+    """Of a Σ p + b Σ u, centred; the N data are independent, so their cumulants add."""
+    second = [float(f.mean(-1).sum()) for f in (p * p, p * u, u * u)]
+    third = [float(f.mean(-1).sum()) for f in (p**3, p * p * u, p * u * u, u**3)]
 
-    For a skew ĝ they are far from independent: what moves the mean is what makes the variance. Both are
-    U-statistics, so their covariance is known: 2 gᵀCov(ĝ, u)/n − 2 tr C²/(n(n − 1)), u = ‖ĝ − g‖².
-    """
-    value = signal_to_noise(signal + total.mean / total.n, total.mean, total.n)
-    if not total.mean > 0:
-        return Interval(value, value, value)
-    ratio = signal / total.mean
-    most = error * total.stderr  # Cauchy-Schwarz, which estimates from different replicates need not keep
-    shared = min(max(shared, -most), most)
-    squared = error**2 - 2 * ratio * shared + (ratio * total.stderr) ** 2
-    return _root(ratio, math.sqrt(max(squared, 0.0)) / total.mean)
+    def skewness(a: float, b: float) -> float:
+        variance = a * a * second[0] + 2 * a * b * second[1] + b * b * second[2]
+        if not variance > 1e-12 * (a * a * second[0] + b * b * second[2]):
+            return 0.0
+        cube = a**3 * third[0] + 3 * a * a * b * third[1] + 3 * a * b * b * third[2] + b**3 * third[3]
+        return cube / variance**1.5
 
-
-def _root(squared: float, error: float) -> Interval:
-    return Interval(*(math.sqrt(max(squared + z * error, 0.0)) for z in (0, -_Z, _Z)))
+    return skewness
 
 
 def _cosine(mean: Float64[Tensor, " phi"], sample: Sample, norm: Interval, total: Moments) -> Interval | None:
@@ -111,9 +126,20 @@ def _cosine(mean: Float64[Tensor, " phi"], sample: Sample, norm: Interval, total
     if total.mean > 0:
         products = (n * products - lengths) / (n - 1)
     cosines = products / lengths.sqrt().clamp_min(1e-300) / norm.value
-    value = float(cosines.mean())
+    if total.mean > 0 and estimates.shape[1] == 1:
+        return _sign(cosines)
     unit = (estimates / lengths.sqrt().clamp_min(1e-300).unsqueeze(-1)).mean(0)
     # d(uᵀg/‖g‖) = wᵀ dg
     w = unit / norm.value - float(unit @ mean) * mean / norm.value**3
-    error = math.sqrt(float(cosines.var()) / len(cosines) + max(sample.variance_along(w), 0.0) / n)
-    return Interval(*(min(max(value + z * error, -1.0), 1.0) for z in (0, -_Z, _Z)))
+    each = mean_moments(cosines.cpu().numpy())
+    error = math.hypot(each.stderr, math.sqrt(max(sample.variance_along(w), 0.0) / n))
+    skewness = each.skewness * (each.stderr / error) ** 3 if error > 0 else 0.0
+    low, high = hall_interval(each.mean, error, skewness, 0.95, each.dof)
+    return Interval(*(min(max(end, -1.0), 1.0) for end in (each.mean, low, high)))
+
+
+def _sign(cosines: Float64[Tensor, " N"]) -> Interval:
+    """Of one coordinate a cosine is 1 or −1, and how often it is 1 has Clopper and Pearson's interval."""
+    right, of = int((cosines > 0).sum()), len(cosines)
+    ends = binomtest(right, of).proportion_ci(0.95)
+    return Interval(*(2 * share - 1 for share in (right / of, float(ends.low), float(ends.high))))

@@ -21,7 +21,17 @@ CHECKED = (
     # Not variance.measure and variance.ratio: what users misuse has to be told by the suite itself.
     *(
         f"elbograd.benchmarks.variance.{name}"
-        for name in ("breakdown", "factorized", "full", "moments", "precision", "result", "route", "signal")
+        for name in (
+            "breakdown",
+            "factorized",
+            "full",
+            "minibatch",
+            "moments",
+            "precision",
+            "result",
+            "route",
+            "signal",
+        )
     ),
 )
 
