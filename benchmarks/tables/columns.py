@@ -176,7 +176,8 @@ TABLES = (
             Column("time (s)", _number("seconds")),
             Column("seeds", _seeds),
         ),
-        "Nats per datum, higher is better; means over the seeds that did not diverge, with 95% intervals. "
+        "Nats per datum, higher is better; means over the seeds that did not diverge, with 95% intervals by "
+        "Student's t over the seeds. "
         "Log-likelihood: importance-weighted, held-out.",
     ),
     Table(

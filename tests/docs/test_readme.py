@@ -81,3 +81,13 @@ def test_files_that_are_linked_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         if not link.startswith("http"):
             assert (Path(__file__).parents[2] / link).exists(), link
+
+
+def test_the_table_is_that_of_the_published_rows():
+    from elbograd.benchmarks import load_results
+    from elbograd.benchmarks.studies.readme_table import main, table
+
+    made = table(load_results(Path(__file__).parents[2] / "results" / "published"))
+    assert made in README
+    assert " to -" not in made  # a range of seeds would read as an interval
+    assert main(["no-such-folder"]) == 2

@@ -106,7 +106,7 @@ def _panel(
     made = figure(traces, axis, _LABEL)
     made.update_yaxes(range=list(shown))
     titled = " · ".join(part for part in (title, f"against {unit}") if part)
-    headings = ["estimator", unit, "objective", "from", "to"]
+    headings = ["estimator", unit, "objective", "95% from", "to"]
     return Panel(titled, f"{summary}.", made, headings, lines, (unit == "seconds", None), problem)
 
 
