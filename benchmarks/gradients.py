@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
 from .problems.forward_checks import checked_eta, posterior_and_target
+from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
 
 _WARMUP_STEPS = 500
@@ -54,7 +55,7 @@ def make_ready(
         UsageError: the estimator does not support the posterior, the target or S; or the problem fails.
     """
     q, target = posterior_and_target(problem, x, eta)
-    reason = estimator.supports(q, target, num_samples)
+    reason = estimator.supports(q, target, num_samples) or distrust(problem.posterior, eta, target, estimator)
     if reason:
         raise UsageError(f"{estimator.label} cannot be used here: {reason}")
     estimator.init(q, target)

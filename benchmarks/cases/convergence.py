@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.specification import parse
-from ..problems.copying import deep_copy
 from ..problems.registry import REGISTRY, load_problem
 from ..problems.specifications import specifications
 from ..seeds import derived
@@ -143,6 +142,8 @@ def _fresh(problem: str, seed: int) -> Problem:
     """The problem, with initial weights of its own for each seed where it has a seed to set."""
     if "seed" not in parse(problem).parameters and REGISTRY.accepts(problem, "seed"):
         return load_problem(problem, seed=seed)
+    from ..problems.copying import deep_copy
+
     return deep_copy(load_problem(problem))
 
 

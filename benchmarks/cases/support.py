@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ...estimators.plugins.registry import create
 from ..problems.specifications import label_of_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.distributions import Distribution
 
     from ...estimators.base import Target
@@ -21,6 +23,7 @@ class Support:
     def __init__(self) -> None:
         self.estimator = lru_cache(maxsize=None)(create)
         self._posterior = lru_cache(maxsize=None)(_posterior_and_target)
+        self._defect = lru_cache(maxsize=None)(self._find_defect)
 
     def why_not(self, estimator: str, problem: str, batch_size: int | None, num_samples: int) -> str | None:
         """What an estimator says against a problem at S; None where it supports it, or breaks on being asked.
@@ -28,20 +31,34 @@ class Support:
         Raises:
             UsageError: the estimator or the problem cannot be made, or the problem does not work.
         """
+        from ..problems.posterior_checks import is_known, properties
+
         asked = self.estimator(estimator)
-        q, target = self._posterior(problem, batch_size)
+        q, target, _ = self._posterior(problem, batch_size)
         try:
-            return asked.supports(q, target, num_samples)
+            reason = asked.supports(q, target, num_samples)
+            if reason or is_known(q):
+                return reason
+            return self._defect(problem, batch_size, *properties(asked, target))
         except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
             return None
 
+    def _find_defect(self, problem: str, batch_size: int | None, path: bool, score: bool) -> str | None:
+        from ..problems.posterior_checks import defect
 
-def _posterior_and_target(problem: str, batch_size: int | None) -> tuple[Distribution, Target]:
+        _, _, (posterior, eta) = self._posterior(problem, batch_size)
+        return defect(posterior, eta, path, score)
+
+
+def _posterior_and_target(
+    problem: str, batch_size: int | None
+) -> tuple[Distribution, Target, tuple[Callable[[Tensor], Distribution], Tensor]]:
     from ..problems.forward_checks import checked_eta, posterior_and_target
     from ..problems.point import placed
 
     try:
         loaded, x = placed(problem, batch_size=batch_size)
-        return posterior_and_target(loaded, x, checked_eta(loaded, x))
+        eta = checked_eta(loaded, x)
+        return (*posterior_and_target(loaded, x, eta), (loaded.posterior, eta.detach()))
     except UsageError as error:
         raise UsageError(f"problem {label_of_text(problem)}: {error}") from error
