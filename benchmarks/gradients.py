@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
+from ..estimators.isolation import drawing_from
 from .problems.forward_checks import checked_eta, posterior_and_target
 from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
@@ -157,10 +158,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from ``seed`` inside, on the CPU and on ``device``; leave the global generators as they were.
 
+    NumPy's and Python's too, which a user's model may draw from.
+
     Two estimators measured under one seed draw the same numbers wherever they draw alike.
     """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with drawing_from(seed), torch.random.fork_rng(devices=devices):
         reseed(seed, device)
         yield
 

@@ -32,6 +32,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..problems.protocol import Problem
     from .session import Session
     from .support import Support
 
@@ -263,6 +264,13 @@ class Benchmark(ABC, Generic[S]):
             EstimatorError: the estimator broke the protocol.
         """
         raise NotImplementedError
+
+    @classmethod
+    def model(cls, problem: str, seed: int) -> Problem:
+        """A problem as it is when a measurement under the seed begins."""
+        from ..problems.registry import load_under
+
+        return load_under(seed, problem)
 
     @classmethod
     def outcome(cls, rows: Sequence[Row]) -> str:

@@ -113,7 +113,7 @@ class Certify(Benchmark[CertifySettings]):
         build = builder(case.estimator)
         if not case.problem:
             return case.complete(certify_contract(build, settings).rows())
-        problem, label = resolve_problem(case.problem), label_of_text(case.problem)
+        problem, label = resolve_problem(case.problem, case.seed), label_of_text(case.problem)
         found = certify_problem(build, problem, label, settings, device=case.device)
         return case.complete(found.rows())
 

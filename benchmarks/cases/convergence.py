@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.specification import parse
-from ..problems.registry import REGISTRY, load_problem
+from ..problems.registry import REGISTRY, load_under
 from ..problems.specifications import specifications
 from ..seeds import derived
 from . import options as common
@@ -19,6 +19,8 @@ from .session import Session
 if TYPE_CHECKING:
     from ..problems.protocol import Problem
 
+#: The reason of rows whose model seeds itself: what seeds vary is then the order of data and the draws alone.
+SHARED_WEIGHTS = "all seeds begin with the same weights, which the model fixes itself"
 _PILOT_STEPS = 20  # of training: as many evaluations as a whole run has
 
 
@@ -115,12 +117,20 @@ class Convergence(Benchmark[ConvergenceSettings]):
         rows: list[Row] = []
         for repetition in range(settings.seeds):
             seed = derived(case.seed, "repetition", repetition)
-            problem = _fresh(case.problem, seed)
+            problem = cls.model(case.problem, seed)
             run = train(problem, case.estimator, steps=settings.steps, learning_rate=rate, seed=seed, **given)
             rows += run.rows()
+        rows = _with_shared_weights_told(rows)
         if not session.timings:
             rows = [untimed(r) if r["metric"] == "seconds" else r for r in rows]
         return case.complete(rows)
+
+    @classmethod
+    def model(cls, problem: str, seed: int) -> Problem:
+        """With initial weights of its own for each seed; a seed among its parameters is set to it."""
+        if "seed" not in parse(problem).parameters and REGISTRY.accepts(problem, "seed"):
+            return load_under(seed, problem, seed=seed)
+        return load_under(seed, problem)
 
     @classmethod
     def pilot(cls, case: _Case) -> TrainingPilot:
@@ -138,13 +148,12 @@ def _arguments(case: _Case) -> dict[str, Any]:
     }
 
 
-def _fresh(problem: str, seed: int) -> Problem:
-    """The problem, with initial weights of its own for each seed where it has a seed to set."""
-    if "seed" not in parse(problem).parameters and REGISTRY.accepts(problem, "seed"):
-        return load_problem(problem, seed=seed)
-    from ..problems.copying import deep_copy
-
-    return deep_copy(load_problem(problem))
+def _with_shared_weights_told(rows: list[Row]) -> list[Row]:
+    """Where several seeds began with the same weights the rows say so: their interval tells of less."""
+    seeds, weights = ({r[column] for r in rows} for column in ("seed", "weights"))
+    if len(seeds) < 2 or len(weights) > 1:
+        return rows
+    return [{**r, "reason": r["reason"] or SHARED_WEIGHTS} if r["status"] == "done" else r for r in rows]
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Session:
         if point.trajectory is None:
             problem = self.checkpoints.problem_at(point.problem, point.step, point.seed, point.steps)
         else:
-            problem = given_problem_at(point.problem, point.step, Path(point.trajectory))
+            problem = given_problem_at(point.problem, point.step, Path(point.trajectory), point.seed)
         return placed(
             problem, batch_size=point.batch_size, seed=point.seed, device=point.device, dtype=point.dtype
         )

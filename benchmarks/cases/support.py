@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ...estimators.errors import UsageError
+from ...estimators.isolation import drawing_from
 from ...estimators.plugins.registry import create
 from ..problems.specifications import label_of_text
 
@@ -58,7 +59,8 @@ def _posterior_and_target(
 
     try:
         loaded, x = placed(problem, batch_size=batch_size)
-        eta = checked_eta(loaded, x)
-        return (*posterior_and_target(loaded, x, eta), (loaded.posterior, eta.detach()))
+        with drawing_from(0):
+            eta = checked_eta(loaded, x)
+            return (*posterior_and_target(loaded, x, eta), (loaded.posterior, eta.detach()))
     except UsageError as error:
         raise UsageError(f"problem {label_of_text(problem)}: {error}") from error

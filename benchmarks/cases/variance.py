@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
 from ...estimators.isolation import contained
-from ...estimators.plugins.registry import create
+from ...estimators.plugins.registry import create, create_under
 from ..problems.specifications import label_of_text, specifications, with_latent_dim
 from ..rows.schema import row
 from . import options as common
@@ -253,7 +253,7 @@ def _of(result: VarianceResult) -> dict[str, Any]:
 def _measure(case: _Case, problem: Problem, x: Tensor) -> VarianceResult:
     from ..variance.measure import measure_variance
 
-    estimator = create(case.estimator)
+    estimator = create_under(case.seed, case.estimator)
     with contained():  # what follows, references that other cases use too, is none of the estimator's
         return measure_variance(
             problem,
@@ -275,7 +275,7 @@ def _cost(case: _Case, problem: Problem, x: Tensor, result: VarianceResult) -> l
     from ..statistics.intervals import product_interval
     from ..throughput.cost import seconds_per_gradient
 
-    estimator = create(case.estimator)
+    estimator = create_under(case.seed, case.estimator)
     with seeded(case.seed, x.device):
         prepare(problem, estimator, x, case.num_samples, warmup=0)
         estimator.train()
@@ -307,8 +307,8 @@ def _ratio(case: _Case, problem: Problem, x: Tensor, result: VarianceResult) -> 
     try:
         ratio = measure_ratio(
             problem,
-            create(case.estimator),
-            create(other),
+            create_under(case.seed, case.estimator),
+            create_under(case.seed, other),
             x,
             num_samples=case.num_samples,
             replicates=max(result.replicates, case.settings.replicates),

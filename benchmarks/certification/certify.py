@@ -56,7 +56,7 @@ def certify(
     check_range(confidence, tolerance, budget)
     seed = checked_seed(seed)
     build = builder(estimator)
-    chosen = _loaded(ORACLE_PROBLEMS if problems is None else problems)
+    chosen = _loaded(ORACLE_PROBLEMS if problems is None else problems, seed)
     settings = Settings(
         confidence=confidence,
         tolerance=tolerance,
@@ -72,7 +72,7 @@ def certify(
     return merge(parts)
 
 
-def _loaded(problems: str | Problem | Sequence[str | Problem]) -> dict[str, Problem]:
+def _loaded(problems: str | Problem | Sequence[str | Problem], seed: int) -> dict[str, Problem]:
     """Label -> problem."""
     several = (
         problems if isinstance(problems, Sequence) and not isinstance(problems, str | bytes) else [problems]
@@ -82,7 +82,7 @@ def _loaded(problems: str | Problem | Sequence[str | Problem]) -> dict[str, Prob
     found: dict[str, Problem] = {}
     for one in several:
         if isinstance(one, str):
-            found[one] = resolve_problem(one)
+            found[one] = resolve_problem(one, seed)
         else:
             resolve_problem(one)
             name = type(one).__name__

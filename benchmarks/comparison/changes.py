@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from ..rows.identity import check_one_model
 from ..rows.wide import KEYS, NEGLIGIBLE, pivot, select
 from ..tables.cases import convergence_cases
 
@@ -44,6 +45,9 @@ def changes(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str], level: flo
     both runs is the rounding error of an estimator without noise, and "negligible". Training is compared at
     the same number of steps.
 
+    Raises:
+        UsageError: the runs have different weights or data at what is called one point.
+
     Returns:
         the settings, ``metric``, ``kind``, ``a`` and ``b`` with their ends, ``change``, ``change_low``,
         ``change_high``; ``verdict``: "higher", "lower", "no change shown", "identical", "negligible", "only
@@ -54,6 +58,7 @@ def changes(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str], level: flo
         Donner & Zou, Closed-form confidence intervals for functions of the normal mean and standard
         deviation, 2012 (the combination of intervals).
     """
+    check_one_model(pd.concat([a, b], ignore_index=True))
     found = [part for part in (_paired(a, b, metric) for metric in metrics) if len(part)]
     if not found:
         return pd.DataFrame(columns=[*KEYS, "metric", "kind", "a", "b", "change", "verdict", "reason"])

@@ -46,8 +46,14 @@ def draw_all(rows: pd.DataFrame, folder: Path, formats: Iterable[str] = ("png", 
 
     Returns:
         the files written.
+
+    Raises:
+        UsageError: what is called one point has rows of different models or data.
     """
+    from ..rows.identity import check_one_model
     from .style import save
+
+    check_one_model(rows)
 
     extensions = tuple(formats)
     paths = []

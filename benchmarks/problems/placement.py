@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
+from ...estimators.isolation import Draws
 from ...estimators.text import one_line
 from .arguments import counts, shown
 from .checks import attribute
@@ -110,15 +111,36 @@ def to_encoder(problem: Problem, x: Tensor) -> Tensor:
 
 
 def batches_of(
-    problem: Problem, split: str, batch_size: int, generator: torch.Generator | None = None
+    problem: Problem,
+    split: str,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    draws: Draws | None = None,
 ) -> Iterator[Tensor]:
     """One pass over the data of ``split``, x (B, ...) at a time, where the encoder is.
+
+    A problem that does not ask ``generator`` but the global ones (a DataLoader that shuffles, say) gets the
+    same data under the same seed too.
+
+    Args:
+        problem: whose data.
+        split: "train" or "test".
+        batch_size: B.
+        generator: for their order; None for the data in order.
+        draws: for who asks global generators; None for a new one from the seed of ``generator``, or from 0.
 
     Raises:
         UsageError: batches raises, or yields what is no tensor of data.
     """
+    draws = draws or Draws(0 if generator is None else generator.initial_seed())
     try:
-        for x in problem.batches(split, batch_size, generator):
+        with draws.scope():
+            passing = iter(problem.batches(split, batch_size, generator))
+        while True:
+            with draws.scope():  # at each step: what is lazy draws while it is asked
+                x = next(passing, None)
+            if x is None:
+                return
             yield to_encoder(problem, _checked(x))
     except UsageError:
         raise

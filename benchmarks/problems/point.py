@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.plugins.registry import create
+from ...estimators.plugins.registry import create_under
 from .arguments import checked_seed, optional_counts, shown
 from .checks import attribute, check_problem
 from .copying import deep_copy
+from .fingerprint import of_batch, of_weights
 from .placement import default_batch_size, dtype_of, first_batch, place, to_encoder
 from .protocol import Problem
-from .registry import load_problem
+from .registry import load_under
 
 
 def placed(
@@ -36,17 +37,17 @@ def placed(
         problem: a Problem, or its specification; never changed, a copy is moved.
         x: (B, ...); None for the first training batch under ``seed``.
         batch_size: B when x is None; None for the problem's default.
-        seed: of the batch.
+        seed: of the batch, and of what a specification's code draws while it makes the problem.
         device: None for where the problem is.
         dtype: floating-point type; None for the problem's.
 
     Raises:
         UsageError: in one line, which of these is wrong.
     """
-    problem = resolve_problem(problem)
+    seed = checked_seed(seed)
+    problem = resolve_problem(problem, seed)
     _check_data(x)
     (batch_size,) = optional_counts(batch_size=batch_size)
-    seed = checked_seed(seed)
     problem = place(problem, device=device, dtype=dtype)
     if x is None:
         x = first_batch(problem, default_batch_size(problem) if batch_size is None else batch_size, seed)
@@ -67,25 +68,25 @@ def _check_data(x: object) -> None:
         raise UsageError(f"x must be a tensor of real numbers or integers, not {shown(x.dtype)}")
 
 
-def resolve_problem(given: Problem | str) -> Problem:
-    """The problem that was given, or that a specification names, held to the protocol.
+def resolve_problem(given: Problem | str, seed: int = 0) -> Problem:
+    """The problem that was given, or that a specification names, made under a seed; held to the protocol.
 
     Raises:
         UsageError: there is none of that name, or it is no problem.
     """
-    problem = load_problem(given) if isinstance(given, str) else given
+    problem = load_under(seed, given) if isinstance(given, str) else given
     check_problem(problem)
     return problem
 
 
-def resolve_estimator(given: Estimator | str) -> Estimator:
-    """The estimator that a specification names, or a copy of the one that was given.
+def resolve_estimator(given: Estimator | str, seed: int = 0) -> Estimator:
+    """The estimator that a specification names, made under a seed, or a copy of the one that was given.
 
     Raises:
         UsageError: there is none of that name, or it is no estimator, or cannot be copied.
     """
     if isinstance(given, str):
-        return create(given)
+        return create_under(seed, given)
     if not isinstance(given, Estimator):
         raise UsageError(f"{shown(given)} is not an Estimator: give an instance or its specification")
     return deep_copy(given)
@@ -104,4 +105,6 @@ def columns(problem: Problem, x: Tensor) -> dict[str, Any]:
         "latent_dim": attribute(problem, "latent_dim", None),
         "device": str(x.device),
         "dtype": str(dtype_of(problem)).removeprefix("torch."),
+        "weights": of_weights(problem),
+        "batch": of_batch(x),
     }

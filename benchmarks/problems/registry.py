@@ -66,6 +66,8 @@ REGISTRY = Registry(
         name: Builtin(f"{__package__}.{location}", summary) for name, (location, summary) in _BUILTINS.items()
     },
     find_in_module=_problems_in,
+    is_made=is_problem,
+    drawn=True,
 )
 
 
@@ -78,13 +80,24 @@ def load_problem(specification: str | Specification, **parameters: Any) -> Probl
     """Build a problem from its specification, as `elbograd.estimators.create` builds an estimator.
 
     ``load_problem("vae[latent_dim=2]")``, ``load_problem("my_model.py:problem")``; what is named may
-    be a problem, or a class or function that makes one.
+    be a problem, or a class or function that makes one. What draws there draws from seed 0, as in
+    measurements under that seed.
 
     Raises:
         UsageError: in one line, what is wrong with the name, a parameter or the plugin.
     """
+    return load_under(0, specification, **parameters)
+
+
+def load_under(seed: int, specification: str | Specification, /, **parameters: Any) -> Problem:
+    """`load_problem`, for measurements under ``seed``: what user's code draws is drawn from it.
+
+    Weights and data are those that the code makes after ``torch.manual_seed(seed)``,
+    ``numpy.random.seed(seed)`` and ``random.seed(seed)``, first while its file is imported, then afresh while
+    a class or function is called.
+    """
     parsed = parse(specification) if isinstance(specification, str) else specification
-    problem = REGISTRY.create(parsed, **parameters)
+    problem = REGISTRY.create(parsed, seed, **parameters)
     from .checks import attribute, check_problem
 
     try:

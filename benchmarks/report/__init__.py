@@ -36,12 +36,17 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         the file.
 
     Raises:
-        UsageError: plotly is not installed, or the folder cannot be written.
+        UsageError: plotly is not installed, the folder cannot be written, or rows of what is called one point
+            are of different models or data.
     """
     if needed := missing():
         raise UsageError(needed)
+    import pandas as pd
+
+    from ..rows.identity import check_one_model
     from .page import render
 
+    check_one_model(pd.concat([run.rows for run in runs], ignore_index=True))
     text = render(runs)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+#: The columns that version 4 added.
+FINGERPRINTS = ("weights", "batch")
 _OTHER_OBJECTIVE = re.compile(r"of the objective ([\w-]+), not to be compared with the ELBO's(; )?")
 
 
@@ -12,8 +14,17 @@ def migrate(row: dict[str, Any]) -> dict[str, Any]:
     """A row of an older version, with the columns of this one; others are returned as they are.
 
     Version 1 had no column ``objective``: of a variance, the reason said so where it was not the ELBO.
-    Version 2 has the columns of version 3, which changed the file around the rows.
+    Version 2 has the columns of version 3, which changed the file around the rows. Version 4 has fingerprints
+    of weights and batch, which are not known of earlier rows.
     """
+    version = row.get("schema_version")
+    row = _with_objective(row)
+    if type(version) is not int or not 1 <= version < 4:
+        return row
+    return {**dict.fromkeys(FINGERPRINTS, ""), **row}
+
+
+def _with_objective(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("schema_version") != 1 or "objective" in row:
         return row
     reason = row.get("reason")

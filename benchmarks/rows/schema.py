@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 #: 1: no column ``objective``. 2: with it. 3: lines of rows.jsonl have a place in their case, and a checksum.
-SCHEMA_VERSION = 3
+#: 4: ``weights`` and ``batch``.
+SCHEMA_VERSION = 4
 
 STATUSES = ("done", "skipped", "diverged", "failed")
 #: The reason of seconds that are missing because others may have been computing on the same machine.
@@ -32,6 +33,8 @@ COLUMNS: dict[str, tuple[type, Any, str]] = {
     "device": (str, "cpu", "device"),
     "dtype": (str, "float32", "floating-point type"),
     "mode": (str, "eager", "eager, compiled or cuda-graph"),
+    "weights": (str, "", "fingerprint of the model's weights, of a training run the initial ones"),
+    "batch": (str, "", "fingerprint of the batch x, the first of a training run; empty: not known"),
     "parameter": (str, "", "the part: an encoder parameter, layer, datum, ...; empty for the whole of phi"),
     "metric": (str, "", "what was measured"),
     "value": (float, None, "the measured value"),
@@ -60,7 +63,7 @@ def row(**values: Any) -> dict[str, Any]:
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """A row of this version from one of this version or an earlier one: all columns, each of its type.
 
-    NaN becomes None. Rows of version 1 lack a column, which `migration.migrate` adds first.
+    NaN becomes None. Rows of earlier versions lack columns, which `migration.migrate` adds first.
 
     Raises:
         ValueError: it is not a row; says why in a few words.

@@ -11,6 +11,7 @@ from ..store.atomic import write_atomically
 from .executors.base import Executor, Failure
 from .plan import Plan
 from .progress import RunProgress
+from .unchanged import Seen
 
 _RETRIES_OF_EXCEPTIONS = 1  # draws are the same each time: what helps is that a machine may not be
 
@@ -30,11 +31,12 @@ def run_plan(plan: Plan, folder: RunFolder, executor: Executor, *, retries: int 
 
     Raises:
         KeyboardInterrupt: the user has stopped it; what was found by then is in the folder.
+        UsageError: a case met another model or batch than others at what is called the same point.
     """
     todo = begin(plan, folder)
     tries: Counter[str] = Counter()
     with RunProgress(todo, len(plan.cases), executor.running, plan.benchmark.quiet) as progress:
-        kept = _Kept(folder, progress)
+        kept = _Kept(folder, progress, Seen(read_rows(folder.path / ROWS)))
         executor.tell = progress.tell
         for case in todo:
             executor.submit(case)
@@ -76,10 +78,12 @@ class _Kept:
 
     folder: RunFolder
     progress: RunProgress
+    seen: Seen
     texts: list[str] = field(default_factory=list)
     good: bool = True
 
     def add(self, case: AnyCase, found: Output) -> None:
+        self.seen.check(found.rows)
         self.folder.append(found.rows)
         failure = next((r for r in found.rows if r["status"] == "failed"), None)
         said = case.kind.outcome(found.rows) if failure is None else f"failed: {failure['reason']}"

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import load_plugin
-from ...estimators.plugins.specification import parse
+from ...estimators.plugins.specification import parse, split_place
 from ..cases.base import AnyBenchmark, AnyCase, settings_of
 from ..rows.schema import NOT_TIMED
 from ..store import RunFolder, default_folder
 from ..store.log import DAMAGED
 from .executors.base import Executor, Work
 from .executors.choice import Engine
+from .unchanged import check_unchanged, file_hashes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +72,11 @@ def run(request: Run) -> bool:
         return True
     path = request.output or default_folder(request.name)
     work = _work(request, plans, path)
+    files = file_hashes(work.sources)
+    if not request.force:
+        check_unchanged(path, [case for plan in plans for case in plan.cases], files)
     with _open(request, work, path) as executor:
-        folder = _folder(request, path)
+        folder = _folder(request, path, files)
         if (text := _finished_text(request, path)) is not None:
             print(text)
             return True
@@ -95,12 +99,13 @@ def run(request: Run) -> bool:
     return good
 
 
-def _folder(request: Run, path: Path) -> RunFolder:
+def _folder(request: Run, path: Path, files: dict[str, str]) -> RunFolder:
     from ..store.environment import describe_environment
 
     config = {asked.name: settings_of(asked) for asked in request.benchmarks}
     environment = describe_environment(request.benchmarks[0].device)
-    return RunFolder(path, config, environment | {"case_threads": request.engine.threads}, request.force)
+    environment |= {"case_threads": request.engine.threads} | ({"files": files} if files else {})
+    return RunFolder(path, config, environment, request.force)
 
 
 def _are_texts(request: Run) -> bool:
@@ -200,6 +205,6 @@ def _work(request: Run, plans: Sequence[Plan], path: Path) -> Work:
 def _sources(cases: Sequence[AnyCase], plugins: Sequence[str]) -> dict[str, str]:
     """The text of every file that cases or plugins name."""
     named = [name for case in cases for name in (case.estimator, case.problem) if name]
-    places = {parse(name).name.partition(":")[0] for name in named} | set(plugins)
+    places = {split_place(parse(name).name)[0] for name in named} | set(plugins)
     files = sorted(place for place in places if place.endswith(".py"))
     return {place: Path(place).expanduser().read_text(encoding="utf-8") for place in files}

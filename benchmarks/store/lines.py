@@ -71,7 +71,7 @@ def parse(line: bytes) -> Line:
     values.pop("crc32")
     if type(row) is not int or type(rows) is not int or not 1 <= row <= rows:
         raise ValueError("it has no place in its case")
-    return Line(checked(values), row, rows)
+    return Line(checked(migrate(values)), row, rows)
 
 
 def _sealed(values: dict[str, Any]) -> bytes:

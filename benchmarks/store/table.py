@@ -10,14 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..rows.migration import migrate
+from ..rows.migration import FINGERPRINTS, migrate
 from ..rows.schema import COLUMNS, SCHEMA_VERSION, checked
 from .atomic import replacing
 from .lines import UNSEALED, NewerVersion
 
 _CHECKSUM = b"elbograd.sha256"
 _TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-_OF_VERSION_1 = [name for name in COLUMNS if name != "objective"]
+_OF_VERSION_3 = [name for name in COLUMNS if name not in FINGERPRINTS]
+_OF_VERSION_1 = [name for name in _OF_VERSION_3 if name != "objective"]
 _SCHEMA = pa.schema([(name, _TYPES[kind]) for name, (kind, _, _) in COLUMNS.items()])
 
 
@@ -60,7 +61,7 @@ def _read(file: Path) -> pa.Table:
 
 
 def _check_columns(schema: pa.Schema) -> None:
-    if schema.names not in (list(COLUMNS), _OF_VERSION_1):
+    if schema.names not in (list(COLUMNS), _OF_VERSION_3, _OF_VERSION_1):
         version = "; a newer elbograd may have written it" if set(schema.names) > set(COLUMNS) else ""
         raise ValueError(f"its columns are not those of rows{version}")
     for entry in schema:

@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 
+from ..rows.identity import check_one_model
 from ..rows.wide import normalized, select
 from .cases import headline_cases
 from .columns import TABLES, Column, Table, interval_of, word
@@ -16,7 +17,12 @@ _OF_THEIR_OWN = ("certify", "reproduce", "summary")
 
 
 def tables_of(rows: pd.DataFrame) -> dict[Table, pd.DataFrame]:
-    """Table -> its cases, unrounded; only those that have any."""
+    """Table -> its cases, unrounded; only those that have any.
+
+    Raises:
+        UsageError: what is called one point has rows of different models or data.
+    """
+    check_one_model(rows)
     tables = (*TABLES, *(_plain(rows, benchmark) for benchmark in other_benchmarks(rows)))
     return {table: cases for table in tables if len(cases := table.cases(rows))}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...estimators.errors import UsageError
+from ..rows.migration import FINGERPRINTS
 from ..rows.schema import row
 from ..statistics.timings import timing_interval
 
@@ -132,7 +133,9 @@ def rows_from_json(path: Path | str) -> list[dict[str, Any]]:
 
 
 def _case_of(benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    return {column: benchmark["extra_info"][column] for column in CASE_COLUMNS}
+    info = benchmark["extra_info"]
+    known = {column: info[column] for column in CASE_COLUMNS}
+    return known | {column: info.get(column, "") for column in FINGERPRINTS}  # earlier files lack them
 
 
 def _timings(benchmarks: Sequence[Mapping[str, Any]]) -> Timings:

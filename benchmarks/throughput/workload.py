@@ -59,10 +59,11 @@ class Workload:
     ) -> None:
         (num_samples,) = counts(num_samples=num_samples)
         seed = checked_seed(seed)
-        estimator = resolve_estimator(estimator)
+        estimator = resolve_estimator(estimator, seed)
         problem, first = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
         self.seed, self.device = seed, device_of(problem)
         check_mode(mode, self.device)
+        described = columns(problem, first)
         label, problem = label_of(problem), duplicate(problem)
         move(problem, self.device, dtype_of(problem))  # whatever of it is elsewhere, or of another type
         with self.active():
@@ -84,7 +85,7 @@ class Workload:
             *estimator.parameters(),
         ]
         self.case: dict[str, Any] = {
-            **columns(problem, first),
+            **described,
             "problem": label,
             "estimator": estimator.label,
             "num_samples": num_samples,

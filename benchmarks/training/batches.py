@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.errors import UsageError
+from ...estimators.isolation import Draws
 from ..problems.placement import batches_of
 from ..problems.protocol import Problem
 
@@ -18,10 +19,10 @@ def endless(problem: Problem, batch_size: int, seed: int) -> Iterator[Tensor]:
     Raises:
         UsageError: a pass holds none.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, draws = torch.Generator().manual_seed(seed), Draws(seed)
     while True:
         served = False
-        for x in batches_of(problem, "train", batch_size, generator):
+        for x in batches_of(problem, "train", batch_size, generator, draws):
             if len(x) == batch_size:
                 served = True
                 yield x

@@ -15,7 +15,7 @@ import torch
 
 from ...estimators.errors import UsageError
 from ..problems.protocol import Problem
-from ..problems.registry import load_problem
+from ..problems.registry import load_under
 from ..store.atomic import replacing, write_atomically
 from .trajectory import State, Trajectory, heldout_objective, walk
 
@@ -48,7 +48,7 @@ class Checkpoints:
         Raises:
             UsageError: no teacher supports the problem, or its training diverged.
         """
-        problem = load_problem(specification)
+        problem = load_under(seed, specification)
         if step > 0:
             _load(problem, self._trained(specification, seed, _union(steps, step)).states[step])
         return problem
@@ -73,13 +73,13 @@ class Checkpoints:
     def _train(self, specification: str, seed: int, steps: tuple[int, ...]) -> Trajectory:
         """One trajectory with the states at ``steps``, from the folder where an earlier process kept it."""
         if self._folder is None:
-            return walk(load_problem(specification), steps, seed)
+            return walk(load_under(seed, specification), steps, seed)
         key = hashlib.sha256(f"{specification}|{seed}|{steps}".encode()).hexdigest()[:12]
         kept = self._folder / key
         if (kept / HELDOUT).exists():  # written last
             with suppress(UsageError):  # damaged: the same training makes the same again
                 return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
-        trajectory = walk(load_problem(specification), steps, seed)
+        trajectory = walk(load_under(seed, specification), steps, seed)
         _write(kept, trajectory)
         return trajectory
 
@@ -128,13 +128,15 @@ def _checksum(values: dict[str, float]) -> str:
     return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
-def given_problem_at(specification: str, step: int, folder: Path) -> Problem:
+def given_problem_at(specification: str, step: int, folder: Path, seed: int = 0) -> Problem:
     """The problem at a step of a trajectory that the user saved, in the format of `steps_in`.
+
+    What the checkpoint does not hold, such as data that were drawn, is made under the seed.
 
     Raises:
         UsageError: there is no such checkpoint, or it is of another model.
     """
-    problem = load_problem(specification)
+    problem = load_under(seed, specification)
     _load(problem, _read(folder / f"{step}.pt"))
     return problem
 
@@ -146,7 +148,7 @@ def _heldout_along(specification: str, seed: int, folder: Path) -> dict[int, flo
     values = {}
     for step in steps_in(folder):
         with suppress(UsageError):  # of a checkpoint that cannot be used: said where that step is asked for
-            values[step] = heldout_objective(given_problem_at(specification, step, folder), seed)
+            values[step] = heldout_objective(given_problem_at(specification, step, folder, seed), seed)
     return {step: value for step, value in values.items() if value is not None}
 
 

@@ -84,8 +84,9 @@ def train(
         check_called(on_step=on_step)
     check_positive(learning_rate=learning_rate)
     problem, x = placed(problem, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+    described = columns(problem, x)  # of the initial weights
     label, problem = label_of(problem), duplicate(problem)
-    estimator = resolve_estimator(estimator)
+    estimator = resolve_estimator(estimator, seed)
     with seeded(seed, x.device):
         check_forward(problem, x)
     run = Run(problem, estimator, num_samples, seed)
@@ -108,7 +109,7 @@ def train(
         if importance_samples and run.diverged is None:
             final = importance_weighted_log_likelihood(problem, run.heldout, importance_samples, seed)
     case = {
-        **columns(problem, x),
+        **described,
         "benchmark": "convergence",
         "problem": label,
         "estimator": estimator.label,

@@ -23,6 +23,7 @@ from .moments import Sums
 from .precision import run_to_precision
 from .result import VarianceResult, case_of, result_of
 from .route import Route, choose_route
+from .streams import check_same_model, mark
 
 
 @as_trained()
@@ -79,13 +80,14 @@ def measure_variance(
     """
     seed = checked_seed(seed)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
-    estimator = resolve_estimator(estimator)
+    estimator = resolve_estimator(estimator, seed)
     num_samples, replicates = counts(num_samples=num_samples, replicates=replicates)
     warmup, chunk, stream = optional_counts(warmup=warmup, chunk=chunk, stream=stream)
     check_choices(precision, wrt, route)
     _check_merge(stream, merge)
     with seeded(seed, x.device):
         check_model(problem, x, route)
+    case = case_of(problem, estimator, x, num_samples, seed)
     with kept_buffers_of(problem), torch.enable_grad():
         with seeded(seed, x.device):
             prepare(problem, estimator, x, num_samples, warmup)
@@ -95,10 +97,11 @@ def measure_variance(
             reseed(derived(seed, "draws"), x.device)
             with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
                 if stream is not None:
+                    check_same_model(merge, problem, x)
                     chosen.join(stream, merge)
                     reseed(hashed(seed, stream), x.device)
                 constant = _draw(chosen, estimator, replicates, precision)
-                case = case_of(problem, estimator, x, num_samples, seed)
+                mark(chosen.sums, case)
                 return result_of(chosen, case, constant, details, notes_on_modes(problem))
 
 

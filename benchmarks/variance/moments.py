@@ -76,6 +76,7 @@ class Sums:
         cross: Σ (h − a)(u − shift).
         contributions: of u, (B,).
         streams: the numbers of those whose replicates are in it; nothing tells equal draws apart later.
+        model: fingerprints of weights and batch, see `elbograd.benchmarks.variance.streams`.
     """
 
     centre: Float64[Tensor, "B P"]
@@ -84,6 +85,7 @@ class Sums:
     cross: Float64[Tensor, "B P"]
     contributions: PowerSums
     streams: set[int] = field(default_factory=set)
+    model: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def about(cls, centre: Float64[Tensor, "B P"], shift: Float64[Tensor, " B"]) -> Sums:

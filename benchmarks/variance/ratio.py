@@ -64,7 +64,7 @@ def measure_ratio(
     """
     seed = checked_seed(seed)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed)
-    first, second = resolve_estimator(estimator), resolve_estimator(relative_to)
+    first, second = resolve_estimator(estimator, seed), resolve_estimator(relative_to, seed)
     num_samples, replicates = counts(num_samples=num_samples, replicates=replicates)
     (warmup,) = optional_counts(warmup=warmup)
     check_choice(ROUTES, route=route)

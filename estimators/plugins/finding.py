@@ -6,13 +6,14 @@ imported when it is chosen, and only then can it fail.
 
 from __future__ import annotations
 
+import copy
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
@@ -21,9 +22,10 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UsageError
-from ..isolation import contained
+from ..isolation import contained, drawing_from
 from ..text import clean, named, one_line, shortened
-from .specification import Specification, Value, parse
+from .files import execute, executed_under, forget
+from .specification import Specification, Value, parse, split_place
 
 #: A file as the user wrote it -> where this process has a copy, on a machine that cannot see the user's.
 COPIES: dict[str, str] = {}
@@ -53,12 +55,17 @@ class Registry:
         group: the entry-point group third parties register with.
         builtins: the names that ship with elbograd.
         find_in_module: picks the one plugin of a module given without ``:name``.
+        is_made: whether an object is such a thing already, and nothing to call, though it be callable.
+        drawn: whether it is drawn under a seed: the files and modules that hold it are then executed anew for
+            each, else for the first.
     """
 
     kind: str
     group: str
     builtins: Mapping[str, Builtin]
     find_in_module: Callable[[ModuleType], list[str]]
+    is_made: Callable[[object], bool] = lambda thing: not callable(thing)
+    drawn: bool = False
     registered: dict[str, tuple[Callable[..., Any], str]] = field(default_factory=dict)
 
     def catalogue(self) -> dict[str, str]:
@@ -82,12 +89,23 @@ class Registry:
         """
         if not name.replace("-", "").isalnum() or name != name.lower():
             raise UsageError(f"{self.kind} name {named(name)} is not kebab-case")
-        if name in self.catalogue():
+        if name in self.catalogue() and not self._is_again(name, factory):
             raise UsageError(f"{self.kind} name {named(name)} is already taken")
         self.registered[name] = (factory, summary or (inspect.getdoc(factory) or name).splitlines()[0])
 
-    def create(self, text: str | Specification, **parameters: Any) -> Any:
+    def _is_again(self, name: str, factory: Callable[..., Any]) -> bool:
+        """Whether the same file registers the same name, being executed under another seed."""
+        if name not in self.registered or self.registered[name][0] is factory:
+            return False
+        known = self.registered[name][0]
+        same = _source(known) == _source(factory) and None not in _source(known)
+        return same and known.__module__ != factory.__module__
+
+    def create(self, text: str | Specification, seed: int = 0, /, **parameters: Any) -> Any:
         """Build what the specification names; ``parameters`` are added to those in its brackets.
+
+        Code of others runs as after seeding PyTorch, NumPy and Python with ``seed``, and what it makes is
+        this call's own.
 
         Raises:
             UsageError: unknown name, malformed brackets, unknown or bad parameter, or a plugin
@@ -103,16 +121,16 @@ class Registry:
         for key, value in chosen.items():
             if isinstance(value, list):
                 raise UsageError(f"{whole}: {shortened(key)} is a list, which stands for a grid of several")
-        factory = self.find(specification.name)
-        if not callable(factory):
+        factory = self.find(specification.name, seed)
+        if self._made(factory):
             if chosen:
                 raise UsageError(
                     f"{specification.name} takes no parameters, got {shortened(', '.join(chosen))}"
                 )
-            return factory
+            return self._own(factory, specification.name, seed)
         _check_parameters(factory, specification.name, chosen)
         try:
-            with contained():
+            with contained(), drawing_from(seed) if self._is_theirs(specification.name) else nullcontext():
                 return factory(**chosen)
         except UsageError as error:
             raise UsageError(f"{whole}: {error}") from error
@@ -123,10 +141,30 @@ class Registry:
         """Whether what the specification names takes ``parameter``."""
         specification = parse(text) if isinstance(text, str) else text
         factory = self.find(specification.name)
-        return callable(factory) and parameter in inspect.signature(factory).parameters
+        return not self._made(factory) and parameter in inspect.signature(factory).parameters
 
-    def find(self, name: str) -> Any:
-        """The class, factory or object that ``name`` stands for.
+    def _made(self, found: object) -> bool:
+        return not isinstance(found, type) and (not callable(found) or self.is_made(found))
+
+    def _own(self, made: Any, name: str, seed: int) -> Any:
+        """A copy, to be trained while the module keeps what it made; of what has none, the thing itself.
+
+        That is handed out once: the next time its file is executed anew.
+        """
+        try:
+            return copy.deepcopy(made)
+        except Exception:  # it may hold anything, such as an open file
+            place, _ = split_place(name)
+            if place.endswith(".py"):
+                forget(_file(place), seed)
+            _again.pop((place, seed), None)
+            return made
+
+    def _is_theirs(self, name: str) -> bool:
+        return name not in self.builtins
+
+    def find(self, name: str, seed: int = 0) -> Any:
+        """The class, factory or object that ``name`` stands for, its file executed under a seed.
 
         Raises:
             UsageError: nothing of that name, or a plugin that does not load.
@@ -139,8 +177,10 @@ class Registry:
         if name in self.registered:
             return self.registered[name][0]
         if points:
-            return guarded(points[0].load, f"{self.kind} {name!r} from {points[0].value}")
-        return self._find_elsewhere(name)
+            point = points[0]
+            what = f"{self.kind} {name!r} from {point.value}"
+            return self._of_module(point.module, lambda _: guarded(point.load, what), what, seed)
+        return self._find_elsewhere(name, seed)
 
     def _find_builtin(self, name: str) -> Any:
         builtin = self.builtins[name]
@@ -149,13 +189,13 @@ class Registry:
         module, _, attribute = builtin.location.partition(":")
         return getattr(guarded(lambda: importlib.import_module(module), f"{self.kind} {name!r}"), attribute)
 
-    def _find_elsewhere(self, name: str) -> Any:
-        place, _, attribute = name.partition(":")
+    def _find_elsewhere(self, name: str, seed: int) -> Any:
+        place, attribute = split_place(name)
         what = shortened(clean(name))
         if place.endswith(".py"):
-            return self._attribute(_load_file(place), attribute, what)
+            return self._attribute(_load_file(place, seed, self.drawn), attribute, what)
         if attribute:
-            return self._attribute(guarded(lambda: importlib.import_module(place), what), attribute, what)
+            return self._of_module(place, lambda module: self._attribute(module, attribute, what), what, seed)
         known = list(self.catalogue())
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -163,6 +203,19 @@ class Registry:
             f"unknown {self.kind} {named(name)}: {hint}choose from {', '.join(known)}, "
             f"or give a file path.py[:name] or module:name"
         )
+
+    def _of_module(self, place: str, get: Callable[[ModuleType], Any], what: str, seed: int) -> Any:
+        """What a module holds; of what was made while it was imported, one made under the seed.
+
+        For that the module, and none that it imports, is executed anew.
+        """
+        with drawing_from(0):
+            found = get(guarded(lambda: importlib.import_module(place), what))
+        if not (self.drawn and self._made(found)):
+            return found
+        names = [name for name, value in vars(sys.modules[place]).items() if value is found]
+        again = guarded(lambda: _imported_again(place, seed), what) if names else None
+        return found if again is None else getattr(again, names[0], found)
 
     def _attribute(self, module: ModuleType, attribute: str, name: str) -> Any:
         if attribute:
@@ -189,6 +242,12 @@ def _installed(group: str, _path: tuple[str, ...]) -> EntryPoints:
     return entry_points(group=group)
 
 
+def _source(factory: Callable[..., Any]) -> tuple[str | None, str | None]:
+    """The file and the name in it of what makes a thing."""
+    module = sys.modules.get(getattr(factory, "__module__", ""))
+    return getattr(module, "__file__", None), getattr(factory, "__qualname__", None)
+
+
 def load_plugin(place: str) -> None:
     """Import a module or a .py file for what it registers.
 
@@ -201,21 +260,33 @@ def load_plugin(place: str) -> None:
         guarded(lambda: importlib.import_module(place), f"plugin {named(place)}")
 
 
-def _load_file(place: str) -> ModuleType:
+def _load_file(place: str, seed: int = 0, drawn: bool = True) -> ModuleType:
+    """A file's module under the seed; of what need not be drawn, one that is there already will do."""
     path = _file(place)
-    # The name depends on the whole path, so that two files called alike stay apart.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # a .py file always has one
+    if not drawn and not executed_under(path, seed):
+        seed = 0
+    return guarded(lambda: execute(path, seed), shortened(clean(place)))
+
+
+_again: dict[tuple[str, int], ModuleType] = {}
+
+
+def _imported_again(place: str, seed: int) -> ModuleType | None:
+    """A second module from an installed one's source, executed under a seed; None where it has no source."""
+    if (place, seed) in _again:
+        return _again[place, seed]
+    first = sys.modules[place]
+    spec = importlib.util.find_spec(place)
+    if spec is None or spec.loader is None or not spec.has_location:
+        return None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[place] = module
     try:
-        guarded(lambda: spec.loader.exec_module(module), shortened(place))  # type: ignore[union-attr]
-    except UsageError:
-        del sys.modules[name]
-        raise
+        with drawing_from(seed):
+            spec.loader.exec_module(module)
+    finally:
+        sys.modules[place] = first
+    _again[place, seed] = module
     return module
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..text import one_line
 from .finding import Builtin, Registry
-from .specification import Specification, parse
+from .specification import Specification, parse, split_place
 
 if TYPE_CHECKING:
     from ..base import Estimator
@@ -77,11 +77,18 @@ def _estimators_in(module: ModuleType) -> list[str]:
     ]
 
 
+def _is_estimator(thing: object) -> bool:
+    from ..base import Estimator
+
+    return isinstance(thing, Estimator)
+
+
 REGISTRY = Registry(
     kind="estimator",
     group="elbograd.estimators",
     builtins=_BUILTINS,
     find_in_module=_estimators_in,
+    is_made=_is_estimator,
 )
 
 
@@ -121,10 +128,15 @@ def create(specification: str | Specification, **parameters: Any) -> Estimator:
     Raises:
         UsageError: in one line, what is wrong with the name, a parameter or the plugin.
     """
+    return create_under(0, specification, **parameters)
+
+
+def create_under(seed: int, specification: str | Specification, /, **parameters: Any) -> Estimator:
+    """`create`; what draws while it is built (a network's weights) draws from ``seed``, which is 0 there."""
     from ..base import Estimator
 
     parsed = parse(specification) if isinstance(specification, str) else specification
-    estimator = REGISTRY.create(parsed, **parameters)
+    estimator = REGISTRY.create(parsed, seed, **parameters)
     if not isinstance(estimator, Estimator):
         raise UsageError(f"{parsed} is a {type(estimator).__name__}, not an elbograd Estimator")
     estimator.label = label_of(Specification(parsed.name, {**parsed.parameters, **parameters}))
@@ -133,6 +145,6 @@ def create(specification: str | Specification, **parameters: Any) -> Estimator:
 
 def label_of(specification: Specification) -> str:
     """How results call it: as it was written, less the folders of a path."""
-    place, colon, attribute = specification.name.partition(":")
+    place, attribute = split_place(specification.name)
     name = Path(place).name if place.endswith(".py") else place
-    return str(Specification(f"{name}{colon}{attribute}", specification.parameters))
+    return str(Specification(f"{name}:{attribute}" if attribute else name, specification.parameters))

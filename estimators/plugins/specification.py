@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
@@ -10,6 +11,8 @@ from ..text import named, shortened
 
 Value = str | int | float | bool | None
 _WORDS: dict[str, Value] = {"true": True, "false": False, "none": None}
+_FILE_ENDS = re.compile(r"\.py(?=$|[:\[])")  # where a path may end: a name in it follows, or parameters
+_AFTER_FILE = re.compile(r"(:[^:/\\\[\]]*)?(\[.*\])?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ def parse(text: str) -> Specification:
         UsageError: the brackets are malformed.
     """
     text = text.strip()
-    folders, rest = _split_folders(text)
+    file, rest = _split_file(text)
     name, bracket, rest = rest.partition("[")
-    name = folders + name
+    name = file + name
     if not bracket:
-        if "]" in text.removeprefix(folders) or not text:
+        if "]" in text.removeprefix(file) or not text:
             raise UsageError(f"malformed {named(text)}: expected name or name[key=value,key=value]")
         return Specification(text)
     if not rest.endswith("]") or not name:
@@ -70,10 +73,26 @@ def expand(text: str) -> list[Specification]:
     ]
 
 
-def _split_folders(text: str) -> tuple[str, str]:
-    """A path to a .py file, whose folders may have brackets in their names, and what follows it."""
-    is_path = "/" in text.partition("[")[0] and ".py" in text
-    end = text.find(".py") + 3 if is_path else 0
+def split_place(name: str) -> tuple[str, str]:
+    """The file or module of a name without parameters, and what is meant in it; "" where that is not said.
+
+    A path may hold colons, as behind the letter of a drive.
+
+    >>> split_place("package.module:thing"), split_place("C:/models/vae.py:problem"), split_place("vae.py")
+    (('package.module', 'thing'), ('C:/models/vae.py', 'problem'), ('vae.py', ''))
+    """
+    file, rest = _split_file(name)
+    if file:
+        return file, rest.removeprefix(":")
+    place, _, attribute = name.partition(":")
+    return place, attribute
+
+
+def _split_file(text: str) -> tuple[str, str]:
+    """The path to a .py file, whose names may have brackets and colons in them, and what follows it."""
+    ends = [found.end() for found in _FILE_ENDS.finditer(text)]
+    fitting = (end for end in ends if _AFTER_FILE.fullmatch(text, end))
+    end = next(fitting, ends[0] if ends and "[" not in text[: ends[0]] else 0)
     return text[:end], text[end:]
 
 

@@ -412,9 +412,9 @@ def test_no_code_that_reads_results_could_execute_them():
 def test_a_line_is_what_every_machine_and_later_version_can_read():
     # A change here changes the format: SCHEMA_VERSION goes up, and old lines are still to be read.
     assert sealed([row(case="x", value=0.1, reason="é")]) == (
-        b'{"schema_version": 3, "run": "", "case": "x", "benchmark": "", "problem": "", "estimator": "", "objective": "", '
+        b'{"schema_version": 4, "run": "", "case": "x", "benchmark": "", "problem": "", "estimator": "", "objective": "", '
         b'"parameters": "{}", "num_samples": null, "batch_size": null, "latent_dim": null, "seed": null, '
-        b'"step": null, "device": "cpu", "dtype": "float32", "mode": "eager", "parameter": "", "metric": "", '
+        b'"step": null, "device": "cpu", "dtype": "float32", "mode": "eager", "weights": "", "batch": "", "parameter": "", "metric": "", '
         b'"value": 0.1, "stderr": null, "ci_low": null, "ci_high": null, "n": null, "unit": "", '
-        b'"status": "done", "reason": "\\u00e9", "row": 1, "rows": 1, "crc32": "16918685"}\n'
+        b'"status": "done", "reason": "\\u00e9", "row": 1, "rows": 1, "crc32": "54432c2d"}\n'
     )
