@@ -10,8 +10,10 @@ from scipy import optimize
 
 from .intervals import student_quantile
 from .moments import Moments
-from .replicates import MAX_SKEWNESS, fewest_replicates, needed_replicates
+from .replicates import MAX_SKEWNESS, MIN_REPLICATES, fewest_replicates, needed_replicates
 
+#: Replicates of each below which coverage falls to 91%: two errors have to be known, and what they share.
+FEWEST = 2 * MIN_REPLICATES
 _STEP = 1.1
 _FURTHEST = 1e12  # a ratio this many times the estimate is as good as unbounded
 
@@ -68,7 +70,11 @@ class JointMoments:
             - rho**3 * b.skewness * b.stderr**3
         )
         skewness = third / squared**1.5 if squared > 0 else 0.0
-        noise = variances[0] ** 2 / a.dof + variances[1] ** 2 / b.dof
+        # What is known of the two errors is shared as the draws are: correlated by r², of correlation r.
+        both = variances[0] * variances[1]
+        shared = (rho * self.covariance) ** 2 / both if both > 0 else 0.0
+        parts = [v / math.sqrt(dof) for v, dof in zip(variances, (a.dof, b.dof), strict=True)]
+        noise = parts[0] ** 2 + parts[1] ** 2 + 2 * shared * parts[0] * parts[1]
         dof = sum(variances) ** 2 / noise if noise > 0 else math.inf
         return Moments(a.mean - rho * b.mean, math.sqrt(squared), skewness, min(a.n, b.n), dof)
 
@@ -146,9 +152,10 @@ def _open_end(joint: JointMoments) -> float:
 def _needed(joint: JointMoments, value: float) -> int | None:
     """Of the two estimates; where their difference is less skew than they are, it alone counts."""
     n = min(joint.a.n, joint.b.n)
+    fewest = FEWEST if MIN_REPLICATES <= n < FEWEST else fewest_replicates(n)
     if not math.isfinite(value):
-        return fewest_replicates(n)
+        return fewest
     skewness = joint.difference(value).skewness
     if abs(skewness) > MAX_SKEWNESS:
         return needed_replicates(skewness, n)
-    return fewest_replicates(n)
+    return fewest

@@ -17,8 +17,7 @@ from ..problems.point import placed, resolve_estimator
 from ..problems.protocol import Problem
 from ..seeds import derived, hashed
 from ..statistics.moments import Moments
-from ..statistics.ratios import JointMoments, Ratio, independent_ratio, paired_ratio
-from ..statistics.replicates import MIN_REPLICATES
+from ..statistics.ratios import FEWEST, JointMoments, Ratio, independent_ratio, paired_ratio
 from .arguments import ROUTES
 from .measure import measure_variance
 from .moments import bessel, central_moments
@@ -98,7 +97,7 @@ def measure_ratio(
 def _total(result: VarianceResult, replicates: int) -> Moments:
     """Of a deterministic estimator, two replicates tell as much as any number asked for."""
     total = result.moments[""]
-    return replace(total, n=max(replicates, MIN_REPLICATES)) if result.deterministic else total
+    return replace(total, n=max(replicates, FEWEST)) if result.deterministic else total
 
 
 def _drawn_alike(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import oracles
 import pytest
+from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.studies.calibration.__main__ import main
 from elbograd.benchmarks.studies.calibration.cells import LINEAR_GAUSSIAN, Cell, cells
+from elbograd.benchmarks.studies.calibration.everything import everything, quantities
 from elbograd.benchmarks.studies.calibration.measure import measure
-from elbograd.benchmarks.studies.calibration.outcome import assess
+from elbograd.benchmarks.studies.calibration.outcome import assess, judge
 from elbograd.benchmarks.studies.calibration.problems import linear_gaussian
-from elbograd.benchmarks.studies.calibration.truth import true_variance
+from elbograd.benchmarks.studies.calibration.quantities.base import Found, Quantities
+from elbograd.benchmarks.studies.calibration.truth import theta_variance, true_variance
 
 
 @pytest.mark.parametrize(
@@ -103,11 +107,87 @@ def test_command_line(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) >= 3
     assert all(0 <= float(row["coverage"]) <= 1 for row in rows)
-    assert status == any(row["verdict"] not in ("ok", "exempt") for row in rows)
+    with (tmp_path / "table" / "intervals.csv").open(encoding="utf-8") as file:
+        verdicts = [row["verdict"] for row in (*rows, *csv.DictReader(file))]
+    assert status == any(verdict not in ("ok", "exempt") for verdict in verdicts)
     assert "| case |" in (tmp_path / "table" / "calibration.md").read_text(encoding="utf-8")
+    with (tmp_path / "table" / "intervals.csv").open(encoding="utf-8") as file:
+        others = list(csv.DictReader(file))
+    assert {"snr", "minibatch_variance", "variance_ratio", "heldout_objective"} <= {
+        row["quantity"] for row in others
+    }
+    assert "| quantity |" in (tmp_path / "table" / "calibration.md").read_text(encoding="utf-8")
     (tmp_path / "file").touch()
     assert main(["--quick", "-o", str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
         main(["-r", "1"])
     assert stop.value.code == 2
+
+
+#: What rows of the suite have with an interval, less the variance itself, which the first table is about.
+PRINTED = {
+    "variance_by_datum",
+    "variance_by_layer",
+    "eta_variance",
+    "minibatch_variance",
+    "variance_ratio",
+    "snr",
+    "gradient_norm",
+    "cosine",
+    "seconds",
+    "work_normalized_variance",
+    "work_normalized_variance_ratio",
+    "heldout_objective",
+    "steps_per_second",
+}
+
+
+@pytest.fixture(scope="module")
+def everything_drawn():
+    return quantities()
+
+
+def test_everything_that_is_printed_with_an_interval_has_a_case(everything_drawn):
+    assert {name for case in everything_drawn for name in case.truths} >= PRINTED
+    assert len({(case.case, case.n, *case.truths) for case in everything_drawn}) == len(everything_drawn)
+
+
+def test_every_case_prints_what_it_has_a_truth_of(everything_drawn):
+    for case in everything_drawn:
+        found = case.draw(np.random.default_rng(1))
+        assert set(found) <= set(case.truths), case.case
+        assert found or "R = 200" in case.case, case.case
+        for one in found.values():
+            assert one.low <= one.value <= one.high, case.case
+
+
+def test_the_truth_in_theta_by_measuring():
+    # 1,000 replicates: an error of some 6%, and a fixed seed.
+    problem, x = linear_gaussian()
+    v = measure_variance(problem, "reparameterization", x, replicates=1000, wrt="theta", details=False)
+    assert v.total == pytest.approx(theta_variance(), rel=0.2)
+
+
+def drawn(scale=1.0, marked=False, cautious=frozenset()):
+    """2,000 Gaussian estimates of 1 with their 95% intervals, off by a factor."""
+    case = Quantities("planted", 10, {"of": 1.0}, lambda generator: {}, cautious)
+    values = 1 + 0.1 * np.random.default_rng(1).standard_normal(2000)
+    found = [Found(v, v - 0.196 * scale, v + 0.196 * scale, marked) for v in values]
+    return judge("of", case, found, 2000)
+
+
+def test_verdicts_on_everything():
+    assert drawn().verdict == "ok"
+    assert drawn(1 / 1.3).verdict == "coverage"
+    assert drawn(1 / 1.3, marked=True).verdict == "exempt"
+    assert drawn(1.4).verdict == "coverage"
+    assert drawn(1.4, cautious=frozenset({"of"})).verdict == "ok"
+    assert drawn(1 / 1.3, cautious=frozenset({"of"})).verdict == "coverage"
+    assert drawn().below == pytest.approx(drawn().above, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_lines():
+    with ThreadPoolExecutor(1) as pool:
+        first, second = (list(everything(20, pool, jobs, quick=True)) for jobs in (1, 3))
+    assert first == second

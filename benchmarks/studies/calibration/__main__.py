@@ -1,6 +1,6 @@
-"""Are the intervals right? How often those of `measure_variance` hold a variance that is known.
+"""Are the intervals right? How often they hold what is known: a variance, then all else that is printed.
 
-    python -m elbograd.benchmarks.studies.calibration [--quick] [-r REPETITIONS] [-j JOBS] [-o DIR]
+    python -m elbograd.benchmarks.studies.calibration [--quick] [--only PART] [-r NUMBER] [-j JOBS] [-o DIR]
 
 Each repetition is a measurement with a fresh seed, on a linear-Gaussian VAE or a cost in one dimension
 whose variance follows from Gauss-Hermite quadrature; every repetition counts, the marked ones too. A cell
@@ -9,7 +9,8 @@ one-sided binomial test at 1e-3, so that of 50 cells exactly at an edge about on
 chance. Exempt are cells of which more than half of the repetitions are marked "not enough replicates";
 the number they ask for (the median) is then tried instead, in a cell that is not exempt. A cell that runs
 to a precision must also keep the bias of stopping below a tenth of that precision (by a test at 1e-3).
-The exit status is 1 if a cell does not pass.
+Of the other quantities, each with a truth of its own (`everything`), the same is asked, at a fifth of the
+repetitions where each takes a whole measurement. The exit status is 1 if a cell does not pass.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from pathlib import Path
 from ....estimators.errors import UsageError
 from ...seeds import derived
 from .cells import Cell, cells
+from .everything import everything
 from .measure import measure
-from .outcome import Outcome, assess
-from .page import HEADER, columns, line, write
+from .outcome import Coverage, Outcome, assess
+from .page import HEADER, HEADER_OF_ALL, columns, columns_of_all, line, line_of_all, write
 from .truth import true_variance
 
 MOST_REPLICATES = 50_000  # that a cell is given because another asked for them
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("-o", "--output", type=Path, help="folder for the table (default under results/runs)")
     parser.add_argument("--seed", type=int, default=0, help="of the whole study")
-    parser.add_argument("--quick", action="store_true", help="three cells, under a minute")
+    parser.add_argument("--quick", action="store_true", help="a few cells, under a minute")
+    parser.add_argument("--only", choices=("variance", "everything"), help="one of the two tables alone")
     options = parser.parse_args(arguments)
     repetitions = options.repetitions or (200 if options.quick else 2000)
     if repetitions < 2 or options.jobs < 1 or options.seed < 0:
@@ -75,16 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.output or Path("results/runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-calibration"
     try:
         write([], folder)  # a folder that cannot be written is told before the work
-        print(line(HEADER), flush=True)
         context = multiprocessing.get_context("spawn")
+        outcomes: list[Outcome] = []
+        others: list[Coverage] = []
         with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-            outcomes = study(cells(options.quick), repetitions, pool, options.jobs, options.seed)
-        write(outcomes, folder)
+            if options.only != "everything":
+                print(line(HEADER), flush=True)
+                outcomes = study(cells(options.quick), repetitions, pool, options.jobs, options.seed)
+            if options.only != "variance":
+                print(line_of_all(HEADER_OF_ALL), flush=True)
+                for found in everything(repetitions, pool, options.jobs, options.seed, options.quick):
+                    print(line_of_all(columns_of_all(found)), flush=True)
+                    others.append(found)
+        write(outcomes, folder, others)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    wrong = [o for o in outcomes if o.verdict not in ("ok", "exempt")]
-    print(f"{len(outcomes)} cells of {repetitions} repetitions, {len(wrong)} wrong; table in {folder}")
+    verdicts = [o.verdict for o in outcomes] + [o.verdict for o in others]
+    wrong = [verdict for verdict in verdicts if verdict not in ("ok", "exempt")]
+    print(f"{len(verdicts)} cells of {repetitions} repetitions, {len(wrong)} wrong; table in {folder}")
     return 1 if wrong else 0
 
 
