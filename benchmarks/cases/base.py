@@ -150,6 +150,23 @@ class Output:
     interrupted: bool = False
 
 
+class SharedWork(Protocol):
+    """Something that is computed for several cases.
+
+    Attributes:
+        title: in a few words.
+        seconds: that it takes about; None where that is not known.
+        limit: of its seconds.
+    """
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def limit(self) -> float: ...
+
+
 class Pilot(Protocol):
     """A small measurement that tells how long the cases like it will take."""
 
@@ -295,6 +312,11 @@ class Benchmark(ABC, Generic[S]):
     def pilot(cls, case: Case[S]) -> Pilot | None:
         """A pilot of a case, where the time of other cases can be told from one."""
         return None
+
+    @classmethod
+    def shared_work(cls, cases: Sequence[Case[S]]) -> Sequence[SharedWork]:
+        """What several cases have computed once for all of them, for a dry run."""
+        return ()
 
     @classmethod
     def title(cls, case: Case[S]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..problems.specifications import label_of_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..oracles.references import Reference
+    from ..oracles.references import Reference, WholeReference
     from ..problems.protocol import Problem
     from ..training.checkpoints import Checkpoints
 
@@ -59,7 +61,7 @@ class Session:
 
     def __init__(self, folder: Path | None = None, *, timings: bool = True, tell: Tell = silent) -> None:
         self.folder, self.timings, self.tell = folder, timings, tell
-        self._references: dict[tuple[Point, str, int], Reference | str] = {}
+        self._references: dict[tuple[Any, ...], Reference | WholeReference | str] = {}
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -92,18 +94,65 @@ class Session:
         where = Path(point.trajectory)
         return self.checkpoints.given_heldout_gap(point.problem, point.step, point.seed, where)
 
-    def reference(self, point: Point, objective: str, num_samples: int) -> Reference | str:
+    def reference(
+        self,
+        point: Point,
+        objective: str,
+        num_samples: int,
+        problem: Problem,
+        x: Tensor,
+        *,
+        replicates: int,
+        whole: bool = False,
+        look: int = 0,
+        seconds: float | None = None,
+    ) -> Reference | WholeReference | str:
         """The gradient to hold the means of all estimators at a point against, or why there is none.
+
+        Each is computed once in a process, and once more where another model or batch turns up at the point.
 
         Args:
             point: where.
             objective: "elbo", "iwae", ...
             num_samples: S, which some objectives depend on.
+            problem: there, placed.
+            x: (B, ...).
+            replicates: of the measurements that it serves, which a long run is in proportion to.
+            whole: in φ-space.
+            look: 0, or 1 for another one, independent of the first unless exact.
+            seconds: that it may take.
         """
-        from ..oracles.references import reference_gradient
+        from ..oracles.clock import Clock
+        from ..oracles.references import length_for, reference_gradient, whole_reference
+        from ..seeds import hashed
 
-        key = point, objective, num_samples
+        key = point, objective, num_samples, replicates, whole, look, _fingerprint(problem, x)
         if key not in self._references:
-            given = self.problem_and_data(point)
-            self._references[key] = reference_gradient(*given, point.seed, objective, num_samples)
+            title = title_of(point, objective)
+            self._references[key] = (whole_reference if whole else reference_gradient)(
+                problem,
+                x,
+                point.seed if look == 0 else hashed(point.seed, "another reference", look),
+                objective,
+                num_samples,
+                length=length_for(replicates),
+                clock=Clock(seconds, self.tell, title),
+            )
         return self._references[key]
+
+
+def title_of(point: Point, objective: str) -> str:
+    """What a progress line calls a reference."""
+    of = "" if objective == "elbo" else f" of {objective}"
+    return f"reference for the bias{of}, {label_of_text(point.problem)} at step {point.step}"
+
+
+def _fingerprint(problem: Problem, x: Tensor) -> tuple[float, ...]:
+    """What tells two models, or two batches, apart."""
+    return tuple(float(part.detach().double().sum()) for part in _tensors(problem, x))
+
+
+def _tensors(problem: Problem, x: Tensor) -> Iterator[Tensor]:
+    yield x.to_dense() if x.is_sparse else x
+    yield from problem.encoder.parameters()
+    yield from problem.decoder.parameters()

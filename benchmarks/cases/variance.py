@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,13 +17,13 @@ from ..problems.specifications import label_of_text, specifications, with_latent
 from ..rows.schema import row
 from . import options as common
 from .base import Benchmark, Case, Row, Settings, size_of, untimed
+from .bias import BIAS_SECONDS, PlannedReference, planned_references, rows_on_bias
 from .options import at_least, option
 from .session import Point, Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..oracles.references import Reference
     from ..problems.protocol import Problem
     from ..variance.result import VarianceResult
 
@@ -46,6 +48,8 @@ class VarianceSettings(Settings):
             beginning alone.
         chunk: replicates at a time; None to choose from the sizes.
         relative_to: estimator to divide the variance by; None for no ratio.
+        bias: False for none; None for it.
+        bias_seconds: that the reference for it may take; None for `BIAS_SECONDS`.
     """
 
     replicates: int
@@ -56,6 +60,8 @@ class VarianceSettings(Settings):
     steps: tuple[int, ...] | None = None
     chunk: int | None = None
     relative_to: str | None = None
+    bias: bool | None = None
+    bias_seconds: float | None = None
 
 
 _Case = Case[VarianceSettings]
@@ -69,6 +75,8 @@ class Variance(Benchmark[VarianceSettings]):
         step: training steps of the checkpoints; () for all of ``trajectory``, or 0 where that is None.
         trajectory: folder of one that the user saved; None to train one.
         relative_to: estimator whose variance the others' are divided by; None for no ratios.
+        no_bias: leave the bias out.
+        bias_seconds: that a reference for it may take.
         chunk: replicates at a time on the factorized route, ratios apart; None to choose from the sizes.
     """
 
@@ -105,6 +113,12 @@ class Variance(Benchmark[VarianceSettings]):
     )
     relative_to: str | None = option(
         None, "--relative-to", metavar="NAME", help="Estimator to print ratios of variances to."
+    )
+    no_bias: bool = option(False, "--no-bias", help="Hold no mean against a reference.")
+    bias_seconds: float = option(
+        BIAS_SECONDS,
+        "--bias-seconds",
+        help="That a reference for the bias may take; the bias is not known where it takes longer.",
     )
     chunk: int | None = option(
         None,
@@ -149,6 +163,8 @@ class Variance(Benchmark[VarianceSettings]):
             steps=tuple(sorted(set(steps))) if trained else None,
             chunk=self.chunk,
             relative_to=None if self.relative_to is None else _one_estimator(self.relative_to),
+            bias=False if self.no_bias else None,
+            bias_seconds=None if self.bias_seconds == BIAS_SECONDS else self.bias_seconds,
         )
         base, *other_batches = self.batch_sizes
         cases = []
@@ -173,6 +189,8 @@ class Variance(Benchmark[VarianceSettings]):
         at_least("--latent-dim", 1, *self.latent_dim)
         if self.precision is not None and not 0 < self.precision < 1:
             raise UsageError(f"--precision must be between 0 and 1, not {self.precision}")
+        if not 0 < self.bias_seconds < math.inf:
+            raise UsageError(f"--bias-seconds must be a positive number of seconds, not {self.bias_seconds}")
         if self.route not in ("factorized", "full"):
             raise UsageError(f"--route {self.route!r} is not one of factorized, full")
         if self.chunk is not None and self.route == "full":
@@ -210,8 +228,6 @@ class Variance(Benchmark[VarianceSettings]):
 
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:
-        from ..oracles.bias import bias_rows
-
         point = _point(case)
         problem, x = session.problem_and_data(point)
         result = _measure(case, problem, x)
@@ -223,13 +239,16 @@ class Variance(Benchmark[VarianceSettings]):
         if case.settings.relative_to not in (None, case.estimator):
             rows.append(_ratio(case, problem, x, result))
         rows += _distance(session.heldout_gap(point), result)
-        if result.route == "factorized":  # the full one keeps no gradients in η-space
-            rows += bias_rows(problem, x, result, _reference(case, result, session))
+        rows += rows_on_bias(case, point, problem, x, result, session, partial(_measure, case, problem, x))
         return case.complete({**r, "step": case.step} for r in rows)
 
     @classmethod
     def pilot(cls, case: _Case) -> VariancePilot:
         return _pilot(case)
+
+    @classmethod
+    def shared_work(cls, cases: Sequence[_Case]) -> Sequence[PlannedReference]:
+        return planned_references(cases, _point)
 
 
 def _one_estimator(text: str) -> str:
@@ -250,7 +269,10 @@ def _of(result: VarianceResult) -> dict[str, Any]:
     return {**result.case, "n": result.replicates}
 
 
-def _measure(case: _Case, problem: Problem, x: Tensor) -> VarianceResult:
+def _measure(
+    case: _Case, problem: Problem, x: Tensor, seed: int | None = None, replicates: int | None = None
+) -> VarianceResult:
+    """As the case asks; or so many replicates under another seed."""
     from ..variance.measure import measure_variance
 
     estimator = create_under(case.seed, case.estimator)
@@ -260,11 +282,11 @@ def _measure(case: _Case, problem: Problem, x: Tensor) -> VarianceResult:
             estimator,
             x,
             num_samples=case.num_samples,
-            replicates=case.settings.replicates,
-            precision=case.settings.precision,
+            replicates=case.settings.replicates if replicates is None else replicates,
+            precision=case.settings.precision if replicates is None else None,
             route=case.settings.route,
             chunk=case.settings.chunk,
-            seed=case.seed,
+            seed=case.seed if seed is None else seed,
         )
 
 
@@ -327,13 +349,6 @@ def _distance(known: tuple[float, float] | None, result: VarianceResult) -> Iter
         objective, gap = known
         yield row(**result.case, metric="heldout_objective", value=objective, unit="nat")
         yield row(**result.case, metric="heldout_gap", value=gap, unit="nat")
-
-
-def _reference(case: _Case, result: VarianceResult, session: Session) -> Reference | str:
-    """The gradient of the objective, one for all its estimators at a point; or why none is known."""
-    objective = str(result.case["objective"])
-    samples = 1 if objective == "elbo" else case.num_samples  # which other objectives depend on
-    return session.reference(_point(case), objective, samples)
 
 
 @dataclass(frozen=True)

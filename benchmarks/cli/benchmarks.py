@@ -19,7 +19,8 @@ from ..running.suite import Run, run
 from .parameters import ENGINE, RUN, RUN_DEFAULTS, Parameters, defaults_of, parameters_of, read
 
 _Given = Mapping[str, Any]
-_BENCH = ("estimator", "problem", "replicates", "batch_size", "seed", "device", "dtype")
+_OF_VARIANCE = ("replicates", "no_bias", "bias_seconds")
+_BENCH = ("estimator", "problem", *_OF_VARIANCE, "batch_size", "seed", "device", "dtype")
 
 
 def add_benchmarks(app: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def resumable() -> set[str]:
 
 def bench(given: _Given) -> Sequence[AnyBenchmark]:
     """Run variance, convergence and throughput in one run folder, with tables, figures and a report."""
-    shared = {name: value for name, value in given.items() if name != "replicates"}
+    shared = {name: value for name, value in given.items() if name not in _OF_VARIANCE}
     shared["batch_size"] = shared.get("batch_size", ())[:1]
     here = {} if "problem" not in given else {"step": Variance.step}
     return [Variance.asked({**here, **given}), Convergence.asked(shared), Throughput.asked(shared)]

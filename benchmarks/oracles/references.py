@@ -1,28 +1,40 @@
-"""The gradient to hold an estimate against: exact where the problem allows one, else a long gated run."""
+"""The gradient to hold an estimate against: exact where the problem allows one, else a long gated run.
+
+Its size follows from counts, never from the clock, so that a run that is resumed or shared out gives the
+same numbers; the clock can only end it, with a reason in place of a reference.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ...estimators.base import Estimator
+from ...estimators.base import Estimator, Target
 from ...estimators.plugins.registry import create
 from ...estimators.text import one_line
 from ..jacobians.products import pull_back
 from ..jacobians.spectrum import largest_eigenvalue
 from ..linalg import in_float64
 from ..problems.as_trained import as_trained, eta_of
+from ..problems.buffers import kept_buffers
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..seeds import derived
 from ..variance.measure import measure_variance
+from ..variance.result import VarianceResult
+from .clock import Clock, TookTooLong
 from .objectives import exact_gradients
 
-LONG_RUN = 16_384  # replicates in each half of a long run
+LONG_RUN = 16_384  # replicates in each half of a long run, at most
+_SHORT_RUN = 512  # at least, and of whole gradients at most
+_FEW, _LOOK_SECONDS = 8, 2.0  # of a pilot
+_TIMES = 4  # of the replicates that it serves, in each half
 LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8))
 _GATE_Z = 5.0
 
@@ -44,9 +56,39 @@ class Reference:
     trace: float
 
 
+@dataclass(frozen=True)
+class WholeReference:
+    """A reference gradient in φ-space, for what is drawn there.
+
+    Attributes:
+        kind: how it was found.
+        mean: parameter name -> ∇φ of the batch's objective.
+        trace: tr Cov of it; zero when exact.
+    """
+
+    kind: str
+    mean: dict[str, Tensor]
+    trace: float
+
+
+def length_for(replicates: int) -> int:
+    """Replicates in each half of a long run that serves measurements of so many.
+
+    Its error is part of the bias' interval, so that more than a few times as many would sharpen nothing.
+    """
+    return max(_SHORT_RUN, min(LONG_RUN, _TIMES * replicates))
+
+
 @as_trained()
 def reference_gradient(
-    problem: Problem, x: Shaped[Tensor, "B ..."], seed: int = 0, objective: str = "elbo", num_samples: int = 1
+    problem: Problem,
+    x: Shaped[Tensor, "B ..."],
+    seed: int = 0,
+    objective: str = "elbo",
+    num_samples: int = 1,
+    *,
+    length: int = LONG_RUN,
+    clock: Clock | None = None,
 ) -> Reference | str:
     """The best reference for this problem and batch, or why there is none in one line.
 
@@ -58,72 +100,230 @@ def reference_gradient(
         seed: of a long run, apart from the seeds of what is held against it.
         objective: "elbo", for which a long run stands in where nothing is exact, or see `exact_objective`.
         num_samples: S, which some objectives depend on.
+        length: replicates in each half of a long run.
+        clock: that ends it; None for no limit.
     """
-    exact = exact_reference(problem, x, objective, num_samples)
+    clock = clock or Clock()
+    exact = exact_reference(problem, x, objective, num_samples, clock)
     if isinstance(exact, Reference) or objective != "elbo":
         return exact
-    found = long_run(problem, x, seed)
-    return found if isinstance(found, Reference) else f"{exact}; {found}"
+    found = long_run(problem, x, seed, length=length, clock=clock)
+    return found if isinstance(found, Reference) or found == exact else f"{exact}; {found}"
+
+
+@as_trained()
+def whole_reference(
+    problem: Problem,
+    x: Shaped[Tensor, "B ..."],
+    seed: int = 0,
+    objective: str = "elbo",
+    num_samples: int = 1,
+    *,
+    length: int = LONG_RUN,
+    clock: Clock | None = None,
+) -> WholeReference | str:
+    """The same in φ-space, by η-space where that is all of the gradient, else by drawing whole gradients."""
+    clock = clock or Clock()
+    try:
+        with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
+            if only_through_eta(problem, x):
+                found = reference_gradient(
+                    problem, x, seed, objective, num_samples, length=length, clock=clock
+                )
+                if isinstance(found, str):
+                    return found
+                return WholeReference(
+                    found.kind, pull_back(problem.encoder, x, found.eta_mean / len(x)), found.trace
+                )
+            if objective != "elbo":
+                return "gradients in η-space are not the whole gradient"
+            return _whole_run(problem, x, seed, length, clock)
+    except Exception as error:  # a user's problem may raise anything
+        return raised(error)
+
+
+def expected_seconds(
+    problem: Problem, x: Shaped[Tensor, "B ..."], objective: str, num_samples: int, length: int
+) -> float | None:
+    """About how long `reference_gradient` takes here, from a look at it; None where that cannot be told."""
+    began = time.monotonic()
+    exact = exact_reference(problem, x, objective, num_samples, Clock(_LOOK_SECONDS))
+    spent = time.monotonic() - began
+    if isinstance(exact, Reference):
+        return spent
+    found = _first_of(problem, x, LONG_RUNS)
+    if objective != "elbo" or isinstance(found, str):
+        return None
+    estimator, samples = found
+    took = []
+    for replicates in (_FEW, _FEW, _SHORT_RUN):  # the first warms up
+        began = time.monotonic()
+        measure_variance(problem, estimator, x, num_samples=samples, replicates=replicates, details=False)
+        took.append(time.monotonic() - began)
+    each = max(took[2] - took[1], 0.0) / (_SHORT_RUN - _FEW)
+    return spent + 2 * (took[1] + each * length)
+
+
+def only_through_eta(problem: Problem, x: Shaped[Tensor, "B ..."]) -> bool:
+    """Whether the encoder gives the same eta twice, and φ enters posterior and target through it alone."""
+    with torch.enable_grad():
+        eta = problem.encoder(x)
+        if not torch.equal(eta, problem.encoder(x)):
+            return False
+        leaf = eta.detach().requires_grad_()
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            q, target = problem.posterior(leaf), problem.target(x)
+            z = q.sample(torch.Size((1,)))
+            parts = [q.log_prob(z), target.log_likelihood(z)]
+            if target.prior is not None:
+                parts.append(target.prior.log_prob(z))
+        phi = [p for p in problem.encoder.parameters() if p.requires_grad]
+        total = torch.stack([part.sum() for part in parts]).sum()
+        grads = torch.autograd.grad(total, phi, allow_unused=True)
+    return all(g is None for g in grads)
 
 
 @as_trained()
 def exact_reference(
-    problem: Problem, x: Shaped[Tensor, "B ..."], objective: str = "elbo", num_samples: int = 1
+    problem: Problem,
+    x: Shaped[Tensor, "B ..."],
+    objective: str = "elbo",
+    num_samples: int = 1,
+    clock: Clock | None = None,
 ) -> Reference | str:
     """The exact one, computed in float64, or why there is none in one line."""
+    clock = clock or Clock()
     try:
         exact = place(problem, dtype=torch.float64)
         x = to_encoder(exact, x)
-        eta = eta_of(exact, x)
-        with torch.enable_grad():
-            answer = exact_gradients(
-                exact.posterior, eta, exact.target, x, [], objective, num_samples, climb=True
-            )
+        with torch.enable_grad(), kept_buffers(exact.encoder), kept_buffers(exact.decoder):
+            eta = eta_of(exact, x)
+            target = _timed(exact.target, clock)
+            answer = exact_gradients(exact.posterior, eta, target, x, [], objective, num_samples, climb=True)
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
     if isinstance(answer, str):
         return answer
     mean = answer.eta_grad
-    return Reference(answer.method, mean, mean.new_zeros(*mean.shape, mean.shape[-1]), 0.0)
+    none = mean.new_zeros(()).expand(*mean.shape, mean.shape[-1])  # takes no memory
+    return Reference(answer.method, mean, none, 0.0)
+
+
+def _timed(target_of: Callable[[Tensor], Target], clock: Clock) -> Callable[[Tensor], Target]:
+    """The targets, which look at the clock whenever they are evaluated."""
+
+    def timed(x: Tensor) -> Target:
+        target = target_of(x)
+
+        def log_likelihood(z: Tensor) -> Tensor:
+            clock.check()
+            return target.log_likelihood(z)
+
+        clock.check()
+        return replace(target, log_likelihood=log_likelihood)
+
+    return timed
 
 
 @as_trained()
 def long_run(
-    problem: Problem, x: Shaped[Tensor, "B ..."], seed: int, runs: Sequence[tuple[str, int]] = LONG_RUNS
+    problem: Problem,
+    x: Shaped[Tensor, "B ..."],
+    seed: int,
+    runs: Sequence[tuple[str, int]] = LONG_RUNS,
+    *,
+    length: int = LONG_RUN,
+    clock: Clock | None = None,
 ) -> Reference | str:
     """The mean of a long run of the first of ``runs`` that can be used; or why none is to be trusted."""
+    clock = clock or Clock()
     try:
-        q = problem.posterior(eta_of(problem, x))
-        for name, num_samples in runs:
-            estimator = create(name)
-            if estimator.supports(q, problem.target(x), num_samples) is None:
-                return _gated(problem, x, estimator, num_samples, seed)
+        found = _first_of(problem, x, runs)
+        if isinstance(found, str):
+            return found
+        while True:
+            halves = _halves(problem, x, *found, seed, length, clock)
+            if length >= LONG_RUN or not any(half.moments[""].needed for half in halves):
+                return _gated(problem, x, halves, f"long run of {found[0].label} ({2 * length} estimates)")
+            length = min(4 * length, LONG_RUN)
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
+
+
+def _whole_run(problem: Problem, x: Tensor, seed: int, length: int, clock: Clock) -> WholeReference | str:
+    """A long run of gradients drawn whole."""
+    found = _first_of(problem, x, LONG_RUNS)
+    if isinstance(found, str):
+        return found
+    length = min(length, _SHORT_RUN)
+    one, other = _halves(problem, x, *found, seed, length, clock, route="full")
+    run = f"long run of {found[0].label} ({2 * length} whole gradients)"
+    difference = norm({name: g - other.mean[name] for name, g in one.mean.items()})
+    trace = (one.total + other.total) / length
+    if difference**2 > trace * (1 + _GATE_Z * 2**0.5):
+        return f"the halves of a {run} differ"
+    mean = {name: (g + other.mean[name]) / 2 for name, g in one.mean.items()}
+    return WholeReference(run, mean, trace / 4)
+
+
+def _first_of(problem: Problem, x: Tensor, runs: Sequence[tuple[str, int]]) -> tuple[Estimator, int] | str:
+    """The first estimator that can be used, with its S."""
+    q = problem.posterior(eta_of(problem, x))
+    for name, num_samples in runs:
+        estimator = create(name)
+        if estimator.supports(q, problem.target(x), num_samples) is None:
+            return estimator, num_samples
     return f"{' and '.join(name for name, _ in runs)} cannot be used"
 
 
 def raised(error: Exception) -> str:
     """In one line, what a computation ended in."""
-    return f"{type(error).__name__}: {one_line(error)}"
+    return one_line(error) if isinstance(error, TookTooLong) else f"{type(error).__name__}: {one_line(error)}"
 
 
-def _gated(problem: Problem, x: Tensor, estimator: Estimator, num_samples: int, seed: int) -> Reference | str:
+def _halves(
+    problem: Problem,
+    x: Tensor,
+    estimator: Estimator,
+    num_samples: int,
+    seed: int,
+    length: int,
+    clock: Clock,
+    route: str = "factorized",
+) -> list[VarianceResult]:
+    """The two halves of a long run, independent, watched by the clock."""
+    done = 0
+
+    def watch(_estimator: object, given: tuple[Any, ...]) -> None:
+        nonlocal done
+        clock.check(min(done / (2 * length), 1.0))
+        done += max(1, given[0].batch_shape.numel() // max(1, len(x)))
+
+    handle = estimator.register_forward_pre_hook(watch)
+    try:
+        return [
+            measure_variance(
+                problem, estimator, x,
+                num_samples=num_samples, replicates=length, seed=one, route=route, details=False,
+            )
+            for one in (derived(seed, "reference", number) for number in range(2))
+        ]  # fmt: skip
+    finally:
+        handle.remove()
+
+
+def _gated(problem: Problem, x: Tensor, halves: list[VarianceResult], run: str) -> Reference | str:
     """Two halves that must agree: ‖difference‖² within 5 standard deviations of what noise explains."""
-    halves = [
-        measure_variance(problem, estimator, x, num_samples=num_samples, replicates=LONG_RUN, seed=one)
-        for one in (derived(seed, "reference", number) for number in range(2))
-    ]
+    length = halves[0].replicates
     means = [half.eta_mean for half in halves]
     covariances = [half.eta_covariance for half in halves]
-    run = f"long run of {estimator.label} ({2 * LONG_RUN} estimates)"
     if any(m is None for m in means):
         return "gradients in η-space are not the whole gradient"
     if any(half.moments[""].needed for half in halves):
         return f"a {run} is too short"
     difference = pull_back(problem.encoder, x, (means[0] - means[1]) / len(x))  # type: ignore[operator]
-    covariance = (covariances[0] + covariances[1]) / LONG_RUN  # type: ignore[operator]
-    trace = (halves[0].total + halves[1].total) / LONG_RUN
+    covariance = (covariances[0] + covariances[1]) / length  # type: ignore[operator]
+    trace = (halves[0].total + halves[1].total) / length
     largest = largest_eigenvalue(problem, x, covariance)
     if norm(difference) ** 2 > trace + _GATE_Z * (2 * largest * trace) ** 0.5:
         return f"the halves of a {run} differ"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ..rows.bias import WRONG
 from ..rows.wide import (
     PANELS,
     at_default,
@@ -48,6 +49,7 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "default": ~table["default"],
             "place": table.groupby([*PANELS, "num_samples"], dropna=False, sort=False).ngroup(),
+            "wrong": table["bias_verdict"] == WRONG,
             "value": value,
             "objective": -table["heldout_objective"],
             "speed": -table["steps_per_second"],

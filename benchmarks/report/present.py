@@ -29,6 +29,7 @@ def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS)
     """
     from rich.console import Console
 
+    from ..rows.bias import summary_of_bias
     from ..tables import terminal_tables
     from ..tables.verdicts import failures
 
@@ -40,6 +41,8 @@ def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS)
     said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
     for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
         console.print(clean(f"failed: {line}"), markup=False, highlight=False)
+    for line in summary_of_bias(rows):
+        console.print(clean(line), markup=False, highlight=False)
     print(drawn)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from ..rows.bias import DECLARED, UNCHECKED, WRONG, summary_of_bias
 from ..rows.certificates import certificates
 from ..rows.text import describe, describe_shared, interval, number, say, shorten
 from .cells import Grid
@@ -36,7 +37,7 @@ def verdict(runs: Sequence[Run]) -> Verdict:
     tables = [lines(run.rows).assign(run=run.name) for run in runs]
     sentences: list[Markup] = []
     for run, table in zip(runs, tables, strict=True):
-        said = [*_of_problems(table), *_of_checks(run.rows)]
+        said = [*_of_problems(table), *map(Markup.escape, summary_of_bias(run.rows)), *_of_checks(run.rows)]
         if len(runs) > 1 and said:
             said = [Markup("<b>{}</b>: {}").format(run.name, Markup(" ").join(said))]
         sentences += said
@@ -66,9 +67,13 @@ def _of_one(table: pd.DataFrame, problem: str) -> list[Markup]:
 
 
 def _ranked(shown: pd.DataFrame, metric: str, ascending: bool = True) -> pd.DataFrame:
-    """The noisy estimators of the objective that most share, the best first."""
-    found = shown[shown[metric].notna() & ~(shown["variance"] == 0)]
+    """The noisy estimators of the objective that most share, the best first.
+
+    None is one whose mean is wrong, and none that declares a bias is ranked by its variance.
+    """
+    found = shown[shown[metric].notna() & ~(shown["variance"] == 0) & (shown["bias_verdict"] != WRONG)]
     if metric in ("variance", "work_normalized_variance"):
+        found = found[found["bias_verdict"] != DECLARED]
         counts = found["objective"].value_counts(sort=False)
         if len(counts) > 1:
             best = sorted(counts.index, key=lambda name: (-counts[name], name != "elbo", name))[0]
@@ -92,14 +97,25 @@ def _least_work(shown: pd.DataFrame, problem: str) -> Markup | None:
         unit = " s" if metric != "variance" else ""
         return Markup("{}, the {} of {} is {}{}.").format(place, what, _name(first), said, unit)
     second = ranked.iloc[1]
+    unchecked = _unchecked(ranked)
     if _apart(first, second, metric):
         times = number(second[metric] / first[metric], 2)
-        return Markup("{}, {} has the least {}, {} times below {}, the next.").format(
-            place, _name(first), what, times, _name(second)
+        return Markup("{}, {} has the least {}, {} times below {}, the next{}.").format(
+            place, _name(first), what, times, _name(second), unchecked
         )
     tied = [case for _, case in ranked.iterrows() if not _apart(first, case, metric)]
     names = Markup(", ").join(_name(case) for case in tied)
-    return Markup("{}, the least {} is that of {}; their 95% intervals overlap.").format(place, what, names)
+    return Markup("{}, the least {} is that of {}; their 95% intervals overlap{}.").format(
+        place, what, names, unchecked
+    )
+
+
+def _unchecked(ranked: pd.DataFrame) -> str:
+    """What is to be said where the means of some of those ranked were held against nothing."""
+    count = int((ranked["bias_verdict"] == UNCHECKED).sum())
+    if count == 0:
+        return ""
+    return f" (the bias of {f'{count} of them' if count < len(ranked) else 'each'} was not checked)"
 
 
 def _trained(table: pd.DataFrame, problem: str) -> Markup | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..rows.text import describe, interval, percent, say, shorten
+from ..tables.columns import bias_with_interval
 from .cells import Cell, Grid, Heading, Line
 from .lines import SETTINGS
 
@@ -72,6 +73,10 @@ def _trained_cell(case: Case) -> Cell:
     return cell
 
 
+def _bias_interval(case: Case) -> Cell:
+    return Cell(bias_with_interval(case), float(case["bias"]))
+
+
 def _bias(case: Case) -> Cell:
     return Cell(percent(float(case["bias_bound"])), float(case["bias_bound"]))
 
@@ -109,6 +114,16 @@ _MEASURED = (
             number=True,
         ),
         _variance,
+    ),
+    _Column(
+        Heading(
+            "bias",
+            "Estimated distance from the mean estimate to the true gradient, relative to the gradient's "
+            "norm, with its 95% interval. ✗: the mean is wrong beyond doubt, whatever the variance; such an "
+            "estimator is not ranked.",
+            number=True,
+        ),
+        _bias_interval,
     ),
     _Column(
         Heading(

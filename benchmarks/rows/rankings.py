@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .bias import without_wrong
 from .wide import at_default, at_default_samples, family, measured, without_negligible
 
 _WORK = "work_normalized_variance"
@@ -18,12 +19,12 @@ _SETTINGS = ["latent_dim", "batch_size", "device", "dtype", "num_samples"]
 
 
 def cost_points(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The cases whose variance and time were both measured, seconds turned into milliseconds.
+    """The cases whose variance and time were both measured, seconds turned into milliseconds; none is wrong.
 
     Returns:
         the points at the default settings, and the estimators left out there for a variance of about zero.
     """
-    points = measured(rows, "variance", ["variance", "seconds"])
+    points = without_wrong(measured(rows, "variance", ["variance", "seconds"]), rows)
     points, zero = at_default(points[points["seconds"] > 0].reset_index(drop=True), "variance")
     points[_TIMES] *= 1000
     return points.rename(columns={time: f"milli{time}" for time in _TIMES}), zero
@@ -40,10 +41,10 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
     """problem × estimator -> r ≥ 1, work-normalized variance over the problem's best; inf: not measured.
 
     Each problem is taken at its last step, and at the settings that the most estimators share. Deterministic
-    estimators and those of another objective are left out; empty where there are fewer than two problems or
-    fewer than two estimators.
+    estimators, those of another objective and those whose mean is wrong are left out; empty where there are
+    fewer than two problems or fewer than two estimators.
     """
-    points = measured(rows, "variance", ["variance", "seconds", _WORK])
+    points = without_wrong(measured(rows, "variance", ["variance", "seconds", _WORK]), rows)
     points[_WORK] = points[_WORK].fillna(points["variance"] * points["seconds"])
     points, _ = without_negligible(points[points[_WORK] > 0].reset_index(drop=True), "variance")
     if points.empty:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...estimators.errors import UsageError
-from ..cases.base import AnyCase
+from ..cases.base import AnyBenchmark, AnyCase, SharedWork
 from ..store import finished_cases
 from .executors.choice import Engine
 from .forecast import Guess, estimate_seconds
 from .plan import Plan
 from .remaining import duration
+from .threads import computing_threads
 
 
 def print_plans(plans: Sequence[Plan], engine: Engine, output: Path | None) -> None:
@@ -31,7 +32,18 @@ def print_plans(plans: Sequence[Plan], engine: Engine, output: Path | None) -> N
                 print(f"{case.kind.name}: {line}")
         for case, reason in plan.skipped:
             print(f"{case.kind.name}: {case.title}: skipped, {reason}")
-    print(_sum([case for _, cases in todo for case in cases], times, engine))
+    shared = [work for benchmark, cases in todo for work in _shared(benchmark, cases, engine.threads)]
+    print(_sum([case for _, cases in todo for case in cases], times, engine, shared))
+
+
+def _shared(benchmark: AnyBenchmark, cases: Sequence[AnyCase], threads: int) -> Sequence[SharedWork]:
+    """What cases share, printed."""
+    with computing_threads(threads):
+        found = benchmark.shared_work(cases)
+    for work in found:
+        known = "time unknown" if work.seconds is None else f"about {duration(work.seconds)}"
+        print(f"{benchmark.name}: {work.title}: {known}, at most {duration(work.limit)}")
+    return found
 
 
 def _time(case: AnyCase, times: Mapping[str, Guess], finished: set[str]) -> str:
@@ -43,7 +55,9 @@ def _time(case: AnyCase, times: Mapping[str, Guess], finished: set[str]) -> str:
     return f"about {duration(seconds)}" + ("" if own else ", if it is like the others")
 
 
-def _sum(todo: Sequence[AnyCase], times: Mapping[str, Guess], engine: Engine) -> str:
+def _sum(
+    todo: Sequence[AnyCase], times: Mapping[str, Guess], engine: Engine, shared_work: Sequence[SharedWork]
+) -> str:
     known = [times[case.id].seconds for case in todo if case.id in times]
     if not known:
         return f"{_cases(len(todo))} to run" + (", time unknown" if todo else "")
@@ -52,11 +66,12 @@ def _sum(todo: Sequence[AnyCase], times: Mapping[str, Guess], engine: Engine) ->
     if jobs > 1:
         shared = max(sum(known) / jobs, max(known))
         total += f", {duration(shared)} with {jobs} at a time"
+    if seconds := sum(work.seconds or 0.0 for work in shared_work):
+        total += f", about {duration(seconds)} of references in each process"
     unknown = len(todo) - len(known)
     others = f"; the time of {_cases(unknown)} is unknown" if unknown else ""
     return (
-        f"{_cases(len(todo))} to run: {total}, from quick pilots here{others}. "
-        "Checkpoints and references are not counted."
+        f"{_cases(len(todo))} to run: {total}, from quick pilots here{others}. Checkpoints are not counted."
     )
 
 

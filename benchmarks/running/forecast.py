@@ -36,8 +36,8 @@ def estimate_seconds(
 ) -> dict[str, Guess]:
     """Seconds of each case by its id; those about which nothing is known are missing.
 
-    Counted is the measuring itself: neither the training of checkpoints nor the reference for the bias,
-    which the estimators at one point share.
+    Counted is the measuring itself: neither the training of checkpoints nor what cases share
+    (`Benchmark.shared_work`).
 
     Args:
         asked: each benchmark with those of its cases that are to be run.

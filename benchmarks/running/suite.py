@@ -53,12 +53,13 @@ class Run:
 
 
 def run(request: Run) -> bool:
-    """Do what was asked; whether every case is done.
+    """Do what was asked; whether every case is done and no estimator's mean is wrong.
 
     Raises:
         UsageError: what was asked cannot be done; nothing has been written then.
         KeyboardInterrupt: the user has stopped what cannot go on later; what was found is in the folder.
     """
+    from ..rows.bias import counted
     from .plan import make_plan
 
     request.engine.check()
@@ -96,7 +97,7 @@ def run(request: Run) -> bool:
     _show(rows, folder.path, page=len(plans) > 1, texts=_are_texts(request))
     if stopped:
         raise KeyboardInterrupt
-    return good
+    return good and not counted(rows)[1]
 
 
 def _folder(request: Run, path: Path, files: dict[str, str]) -> RunFolder:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from ..rows.bias import WRONG, note_on, with_verdicts
 from ..rows.schema import NOT_TIMED
 from ..rows.seeds import mean_interval
 from ..rows.text import clean
@@ -22,7 +23,7 @@ _VARIANCE = {
     "kurtosis": False,
     "minibatch_variance": True,
     "heldout_gap": False,
-    "bias": False,
+    "bias": True,
     "bias_bound": False,
     "seconds": True,
     "evaluations": False,
@@ -46,7 +47,9 @@ def variance_cases(rows: pd.DataFrame) -> pd.DataFrame:
     wide = _chosen(pivot(frame, list(_VARIANCE)), _VARIANCE, n="replicates")
     product = wide["variance"] * wide["seconds"]
     wide["work_normalized_variance"] = wide["work_normalized_variance"].fillna(product)
-    return _best_first(wide.merge(_notes(frame, KEYS), on=KEYS, how="left"), "variance")
+    wide = with_verdicts(wide.merge(_notes(frame, KEYS), on=KEYS, how="left"), rows)
+    judged = zip(map(note_on, wide.to_dict("records")), wide.pop("note"), strict=True)
+    return _best_first(wide.assign(note=[join(parts) for parts in judged]), "variance")
 
 
 def breakdown_cases(rows: pd.DataFrame) -> pd.DataFrame:
@@ -168,14 +171,13 @@ def _chosen(wide: pd.DataFrame, metrics: Mapping[str, bool], n: str) -> pd.DataF
 
 
 def _best_first(table: pd.DataFrame, metric: str, ascending: bool = True) -> pd.DataFrame:
-    """Sorted by a metric within the same settings; the settings stay in their order."""
+    """Sorted by a metric within the same settings, the wrong ones last; the settings stay in their order."""
     settings = [c for c in (*PANELS, "mode", "num_samples") if c in table]
     place = table.groupby(settings, dropna=False, sort=False).ngroup()
-    return table.iloc[
-        pd.DataFrame({"place": place, "value": table[metric] if ascending else -table[metric]})
-        .sort_values(["place", "value"], kind="stable")
-        .index
-    ].reset_index(drop=True)
+    value = table[metric] if ascending else -table[metric]
+    wrong = table["bias_verdict"] == WRONG if "bias_verdict" in table else False
+    by = pd.DataFrame({"place": place, "wrong": wrong, "value": value})
+    return table.iloc[by.sort_values(list(by), kind="stable").index].reset_index(drop=True)
 
 
 def _notes(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

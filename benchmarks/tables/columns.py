@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..rows.bias import UNCHECKED, WRONG, interval_text
 from ..rows.text import interval, number, percent
 from ..rows.wide import NEGLIGIBLE
 from .cases import breakdown_cases, convergence_cases, ratio_cases, throughput_cases, variance_cases
@@ -66,6 +67,19 @@ def interval_of(metric: str) -> Cell:
     return lambda case: interval(case[metric], case[f"{metric}_low"], case[f"{metric}_high"])
 
 
+def bias_with_interval(case: Mapping[str, Any]) -> str:
+    """The estimated relative bias with its 95% interval, and a mark where the mean is wrong."""
+    if case["bias_verdict"] == UNCHECKED:
+        return "" if pd.isna(case["variance"]) else UNCHECKED
+    return f"✗ {interval_text(case)}" if case["bias_verdict"] == WRONG else interval_text(case)
+
+
+def bias_in_short(case: Mapping[str, Any]) -> str:
+    """The same, but the bound alone where the interval reaches down to zero."""
+    beyond_zero = case["bias_low"] > 0 or case["bias_verdict"] in (WRONG, UNCHECKED)
+    return bias_with_interval(case) if beyond_zero else f"≤ {percent(case['bias_bound'])}".removesuffix("≤ ")
+
+
 def _shares(case: Mapping[str, Any], metric: str) -> dict[str, float]:
     """part -> its share of what all parts of a metric add up to, in their order."""
     start = f"{metric}["
@@ -118,14 +132,17 @@ TABLES = (
         variance_cases,
         (
             Column("variance", interval_of("variance")),
-            Column("bias ≤", lambda case: percent(case["bias_bound"])),
+            Column("bias", bias_with_interval, terminal=False),
+            Column("bias", bias_in_short, page=False),
+            Column("bias ≤", lambda case: percent(case["bias_bound"]), terminal=False),
             Column("ms", _number("seconds", scale=1000)),
             Column("evaluations", count("evaluations"), terminal=False),
             Column("var × ms", _number("work_normalized_variance", scale=1000)),
         ),
-        "Variance: tr Cov(ĝ) of the batch-mean gradient, with its 95% interval. Bias: upper bound at 99% "
-        "confidence, relative to the norm of the gradient. Time and evaluations of log p(x|z) per datum: of "
-        "one training-step gradient.",
+        "Variance: tr Cov(ĝ) of the batch-mean gradient, with its 95% interval. Bias: of its mean, relative "
+        "to the norm of the true gradient, with its 95% interval and an upper bound at 99% confidence; "
+        "✗: the mean is wrong, whatever the variance, and the estimator is not ranked. Time and "
+        "evaluations of log p(x|z) per datum: of one training-step gradient.",
         _without_rounding_errors,
     ),
     Table(

@@ -273,7 +273,8 @@ def test_the_table_has_all_that_was_measured_of_a_case(parsed: Page) -> None:
 def test_only_what_the_run_has_is_a_column(tmp_path: Path) -> None:
     rows = [r for r in variance_rows("leave-one-out", step=0) if r["metric"] == "variance"]
     (line,) = cells(parse(tmp_path, rows), "verdict-table")
-    assert list(line) == ["estimator", "objective", "variance"]
+    assert list(line) == ["estimator", "objective", "variance", "bias"]
+    assert line["bias"].text == "not checked"
 
 
 def test_every_heading_is_explained(parsed: Page) -> None:

@@ -81,6 +81,7 @@ def test_what_is_printed(monkeypatch, capsys, tmp_path):
     times = {plan[0].id: Guess(10.2), plan[1].id: Guess(100.0), plan[2].id: Guess(20.0, own=False)}
     monkeypatch.setattr(dry_run, "estimate_seconds", lambda *_: dict(times))
     monkeypatch.setattr("elbograd.benchmarks.running.executors.choice.cores", lambda: 4)
+    monkeypatch.setattr("elbograd.benchmarks.cases.bias._pilot", lambda *_: 3.0)
     timed = [case(Throughput, ThroughputSettings(mode)) for mode in ("eager", "compiled")]
     times |= estimate_seconds([(Throughput(seconds=3.0), timed)], threads=1)
     plans = [Plan(Variance(), plan, [(case(num_samples=9), "too many")])]
@@ -96,8 +97,9 @@ def test_what_is_printed(monkeypatch, capsys, tmp_path):
         f"variance: {name.format(9)}: skipped, too many",
         "throughput: score-function, S=2, quadratic: about 6 s",
         "throughput: score-function, S=2, quadratic: time unknown",
-        "6 cases to run: about 2 min of measuring, 2 min with 2 at a time, from quick pilots here; "
-        "the time of 2 cases is unknown. Checkpoints and references are not counted.",
+        "variance: reference for the bias, quadratic at step 0: about 3 s, at most 2 min",
+        "6 cases to run: about 2 min of measuring, 2 min with 2 at a time, about 3 s of references in each "
+        "process, from quick pilots here; the time of 2 cases is unknown. Checkpoints are not counted.",
     ]
     with open(tmp_path / "run" / ROWS, "a") as file:
         file.write("a damaged line costs nothing but its own case\n")
