@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..rows.panels import split
 from ..rows.text import number, short_names
-from ..rows.throughput import LABELS, throughput_points
+from ..rows.throughput import LABELS, rank_by, throughput_points
 from ..rows.wide import PANELS, separate_samples
 from .sheet import Legend, sheet
 from .style import FAINT, INK, Style, literal, styles_of, themed
@@ -63,7 +63,8 @@ def _panel(
 ) -> list[str]:
     """Grouped horizontal bars; returns the labels from the bottom up."""
     first = next(name for name in LABELS if name in points)
-    order = list(points.groupby("label")[first].max().sort_values(kind="stable", na_position="first").index)
+    rank = rank_by(points, first) if first != "peak_memory" else points[first]
+    order = list(rank.groupby(points["label"]).max().sort_values(kind="stable", na_position="first").index)
     thick = 0.8 / len(modes)
     ends = points[[metric, f"{metric}_high"]].max(axis=1)
     reach = ends.max()

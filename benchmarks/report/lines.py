@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..rows.bias import WRONG
+from ..rows.throughput import rank_by
 from ..rows.wide import (
     PANELS,
     at_default,
@@ -52,7 +53,7 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
             "wrong": table["bias_verdict"] == WRONG,
             "value": value,
             "objective": -table["heldout_objective"],
-            "speed": -table["steps_per_second"],
+            "speed": -rank_by(table, "steps_per_second"),
         }
     )
     order = by.sort_values(list(by), kind="stable").index

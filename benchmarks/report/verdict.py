@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ..rows.bias import DECLARED, UNCHECKED, WRONG, summary_of_bias
 from ..rows.certificates import certificates
 from ..rows.text import describe, describe_shared, interval, number, say, shorten
+from ..rows.throughput import rank_by, too_noisy
 from .cells import Grid
 from .lines import lines
 from .runs import Run
@@ -138,12 +139,22 @@ def _trained(table: pd.DataFrame, problem: str) -> Markup | None:
 
 
 def _fastest(shown: pd.DataFrame, problem: str) -> Markup | None:
-    ranked = _ranked(shown, "steps_per_second", ascending=False)
+    metric = "steps_per_second"
+    shown = shown.assign(rank=rank_by(shown, metric))
+    ranked = _ranked(shown[~too_noisy(shown, metric)], "rank", ascending=False)
+    ranked = ranked[ranked[metric].notna()]
     if ranked.empty:
         return None
     first = ranked.iloc[0]
+    tied = [case for _, case in ranked.iloc[1:].iterrows() if not _apart(first, case, metric)]
+    if tied:
+        names = Markup(", ").join(_name(case) for case in [first, *tied])
+        return Markup(
+            "On <code>{}</code>, the most training steps a second are those of {}; "
+            "their 95% intervals overlap."
+        ).format(problem, names)
     return Markup("On <code>{}</code>, {} makes the most training steps a second: {}.").format(
-        problem, _name(first), number(first["steps_per_second"])
+        problem, _name(first), number(first[metric])
     )
 
 

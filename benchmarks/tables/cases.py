@@ -11,6 +11,7 @@ from ..rows.bias import WRONG, note_on, with_verdicts
 from ..rows.schema import NOT_TIMED
 from ..rows.seeds import mean_interval
 from ..rows.text import clean
+from ..rows.throughput import TOO_NOISY, rank_by, too_noisy
 from ..rows.wide import KEYS, PANELS, ordered, parts, pivot, select
 
 _TIMELESS = [key for key in KEYS if key not in ("objective", "step")]
@@ -95,11 +96,17 @@ def convergence_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def throughput_cases(rows: pd.DataFrame) -> pd.DataFrame:
-    """The cases of the throughput benchmark, the fastest first; peak memory is in bytes."""
+    """The cases of the throughput benchmark, peak memory in bytes.
+
+    The fastest come first by the lower ends of their intervals, those too noisy to rank last, with a note.
+    """
     frame = select(rows, "throughput")
     wide = _chosen(pivot(frame, list(_THROUGHPUT), _TIMELESS), _THROUGHPUT, n="repetitions")
     wide = wide.merge(_notes(frame, _TIMELESS), on=_TIMELESS, how="left")
-    return _best_first(wide, "steps_per_second", ascending=False)
+    noisy = too_noisy(wide, "steps_per_second").map({True: TOO_NOISY, False: ""})
+    wide["note"] = [join(pair) for pair in zip(wide["note"], noisy, strict=True)]
+    ranked = _best_first(wide.assign(rank=rank_by(wide, "steps_per_second")), "rank", ascending=False)
+    return ranked.drop(columns="rank")
 
 
 def headline_cases(rows: pd.DataFrame, benchmark: str, metric: str) -> pd.DataFrame:

@@ -206,6 +206,7 @@ TABLES = (
             Column("gradients/s", interval_of("gradients_per_second"), terminal=False),
             Column("peak MiB", _number("peak_memory", scale=2.0**-20)),
         ),
-        "Training steps and gradients a second: medians with 95% intervals. Eager mode unless said.",
+        "Training steps and gradients a second: medians with 95% intervals, ranked by "
+        "the lower end. Eager mode unless said.",
     ),
 )

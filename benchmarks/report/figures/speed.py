@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ...rows.panels import split
 from ...rows.text import number, short_names
-from ...rows.throughput import LABELS, throughput_points
+from ...rows.throughput import LABELS, rank_by, throughput_points
 from ...rows.wide import PANELS, family, separate_samples
 from ..runs import Run
 from .marks import errors, figure, gather, hover, plain, safe, said, series_of
@@ -44,7 +44,9 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _panel(title: str, points: pd.DataFrame, metric: str) -> Panel:
-    points = points[points[metric].notna()].sort_values(metric, kind="stable").reset_index(drop=True)
+    points = points[points[metric].notna()]
+    rank = rank_by(points, metric) if metric != "peak_memory" else points[metric]
+    points = points.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
     axis = LABELS[metric]
     several = list(series_of(points, "label"))
     names = short_names([series.label for series in several], 26)
