@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .noise import MOST, is_noisy
+
 MIN_BLOCK_SECONDS = 2e-3
 #: The fewest samples whose range is a 95% interval for their median (1 − 2·2⁻⁶ = 96.9%).
 MIN_BLOCKS = 6
@@ -82,6 +84,12 @@ def calls_in_block(run: Call, *, clock: Callable[[], float] = synchronized) -> i
     return calls
 
 
+def _noisy(blocks: Sequence[Sequence[Seconds]]) -> bool:
+    """Whether any has too wide an interval; looked at now and then, for it costs time itself."""
+    n = len(blocks[0])
+    return n % max(1, n // 16) != 0 or any(is_noisy([b.wall for b in mine]) for mine in blocks)
+
+
 def time_in_turn(
     runs: Sequence[Call],
     seconds: float,
@@ -93,7 +101,8 @@ def time_in_turn(
 
     Args:
         runs: what is timed; already warmed up.
-        seconds: of timing for each; at least 6 blocks of each are timed whatever this says.
+        seconds: of timing for each, up to three times as many while an interval is wider than ±10%; at
+            least 6 blocks of each are timed whatever this says.
         events: use CUDA events too.
         clock: for tests.
 
@@ -102,8 +111,9 @@ def time_in_turn(
     """
     calls = [calls_in_block(run, clock=clock) for run in runs]
     blocks: list[list[Seconds]] = [[] for _ in runs]
-    end = clock() + seconds * len(runs)
-    while len(blocks[0]) < MIN_BLOCKS or clock() < end:
+    start = clock()
+    end, last = (start + times * seconds * len(runs) for times in (1.0, MOST))
+    while len(blocks[0]) < MIN_BLOCKS or clock() < end or (clock() < last and _noisy(blocks)):
         for run, count, mine in zip(runs, calls, blocks, strict=True):
             mine.append(time_block(run, count, events=events, clock=clock))
     return blocks

@@ -80,9 +80,10 @@ def measure_throughput(
 
     A gradient is that of the batch mean, for φ, θ and the estimator's own parameters. Steps and
     gradients are timed in turn, in blocks of at least 2 ms between two synchronizations of the device,
-    with the garbage collector off, over several batches that lie on the device. The median of the
-    blocks is reported. Its interval takes the blocks for independent, which they are not when the
-    machine's speed changes slowly. The learning rate is 0, so that the step costs the same throughout.
+    with the garbage collector off, over several batches that lie on the device, at another eta each call.
+    The median of the blocks is reported; its interval knows that a block is like the one before. What varies
+    from process to process it does not hold. The learning rate is 0, so that the step costs the same
+    throughout.
 
     Args:
         problem: a Problem, or its specification; left unchanged.
@@ -90,7 +91,8 @@ def measure_throughput(
         x: the batch (B, ...) to use; None for eight batches of the training data, in turn.
         num_samples: S.
         batch_size: B; None for the problem's default.
-        seconds: of timing for the steps, and again for the gradients; six blocks each at the least.
+        seconds: of timing for the steps, and again for the gradients; six blocks each at the least, and up
+            to three times the seconds while an interval is wider than ±10%.
         mode: "eager", "compiled" (torch.compile of forward and backward pass) or "cuda-graph" (the
             whole step captured once and replayed).
         seed: of data order and draws.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from ..store.environment import describe_environment
 from .case import ThroughputCase
+from .noise import factor
 from .rows import METRICS
 from .workload import Workload
 
@@ -56,6 +58,17 @@ class Turn:
         sweep = "" if self.first else f", sweep {self.sweep + 1}"
         return f"{self.case.name}{sweep}"
 
+    def keep(self, name: str, timings: Sequence[float]) -> None:
+        """Remember the timings of this turn, for `with_more`."""
+        self.plugin.timings.setdefault((self.case, name), []).extend(timings)
+
+    def with_more(self, name: str, rounds: int) -> int:
+        """The rounds of this turn; in the last one as many more as the earlier ones were too noisy for."""
+        earlier = self.plugin.timings.get((self.case, name), [])
+        if self.sweep < self.of - 1 or not earlier:
+            return rounds
+        return max(rounds, math.ceil(factor(earlier) * (len(earlier) + rounds)) - len(earlier))
+
     def workload(self) -> Workload:
         """The case, warmed up once for all its turns; a case that failed before is skipped."""
         if self.case in self.plugin.failures:
@@ -92,6 +105,7 @@ class ThroughputPlugin:
 
     Attributes:
         failures: what went wrong, in one line, by case.
+        timings: of the turns so far, by case and what was timed.
         shared: the settings that all cases have in common.
     """
 
@@ -99,6 +113,7 @@ class ThroughputPlugin:
         self.cases, self.seconds, self.sweeps = list(cases), seconds, sweeps
         self.shared = _shared(self.cases)
         self.failures: dict[ThroughputCase, str] = {}
+        self.timings: dict[tuple[ThroughputCase, str], list[float]] = {}
         self._workloads: dict[ThroughputCase, Workload] = {}
         self._environments: dict[str, dict[str, Any]] = {}
 

@@ -38,11 +38,13 @@ def test_gradient(benchmark: BenchmarkFixture, turn: Turn) -> None:
 
 
 def _time(benchmark: BenchmarkFixture, turn: Turn, group: str, run: Callable[[], object]) -> None:
-    """Rounds of blocks of at least 2 ms for this turn's share of the seconds."""
+    """Rounds of blocks of at least 2 ms for this turn's share of the seconds; more in the last if noisy."""
     benchmark.name, benchmark.group = turn.label, turn.group(group)
     with turn.workload().active():
         calls = calls_in_block(run)
         seconds = calls * time_block(run, calls).wall
         rounds = max(math.ceil(MIN_BLOCKS / turn.of), int(turn.seconds / seconds))
-        benchmark.pedantic(run, rounds=rounds, iterations=calls)
+        benchmark.pedantic(run, rounds=turn.with_more(group, rounds), iterations=calls)
+    if benchmark.stats is not None:
+        turn.keep(group, benchmark.stats.stats.data)
     benchmark.extra_info.update(turn.describe(group))

@@ -48,7 +48,8 @@ def run_throughput(
         cases: what to time. A case that goes wrong leaves a failed row; the others go on.
         output: folder for ``throughput.json``, which is replaced.
         compare: an earlier ``throughput.json``, or its folder, shown beside the new rates.
-        seconds: of timing for the steps of a case, and again for its gradients.
+        seconds: of timing for the steps of a case, and again for its gradients; up to three times as many
+            where the first sweeps were noisy.
         quick: at most 0.05 seconds each: a look whether everything works.
 
     Returns:
