@@ -21,6 +21,7 @@ from ..problems.point import resolve_estimator
 from ..problems.protocol import Problem
 from ..problems.specifications import specifications
 from .rank import SAME_AT_EVERY_S
+from .spellings import same_estimator
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,18 @@ def find_candidates(
     """
     given = list(catalogue()) if estimators is None else _expanded(estimators)
     q, target = posterior_and_target(problem, x, checked_eta(problem, x))
-    found, left_out = [], []
+    found: list[Candidate] = []
+    left_out: list[LeftOut] = []
+    spelled: list[Candidate] = []  # instances may hold what was trained
     for one in given:
         candidate = _candidate(one, q, target, num_samples)
         if isinstance(candidate, Candidate):
-            found.append(candidate)
+            twin = _twin(candidate, spelled) if isinstance(one, str) else None
+            spelled += [candidate] if isinstance(one, str) and twin is None else []
+            if twin is None:
+                found.append(candidate)
+            else:
+                left_out.append(LeftOut(candidate.label, f"the same as {twin.label}, measured once"))
         elif estimators is None:
             left_out.append(candidate)
         else:
@@ -73,6 +81,12 @@ def find_candidates(
     if not found:
         raise UsageError(f"no estimator can be used here: {left_out[0].label}: {left_out[0].reason}")
     return found, left_out
+
+
+def _twin(candidate: Candidate, found: Sequence[Candidate]) -> Candidate | None:
+    """That of those found which is the same estimator spelled otherwise."""
+    estimator = candidate.build()
+    return next((one for one in found if same_estimator(estimator, one.build())), None)
 
 
 def _expanded(estimators: Sequence[Estimator | str]) -> list[Estimator | str]:

@@ -16,18 +16,16 @@ from ..problems.protocol import Problem
 from ..seeds import hashed
 from ..statistics.moments import Moments
 from ..statistics.replicates import MIN_REPLICATES
-from ..throughput.clock import calls_in_block, time_block
-from ..training.step import TrainingStep
 from ..variance.chunks import split
 from ..variance.result import VarianceResult, case_of, result_of
 from ..variance.route import Route, choose_route
 from .candidates import Candidate
 from .measured import BiasVerdict, Measured
+from .timer import Timer, control
 
 _WARMUP = 500
 _WARMUP_AGAIN = 100  # steps from the state of the same estimator at another S
 _WARMUP_PROBE = 10
-_WARM_CALLS = 2  # gradients before the first that is timed
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,8 @@ class Contender:
         self.route = self._new_route(earlier)
         self.stream: Hashable = None
         self.constant = self.estimator.deterministic and self.route.repeats()
-        step = TrainingStep(point.problem, self.estimator, [], num_samples)
-        self._gradients = lambda: step.gradients(point.x)
-        self._calls = 0
+        self._timer = Timer(point.problem, self.estimator, point.x, num_samples)
+        self._turns: list[tuple[float, float]] = []
         self._chunks = 0
         self.blocks: list[float] = []
         self.draw_seconds = 0.0
@@ -112,6 +109,7 @@ class Contender:
         """Forget what was drawn and timed, keep the estimator's state."""
         self.route = self._new_route(self)
         self.blocks, self.draw_seconds, self._chunks = [], 0.0, 0
+        self._turns = []
 
     def draw(self, replicates: int, chunk: int | None = None) -> None:
         """Draw more; in chunks of ``chunk``, the k-th from a seed that all of one stream have in common."""
@@ -130,19 +128,15 @@ class Contender:
         self.seconds_per_replicate = seconds / (2 if self.constant else replicates)
 
     def time_one_block(self) -> float:
-        """Seconds of a training-step gradient, over one block of at least 2 ms."""
-        self.estimator.train()
-        try:
-            if not self._calls:
-                for _ in range(_WARM_CALLS):
-                    self._gradients()
-                self._calls = calls_in_block(self._gradients)
-            return time_block(self._gradients, self._calls).wall
-        finally:
-            self.estimator.eval()
-            for side in (self.point.problem.encoder, self.point.problem.decoder):
-                for parameter in side.parameters():
-                    parameter.grad = None
+        """Seconds of a training-step gradient, over a block of at least 2 ms by each of two instances."""
+        both = self._timer.turn()
+        self._turns.append(both)
+        return sum(both) / 2
+
+    @property
+    def control(self) -> float | None:
+        """What the two instances differ by, as the logarithm of a ratio."""
+        return control(self._turns)
 
     def result(self) -> VarianceResult:
         """What was drawn so far."""

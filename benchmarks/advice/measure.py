@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from .budget import Budget
 from .candidates import Candidate, LeftOut
 from .contender import Contender, Point
 from .groups import Group, groups_of
-from .measured import BiasVerdict, Measured
+from .measured import BiasVerdict, Measured, with_floor
 from .rank import group_of
 from .screen import Screening, screen
 
@@ -74,7 +75,8 @@ def measure_point(point: Point, candidates: Sequence[Candidate], budget: Budget)
     left_out = [*screening.left_out, *finalists.left_out]
     done = [c for c in finalists.everyone if c.blocks and c.replicates > 1 and c not in finalists.failed]
     if done:
-        return Outcome([c.measured(biases.get(id(c))) for c in done], left_out, interrupted)
+        measured = with_floor([c.measured(biases.get(id(c))) for c in done], [c.control for c in done])
+        return Outcome(measured, left_out, interrupted)
     looked = [c.measured() for c in screening.looks]
     return Outcome(looked, left_out, interrupted, screened_only=True)
 
@@ -95,6 +97,7 @@ class _Finalists:
         self.failed: list[Contender] = []
         self._groups: list[Group] = []
         self._repeats = 1
+        self._order = random.Random(0)  # apart from all draws
 
     @property
     def everyone(self) -> list[Contender]:
@@ -163,13 +166,13 @@ class _Finalists:
         group.adapt(sum(one.draw_seconds for one in members) - before)
 
     def _time(self, turn: Sequence[Contender]) -> None:
-        """A block of each, several times over; the mean of each one's blocks counts once.
+        """A block of each in random order, several times over; the mean of each one's blocks counts once.
 
         What slows the machine for a while meets all alike; blocks so close together are not independent.
         """
         blocks: dict[int, list[float]] = defaultdict(list)
         for _ in range(self._repeats):
-            for one in turn:
+            for one in self._order.sample(turn, len(turn)):
                 with self._guarded(one):
                     blocks[id(one)].append(one.time_one_block())
         for one in turn:
@@ -199,8 +202,8 @@ def _name(contender: Contender) -> str:
 
 
 def _block(contender: Contender) -> float:
-    """Seconds that timing it once takes, about."""
-    return max(_BLOCK_SECONDS, max(contender.blocks))
+    """Seconds that timing it once takes, about: two instances."""
+    return 2 * max(_BLOCK_SECONDS, max(contender.blocks))
 
 
 def _brief_seconds(contender: Contender) -> float:

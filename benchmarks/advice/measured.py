@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
 
-from ..statistics.intervals import median_interval, product_interval
+from ..statistics.intervals import product_interval
 from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, paired_ratio
+from ..statistics.timings import timing_interval
 from ..variance.ratio import joint_moments
+from .floor import NO_FLOOR, Floor, floor_of
+
+#: A bound on the relative bias above this says nothing of the direction of the gradient: bias not shown.
+_BOUNDED = 0.5
 
 
 class Interval(NamedTuple):
@@ -57,6 +62,7 @@ class Measured:
         bias: None where there is no reference.
         contributions: (B, R'), of the first replicates to the total, for common random numbers.
         stream: those of equal streams share their draws; None: with nobody.
+        floor: what two instances of one estimator differ by in this run.
     """
 
     estimator: str
@@ -71,6 +77,7 @@ class Measured:
     bias: BiasVerdict | None = None
     contributions: Tensor | None = None
     stream: Hashable = None
+    floor: Floor = NO_FLOOR
 
     @property
     def few(self) -> int | None:
@@ -82,9 +89,14 @@ class Measured:
         """By its own word, or because noise does not explain its distance from the reference."""
         return not self.claims_unbiased or (self.bias is not None and self.bias.shown)
 
+    @property
+    def checked(self) -> bool:
+        """Whether its bias was measured and bounded: the gradient is right for the most part."""
+        return not self.biased and self.bias is not None and self.bias.bound <= _BOUNDED
+
     def cost(self, confidence: float = 0.95) -> Interval:
-        """Median seconds of a training-step gradient."""
-        return Interval(*median_interval(list(self.seconds), confidence))
+        """Median seconds of a training-step gradient; the interval holds what instances differ by."""
+        return _widened(timing_interval(self.seconds, confidence), self.floor.reach(confidence))
 
     def work(self, confidence: float = 0.95) -> Interval:
         """Work-normalized variance, tr Cov(ĝ) × seconds."""
@@ -101,8 +113,9 @@ def compare(a: Measured, b: Measured, confidence: float) -> Interval:
     """Ratio of work-normalized variances, a over b.
 
     Variances: by common random numbers where the two share draws, else as independent. Seconds: the median of
-    the ratios of blocks timed in one turn, with the interval of its order statistics; the ends are 0 and ∞
-    where there are too few turns for the confidence. Half-widths add in quadrature on the log scale, for
+    the ratios of blocks timed in one turn, whose interval knows that turns are like those before, and holds
+    what two instances of one estimator differ by; the ends are 0 and ∞ where there are too few turns for the
+    confidence. Half-widths add in quadrature on the log scale, for
     noise of draws and noise of clocks are independent.
     """
     seconds = cost_ratio(a, b, confidence)
@@ -120,10 +133,15 @@ def compare(a: Measured, b: Measured, confidence: float) -> Interval:
 def cost_ratio(a: Measured, b: Measured, confidence: float) -> Interval:
     """Ratio of seconds: the median over turns; from 0 to ∞ where these are too few for the confidence."""
     ratios = [s / t for s, t in zip(a.seconds, b.seconds, strict=False)]
-    value, low, high = median_interval(ratios, confidence)
+    interval = timing_interval(ratios, confidence)
     if len(ratios) < fewest_rounds(confidence):
-        low, high = 0.0, math.inf
-    return Interval(value, low, high)
+        return Interval(interval[0], 0.0, math.inf)
+    return _widened(interval, max(a.floor.reach(confidence), b.floor.reach(confidence)))
+
+
+def _widened(interval: tuple[float, float, float], reach: float) -> Interval:
+    """With a further independent half-width on the log scale."""
+    return _product(Interval(*interval), Interval(1.0, math.exp(-reach), math.exp(reach)))
 
 
 def _is_zero(measured: Measured) -> bool:
@@ -150,3 +168,9 @@ def _product(first: Interval, second: Interval) -> Interval:
         width = math.hypot(math.log(first.high / first.value), math.log(second.high / second.value))
         high = value * math.exp(width)
     return Interval(value, low, high)
+
+
+def with_floor(measured: Sequence[Measured], controls: Sequence[float | None]) -> list[Measured]:
+    """The measurements of one point, with the floor that their controls show."""
+    floor = floor_of([c for c in controls if c is not None])
+    return [replace(one, floor=floor) for one in measured]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from .measured import Interval, Measured, compare
 
 FAMILY_CONFIDENCE = 0.95
+#: A ratio of work that is not shown to be above this is not worth a choice: a tie.
+LEAST_MARGIN = 1.05
 #: Objectives that are the same whatever S is, so that S may be chosen; others are ranked at each S apart.
 SAME_AT_EVERY_S = frozenset({"elbo", "inclusive-kl"})
 
@@ -60,7 +62,7 @@ class Ranking:
     @property
     def unranked(self) -> tuple[Entry, ...]:
         """Those of ``tied`` above the first by their interval, which has not the replicates to beat them."""
-        return tuple(e for e in self.tied if e.to_first is not None and e.to_first.low > 1)
+        return tuple(e for e in self.tied if e.to_first is not None and e.to_first.low > LEAST_MARGIN)
 
     @property
     def group(self) -> Group:
@@ -126,9 +128,9 @@ def _to_first(measured: Measured, first: Measured | None, confidence: float) -> 
 
 
 def _beats(one: Measured, other: Measured, confidence: float) -> bool:
-    """Whether one was shown to be below the other.
+    """Whether one was shown to be below the other, by 5% at the least.
 
     Too few replicates of a heavy tail make a variance look too low: such a one beats nobody. It can be
     beaten, for what is missing from its estimate makes it worse.
     """
-    return one.few is None and compare(other, one, confidence).low > 1
+    return one.few is None and compare(other, one, confidence).low > LEAST_MARGIN

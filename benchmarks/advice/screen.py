@@ -10,6 +10,7 @@ from ...estimators.text import one_line
 from .budget import Budget
 from .candidates import Candidate, LeftOut
 from .contender import Contender, Point
+from .pilot import why_too_slow
 from .rank import Group, group_of
 
 _SHARE = 0.3  # of the budget, until which every S is looked at
@@ -58,6 +59,10 @@ def screen(point: Point, candidates: Sequence[Candidate], budget: Budget, into: 
     def look(candidate: Candidate, num_samples: int) -> Contender | None:
         budget.tell(f"first look {len(into.looks) + 1}/{count}: {candidate.label}, S = {num_samples}")
         try:
+            reason = why_too_slow(point, candidate, num_samples, budget.seconds)
+            if reason is not None:
+                into.left_out.append(LeftOut(candidate.label, reason))
+                return None
             earlier = seen.get(candidate.label) or next(iter(seen.values()), None)
             contender = _look(point, candidate, num_samples, earlier, each)
         except Exception as error:  # a plugin may raise anything

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .measured import Measured, cost_ratio
-from .rank import Entry, Ranking
+from .rank import LEAST_MARGIN, Entry, Ranking
 
 _LISTED = 4
 
@@ -26,7 +26,12 @@ def name_of(measured: Measured, ranking: Ranking) -> str:
 
 def advice_on(ranking: Ranking) -> str:
     """What one ranking says to do."""
-    sentences = [_choice(ranking), _of_the_biased(ranking), _of_the_noiseless(ranking)]
+    sentences = [
+        _choice(ranking),
+        _of_the_unchecked(ranking),
+        _of_the_biased(ranking),
+        _of_the_noiseless(ranking),
+    ]
     return " ".join(filter(None, sentences))
 
 
@@ -55,30 +60,55 @@ def _choice(ranking: Ranking) -> str:
     first, rest = tied[0], tied[1:]
     name = name_of(first.measured, ranking)
     sound = [e for e in ranking.entries if not e.measured.biased]
+    checked = all(e.measured.checked for e in sound)
     if len(sound) == 1:
-        return f"{_capital(name)} is the only unbiased one measured."
+        what = "unbiased one measured" if checked else "one measured that is not shown or said to be biased"
+        return f"{_capital(name)} is the only {what}."
     few = [e for e in tied if e.measured.few is not None]
     known = [e for e in tied if e.measured.few is None]
     if few:
         return f"Undecided: {_of_the_known(known, ranking)}{_of_the_unknown(few, ranking)}."
     if rest:
         return (
-            f"A tie: {_names(tied, ranking)} cannot be told apart; the best is one of these {len(tied)} of "
-            f"{len(sound)}, at {_level(ranking)}."
+            f"A tie: no difference in work can be shown between {_names(tied, ranking)}; the best is one of "
+            f"these {len(tied)} of {len(sound)}, at {_level(ranking)}."
         )
     second = next(e for e in sound if e is not first)
     behind = min((e for e in sound if e is not first), key=_least)
     low = _least(behind)
-    if low <= 1:  # beaten, but not by the first itself
-        return (
-            f"Use {name}: each of the other {len(sound) - 1} unbiased ones was beaten, at {_level(ranking)}."
-        )
-    margin = f"at least {low:.3g} times" if low < math.inf else "infinitely many times"
+    unbiased = "unbiased ones" if checked else "ones not shown or said to be biased"
+    if low <= LEAST_MARGIN:  # beaten, but not by the first itself
+        return f"Use {name}: each of the other {len(sound) - 1} {unbiased} was beaten, at {_level(ranking)}."
+    margin = f"at least {_rounded_down(low)} times" if low < math.inf else "infinitely many times"
     next_one = name_of(second.measured, ranking)
     return (
-        f"Use {name}: every other of the {len(sound)} unbiased ones costs {margin} its work for the same "
+        f"Use {name}: every other of the {len(sound)} {unbiased} costs {margin} its work for the same "
         f"precision (the next is {next_one}), at {_level(ranking)}."
     )
+
+
+def _rounded_down(value: float) -> str:
+    """Two digits, three below 1.1, and never more than the value."""
+    digits = 2 if value >= 1.1 else 3
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    rounded = math.floor(value / unit + 1e-9) * unit
+    return f"{rounded:.0f}" if 100 <= value < 1e6 else f"{rounded:.{digits}g}"
+
+
+def _of_the_unchecked(ranking: Ranking) -> str:
+    """Whose lack of bias is their own word, of those that are recommended, and who is the best otherwise."""
+    open_ = [e for e in ranking.tied if not e.measured.checked]
+    if not open_:
+        return ""
+    sound = [e for e in ranking.entries if not e.measured.biased]
+    checked = [e for e in sound if e.measured.checked]
+    if not checked:
+        return "Bias not shown: of none was it measured well enough, and unbiased is their own word."
+    who, verb = _names(open_, ranking), "are" if len(open_) > 1 else "is"
+    text = f"Bias not shown: that {who} {verb} unbiased is their own word."
+    if checked[0] in ranking.tied:
+        return text
+    return f"{text} The best whose bias was bounded is {name_of(checked[0].measured, ranking)}."
 
 
 def _of_the_known(known: Sequence[Entry], ranking: Ranking) -> str:
@@ -120,8 +150,10 @@ def _of_the_noiseless(ranking: Ranking) -> str:
     first = ranking.tied[0].measured
     ratio = cost_ratio(one, first, ranking.confidence)
     other = name_of(first, ranking)
-    if ratio.high < 1 and not one.biased:
+    if ratio.high < 1 / LEAST_MARGIN and not one.biased:
         return f"Better still, {one.estimator}: it has no noise of its own, and is faster than {other}."
+    if ratio.low < 1 < ratio.high and not one.biased:
+        return f"{name} has no noise of its own; no difference in seconds to {other} can be shown."
     return (
         f"{name} has no noise of its own{biased}, at {ratio.value:.2g} times the seconds of {other}: it pays "
         f"only where that noise counts beside the minibatch's."

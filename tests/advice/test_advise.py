@@ -74,7 +74,9 @@ def test_a_biased_winner_is_named_as_biased_and_not_recommended():
         assert names(ranking.entries)[0] == "biased"
         assert names(ranking.tied) == ["sound"]
         text = advice_on(ranking)
-        assert text.startswith("Use sound with S = 4: every other of the 2 unbiased ones")
+        assert text.startswith(
+            "Use sound with S = 4: every other of the 2 ones not shown or said to be biased"
+        )
         assert "Lower still, but biased: biased with S = 4" in text
     assert "by 0.12 of the gradient" in text
     within = BiasVerdict(0.0, 0.004, False, "quadrature")

@@ -1,0 +1,50 @@
+"""Whether one estimate fits into the budget, told from a smaller one before it is tried."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from ...estimators.text import one_line
+from ..gradients import eta_gradients, frozen, make_ready
+from .candidates import Candidate
+from .contender import Point
+
+_SMALL = 1024  # S that are tried without asking
+_ESTIMATES = 20  # that a first look takes, about
+_MOST_NUMBERS = 2**31  # of S × B × D that are drawn at once
+
+
+def why_too_slow(point: Point, candidate: Candidate, num_samples: int, seconds: float) -> str | None:
+    """None, or why an estimate of so many samples cannot be looked at: by its size, or by a pilot at S = 256.
+
+    Cost is taken to be proportional to S, which is what it tends to.
+
+    Args:
+        point: where.
+        candidate: what.
+        num_samples: S.
+        seconds: of the whole budget.
+    """
+    if num_samples <= _SMALL:
+        return None
+    with torch.no_grad():
+        eta = point.problem.encoder(point.x)
+    if num_samples * eta.numel() > _MOST_NUMBERS:
+        return f"S = {num_samples} is too large: {num_samples * eta.numel():.1e} numbers an estimate"
+    estimator, pilot = candidate.build(), _SMALL // 4
+    try:
+        _, target = make_ready(point.problem, estimator, point.x, eta, pilot)
+        with frozen(point.problem.decoder):
+            eta_gradients(point.problem, estimator, target, eta, 1, pilot)
+            begun = time.perf_counter()
+            eta_gradients(point.problem, estimator, target, eta, 1, pilot)
+            expected = (time.perf_counter() - begun) * num_samples / pilot
+    except Exception as error:  # the look itself will tell, if it is not the pilot's S
+        return None if num_samples < 2**20 else f"S = {num_samples}: a pilot failed: {one_line(error)}"
+    if expected * _ESTIMATES <= seconds:
+        return None
+    return (
+        f"S = {num_samples} takes about {expected:.1g} s an estimate, too long for a budget of {seconds:g} s"
+    )
