@@ -36,7 +36,7 @@ def timing_intervals(
     statistics that an interval of n_eff independent values would have, by Student's quantile; further
     out than the extremes they go on linearly in the logarithm, by what half of the values on that side are
     away. Of log-normal autoregressions with spikes it covers 93% and more up to ρ = 0.6 from six values on,
-    and up to 0.9 from some 40 on; of six values at ρ = 0.9 about 80%, for they cannot tell. Of independent
+    and up to 0.9 from some 40 on; of six values at ρ = 0.9 about 75%, for they cannot tell. Of independent
     values it covers 98 to 99%, and is 1.3 to 1.8 times as wide as the interval that presumes them so.
 
     Fewer than three values tell nothing: the ends are 0 and ∞.
