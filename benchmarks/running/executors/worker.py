@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from queue import SimpleQueue
+from typing import TextIO
 
 from ....estimators.errors import UsageError
 from ...cases.kinds import case_from_json
@@ -20,10 +21,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a plugin prints must not get between the answers
-    given = json.loads(sys.stdin.readline())
+    # A stream of its own, and sys.stdin none: a process that is forked here, such as a DataLoader's, closes
+    # sys.stdin, and would wait for ever for the thread that was reading from it.
+    asked = os.fdopen(os.dup(0), encoding="utf-8")
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as this process lives
+    given = json.loads(asked.readline())
     work = Work(**{**given, "plugins": tuple(given["plugins"]), "path": tuple(given["path"])})
     questions: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=_listen, args=(questions,), daemon=True).start()
+    threading.Thread(target=_listen, args=(asked, questions), daemon=True).start()
     unfit = None
     try:
         make_ready(work)
@@ -38,9 +43,9 @@ def main() -> None:
         question = questions.get()
 
 
-def _listen(questions: SimpleQueue[str]) -> None:
+def _listen(asked: TextIO, questions: SimpleQueue[str]) -> None:
     """Apart from the measuring, so that the end of the parent is noticed in the midst of a case."""
-    for line in sys.stdin:
+    for line in asked:
         questions.put(line)
     os._exit(0)
 
