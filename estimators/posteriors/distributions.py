@@ -11,7 +11,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ..errors import UsageError
-from . import flows, gaussians, von_mises
+from . import discrete_kl, flows, gaussians, von_mises
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
 # build one, the first that the instance really stores is used, so that no chain rule is added.
@@ -230,7 +230,8 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batc
     try:
         if prior.batch_shape != q.batch_shape:
             prior = prior.expand(q.batch_shape)
-        return td.kl_divergence(q, prior)
+        divergence = discrete_kl.kl(q, prior)
+        return td.kl_divergence(q, prior) if divergence is None else divergence
     except NotImplementedError:
         return None
 
