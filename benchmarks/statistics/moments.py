@@ -16,13 +16,18 @@ from .replicates import MAX_SKEWNESS, MIN_REPLICATES, fewest_replicates, needed_
 _MIN_DOF = 2.0
 _MANY_COORDINATES = 16
 
-#: Told of contributions to a variance, and of what their interval needs, that overflow a dtype.
-NOT_FINITE = (
-    "the gradient is too large (or not finite): the moments of its square overflow {}; "
-    "measure in float64, or scale the objective down"
-)
-
 Array = NDArray[np.float64]
+
+
+class NotFiniteError(EstimatorError):
+    """Contributions to a variance, or what their interval needs, overflow a dtype or are no numbers."""
+
+    def __init__(self, dtype: str = "float64") -> None:
+        wider = "" if dtype == "float64" else "measure in float64, or "
+        super().__init__(
+            f"the gradient is too large (or not finite): the moments of its square overflow {dtype}; "
+            f"{wider}scale the objective down"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def summarize_data(
         squared = max(float(squared_error(v, s2, tau, n).sum()), least)
     # A NaN is not greater than 0 either, and would pass for a variance known for certain.
     if not all(bool(np.isfinite(a).all()) for a in (v, s2, m3, m4, tau, least, squared)):
-        raise EstimatorError(NOT_FINITE.format("float64"))
+        raise NotFiniteError()
     if not squared > 0:
         return Moments(total, 0.0, 0.0, n)
     skewness = _third_cumulant(m3, n) / n**2 / squared**1.5 if n > 2 else 0.0

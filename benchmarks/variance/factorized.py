@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import EstimatorError, UsageError
+from ...estimators.errors import UsageError
 from ..gradients import check_estimate, count_evaluations, eta_gradients
 from ..jacobians.encoder import Jacobian, encoder_jacobian
 from ..jacobians.products import pull_back, pull_back_each, push_forward, shaped, trainable
@@ -24,7 +24,7 @@ from ..linalg import in_float64, square_root, square_trace, times
 from ..problems.as_trained import eta_of
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
-from ..statistics.moments import NOT_FINITE, Moments
+from ..statistics.moments import Moments, NotFiniteError
 from .breakdown import Breakdown, Replicates, by_datum, by_eta, by_layer, by_parameter
 from .chunks import chunk_size, keep_heap, split
 from .finite import data_chosen_from
@@ -240,7 +240,7 @@ class FactorizedRoute:
     def _checked_sums(self) -> Sums:
         assert self.sums is not None
         if not self.sums.are_finite():
-            raise EstimatorError(NOT_FINITE.format(str(self.eta.dtype).removeprefix("torch.")))
+            raise NotFiniteError(str(self.eta.dtype).removeprefix("torch."))
         return self.sums
 
     def _check_eta_is_the_only_path(self) -> None:

@@ -20,7 +20,7 @@ from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.as_trained import eta_of
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
-from ..statistics.moments import NOT_FINITE, Moments
+from ..statistics.moments import Moments, NotFiniteError
 from .breakdown import Breakdown
 from .moments import PowerSums, Shares, Sums, bessel
 from .signal import Sample
@@ -180,7 +180,7 @@ class FullRoute:
         inside = self._members[group].repeat_interleave(torch.tensor(self.sizes))
         drift = self._first / n
         if not all_finite(drift, self._second, self._cross, self._sums.shift, self._sums.powers):
-            raise EstimatorError(NOT_FINITE.format("float64"))
+            raise NotFiniteError()
         spread, third, fourth = (m[group] for m in self._sums.central())
         delta = drift * inside
         value = self._variance(group, delta)

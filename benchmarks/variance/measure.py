@@ -20,6 +20,7 @@ from ..problems.protocol import Problem
 from ..seeds import derived, hashed
 from .arguments import check_choices
 from .moments import Sums
+from .origins import told_by_origin
 from .precision import run_to_precision
 from .result import VarianceResult, case_of, result_of
 from .route import Route, choose_route
@@ -95,7 +96,8 @@ def measure_variance(
             chosen = choose_route(problem, estimator, x, num_samples, wrt=wrt, route=route, chunk=chunk)
             # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
             reseed(derived(seed, "draws"), x.device)
-            with frozen(problem.decoder if wrt == "phi" else torch.nn.Module()):
+            theta = problem.decoder if wrt == "phi" else torch.nn.Module()
+            with frozen(theta), told_by_origin(problem, estimator, x):
                 if stream is not None:
                     check_same_model(merge, problem, x)
                     chosen.join(stream, merge)
