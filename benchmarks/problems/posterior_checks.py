@@ -37,6 +37,7 @@ _LOOKS = 3
 _NUMBERS = 2**18  # in a block of draws
 _FEWEST, _MOST = 64, 2048  # draws in a block
 _FEW_VALUES = 64
+_SPACINGS = 16  # of the dtype at the mean, in σ: f's rounding then moves a gradient by less than 0.1%
 _STEP = 0.05  # in η, of the differences that the path is held against
 _DIFFERENCES = 2e-3  # error of these, relative to the derivative
 _ROUNDING = 1e-6
@@ -59,7 +60,7 @@ def distrust(
     """
     q = posterior(eta)
     if is_known(q):
-        return None
+        return None if estimator.deterministic or estimator.derivatives else coarse(q)
     return defect(posterior, eta, *properties(estimator, target), seed)
 
 
@@ -72,6 +73,26 @@ def defect(
         torch.manual_seed(hashed(seed, "posterior"))
         found = path_defect(posterior, eta) if path and reparameterizable(posterior(eta)) else None
         return score_defect(posterior, eta) if found is None and score else found
+
+
+def coarse(q: Distribution) -> str | None:
+    """Why f does not tell a Gaussian's draws apart, which estimators without its slope need; or None."""
+    while type(q) is td.Independent:
+        q = q.base_dist
+    if not isinstance(q, td.Normal | td.MultivariateNormal):
+        return None
+    kind, loc, scale = q.loc.dtype, q.loc.detach(), q.stddev.detach()
+    spacing = loc.abs() * torch.finfo(kind).eps
+    if bool((scale >= _SPACINGS * spacing).all()):
+        return None
+    worst = int((scale / spacing).argmin())
+    name = str(kind).removeprefix("torch.")
+    remedy = "float64, or " if kind != torch.float64 else ""
+    return (
+        f"draws of this {type(q).__name__} have too few digits in {name}: its standard deviation is "
+        f"{float(scale.flatten()[worst]):.2g} at mean {float(loc.flatten()[worst]):.4g}, and f is rounded as "
+        f"coarsely; try {remedy}a pathwise estimator"
+    )
 
 
 def is_known(q: Distribution) -> bool:

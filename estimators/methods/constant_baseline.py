@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from ..base import Target
 from ..pieces.arguments import number
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw
+from ..posteriors.noise import draw
 from .score_function import ScoreFunction
 
 _PILOT_SAMPLES = 64
@@ -59,4 +59,5 @@ class ConstantBaseline(ScoreFunction):
 @torch.no_grad()
 def pilot_mean(q: Distribution, target: Target, kl: str) -> Float[Tensor, ""]:
     """Mean of the integrand over the batch and pilot samples of q, a scalar."""
-    return integrand(q, target, draw(q, _PILOT_SAMPLES), kl).mean()
+    z, noise = draw(q, _PILOT_SAMPLES)
+    return integrand(q, target, z, kl, noise=noise).mean()

@@ -14,8 +14,9 @@ from ..base import Estimate, Target
 from ..pieces.arguments import integer_from
 from ..pieces.objective import analytic_kl, integrand
 from ..pieces.scores import align, inner, scores
-from ..posteriors.distributions import cut, describe, draw, log_prob, parameters_of, with_parameters
+from ..posteriors.distributions import cut, describe, parameters_of, with_parameters
 from ..posteriors.gaussians import is_diagonal_gaussian
+from ..posteriors.noise import Noise, draw, log_prob
 from .score_function import ScoreFunction
 
 _TINY_PILOT = 4  # with fewer, the variance that an estimated coefficient adds need not be finite
@@ -82,15 +83,15 @@ class DeltaMethod(ScoreFunction):
         fixed = cut(q)
         taylor = _expand(fixed, target, self.kl)
         coefficients = self._coefficients(fixed, target, taylor)
-        z = draw(q, num_samples)
-        f = integrand(fixed, target, z, self.kl)
+        z, noise = draw(q, num_samples)
+        f = integrand(fixed, target, z, self.kl, noise=noise)
         centred = f.detach() - taylor.value
         polynomial = taylor(z)
         if coefficients is None:
-            term = ((centred - polynomial) * log_prob(q, z)).mean(0) + taylor.expectation(q)
+            term = ((centred - polynomial) * log_prob(q, z, noise)).mean(0) + taylor.expectation(q)
         else:
-            term = (centred * log_prob(q, z)).mean(0)
-            zero_mean = _control_variate(fixed, taylor, polynomial, z)
+            term = (centred * log_prob(q, z, noise)).mean(0)
+            zero_mean = _control_variate(fixed, taylor, polynomial, z, noise)
             for name, parameter in parameters_of(q).items():
                 term = term - inner(parameter, coefficients[name] * zero_mean[name], q.batch_shape)
         elbo = term - term.detach() + f.mean(0) - analytic_kl(q, target, self.kl)
@@ -101,11 +102,11 @@ class DeltaMethod(ScoreFunction):
         if self.pilot is None:
             return None
         with torch.no_grad():
-            z = draw(q, self.pilot)
-            centred = integrand(q, target, z, self.kl) - taylor.value
+            z, noise = draw(q, self.pilot)
+            centred = integrand(q, target, z, self.kl, noise=noise) - taylor.value
         polynomial = taylor(z)
         found = {}
-        for name, score in scores(q, parameters_of(q), z).items():
+        for name, score in scores(q, parameters_of(q), z, noise).items():
             a, b = align(centred, score) * score, align(polynomial, score) * score
             b = b - b.mean(0)
             # Where b vanishes (f flat at m) any coefficient does: 0/0 becomes 0.
@@ -173,11 +174,12 @@ def _control_variate(
     taylor: _Taylor,
     polynomial: Float[Tensor, "S *batch"],
     z: Float[Tensor, "S *batch_event"],
+    noise: Noise | None,
 ) -> dict[str, Tensor]:
     """(1/S) Σ_s (h(z_s) − f(m)) ∂_k log q(z_s) − ∂_k E_q[h] in the shapes of q's parameters: of mean zero."""
     leaves = {name: value.detach().requires_grad_() for name, value in parameters_of(q).items()}
     with torch.enable_grad():
         own = with_parameters(q, leaves)
-        difference = (polynomial * log_prob(own, z)).mean(0) - taylor.expectation(own)
+        difference = (polynomial * log_prob(own, z, noise)).mean(0) - taylor.expectation(own)
         found = torch.autograd.grad(difference.sum(), tuple(leaves.values()))
     return dict(zip(leaves, found, strict=True))

@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 from ..base import Estimate, Target
 from ..pieces.importance_weights import unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import cut, log_prob, rsample
+from ..posteriors.distributions import cut
+from ..posteriors.noise import log_prob, rsample
 from .sticking_the_landing import StickingTheLanding
 
 
@@ -56,10 +57,10 @@ class DReG(StickingTheLanding):
         return normalized.square()
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = rsample(q, num_samples)
+        z, noise = rsample(q, num_samples)
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
-            log_w = integrand(q, target, leaf, "sampled", log_prob(cut(q), leaf))
+            log_w = integrand(q, target, leaf, "sampled", log_prob(cut(q), leaf, noise))
             weighted = (self.weigh(log_w.detach().softmax(0)) * log_w).sum()
         (slope,) = torch.autograd.grad(weighted, leaf, retain_graph=True)
         event = tuple(range(-len(q.event_shape), 0))

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from ..base import Estimate, Target
 from ..pieces.importance_weights import unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import log_prob, rsample
+from ..posteriors.noise import rsample
 from .reparameterization import Reparameterization
 
 
@@ -46,7 +46,7 @@ class IWAE(Reparameterization):
         return unweighable(target) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = rsample(q, num_samples)
-        log_weights = integrand(q, target, z, self.kl, log_prob(q, z))
+        z, noise = rsample(q, num_samples)
+        log_weights = integrand(q, target, z, self.kl, noise=noise)
         bound = log_weights.logsumexp(0) - math.log(num_samples)
         return Estimate(surrogate=bound, value=bound)

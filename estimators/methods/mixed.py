@@ -11,7 +11,8 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import integer_from, one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand
 from ..pieces.scores import align, inner, per_sample, scores, shared_parameters
-from ..posteriors.distributions import parameters_of, rsample, with_parameters
+from ..posteriors.distributions import parameters_of, with_parameters
+from ..posteriors.noise import rsample
 from .reparameterization import Reparameterization
 
 _TINY_PILOT = 4  # with fewer, the variance that an estimated weight adds need not be finite
@@ -99,11 +100,14 @@ def _both(
     leaves = per_sample(parameters, num_samples)
     with torch.enable_grad():
         own = with_parameters(q, leaves)
-        z = rsample(own, 1).squeeze(0)
-        f = integrand(own, target, z, kl)
+        z, noise = rsample(own, 1)
+        z = z.squeeze(0)
+        if noise is not None:
+            noise = noise._replace(epsilon=noise.epsilon.squeeze(0))
+        f = integrand(own, target, z, kl, noise=noise)
         total = f.sum() + 0.0 * z.sum()  # keeps what is constant in z differentiable in it
         path = torch.autograd.grad(total, tuple(leaves.values()), retain_graph=True, materialize_grads=True)
-    return f, dict(zip(leaves, path, strict=True)), scores(q, parameters, z.detach())
+    return f, dict(zip(leaves, path, strict=True)), scores(q, parameters, z.detach(), noise)
 
 
 def _weighted(

@@ -9,7 +9,8 @@ from ..base import Estimate, Target
 from ..pieces.arguments import positive_integer
 from ..pieces.objective import analytic_kl, integrand
 from ..pieces.scores import align, inner, scores, shared_parameters
-from ..posteriors.distributions import cut, draw, parameters_of
+from ..posteriors.distributions import cut, parameters_of
+from ..posteriors.noise import draw
 from .score_function import ScoreFunction
 
 
@@ -50,12 +51,12 @@ class OptimalBaseline(ScoreFunction):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         parameters = parameters_of(q)
         with torch.no_grad():
-            z_pilot = draw(q, self.pilot)
-            f_pilot = integrand(q, target, z_pilot, self.kl)
-        pilot_scores = scores(q, parameters, z_pilot)
-        z = draw(q, num_samples)
-        f = integrand(cut(q), target, z, self.kl)
-        cost, sample_scores = f.detach(), scores(q, parameters, z)
+            z_pilot, pilot_noise = draw(q, self.pilot)
+            f_pilot = integrand(q, target, z_pilot, self.kl, noise=pilot_noise)
+        pilot_scores = scores(q, parameters, z_pilot, pilot_noise)
+        z, noise = draw(q, num_samples)
+        f = integrand(cut(q), target, z, self.kl, noise=noise)
+        cost, sample_scores = f.detach(), scores(q, parameters, z, noise)
 
         score_term = torch.zeros_like(cost[0])
         for name, parameter in parameters.items():

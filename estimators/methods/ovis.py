@@ -14,7 +14,8 @@ from ..errors import UsageError
 from ..pieces.arguments import number, one_of, positive_integer
 from ..pieces.importance_weights import log_sum_of_others, unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw, log_prob, no_score
+from ..posteriors.distributions import no_score
+from ..posteriors.noise import draw, log_prob
 
 FORMS = ("monte-carlo", "asymptotic")
 
@@ -81,8 +82,8 @@ class OVIS(Estimator):
         return unweighable(target) or no_score(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples)
+        log_q = log_prob(q, z, noise)
         log_w = integrand(q, target, z, "sampled", log_q.detach())
         bound = log_w.logsumexp(0) - math.log(num_samples)
         fixed = log_w.detach()
@@ -98,8 +99,8 @@ class OVIS(Estimator):
     @torch.no_grad()
     def _auxiliary_weights(self, q: Distribution, target: Target) -> Float[Tensor, "A *batch"]:
         """log w of the auxiliary samples, (A, *batch)."""
-        z = draw(q, self.auxiliary)
-        return integrand(q, target, z, "sampled", log_prob(q, z))
+        z, noise = draw(q, self.auxiliary)
+        return integrand(q, target, z, "sampled", log_prob(q, z, noise))
 
     def _averaged(
         self, log_w: Float[Tensor, "K *batch"], auxiliary: Float[Tensor, "A *batch"]

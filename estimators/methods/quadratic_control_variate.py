@@ -14,7 +14,8 @@ from ..errors import UsageError
 from ..pieces.arguments import positive_integer
 from ..pieces.objective import analytic_kl, integrand
 from ..pieces.quadratic import Quadratic, flat, unknown_covariance
-from ..posteriors.distributions import log_prob, parameters_of, rsample, with_parameters
+from ..posteriors.distributions import parameters_of, with_parameters
+from ..posteriors.noise import Noise, log_prob_along, rsample
 from .reparameterization import Reparameterization
 
 _DECAY = 0.99  # of the averages that the weight γ is the ratio of
@@ -117,9 +118,9 @@ class QuadraticControlVariate(Reparameterization):
         with torch.enable_grad():
             # Of leaves, so that what fits v, a derivative of gradients, does not reach φ.
             q = with_parameters(q, {**parameters, **dict(zip(names, wrt, strict=True))})
-            z = rsample(q, num_samples)
+            z, noise = rsample(q, num_samples)
             f = integrand(q, target, z, self.kl, z.new_zeros(())).mean(0)
-            rest = self._rest(q, target, z)
+            rest = self._rest(q, target, z, noise)
             model = self._quadratic(target)
             average, expectation = model.average(q, z), model.expectation(q)
             plain, without_noise = _gradient(f, wrt, q), _gradient(rest, wrt, q)
@@ -143,11 +144,11 @@ class QuadraticControlVariate(Reparameterization):
             average.lerp_(estimate.info[name].mean().to(average), 1 - _DECAY)
 
     def _rest(
-        self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"]
+        self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"], noise: Noise | None
     ) -> Float[Tensor, "*batch"]:
         """What is added to f, (*batch): minus the closed-form KL, or minus log q where it is sampled."""
         if self.kl == "sampled" and target.prior is not None:
-            return -log_prob(q, z).mean(0)
+            return -log_prob_along(q, z, noise).mean(0)
         return z.new_zeros(q.batch_shape) - analytic_kl(q, target, self.kl)
 
     def _quadratic(self, target: Target) -> Quadratic:
@@ -169,7 +170,7 @@ class QuadraticControlVariate(Reparameterization):
     ) -> tuple[Float[Tensor, "coefficients"], Float[Tensor, "coefficients"]]:
         """Initial coefficients b, d, V of all data, in units, and the units, one tensor each."""
         with torch.no_grad():
-            z = rsample(q, _PILOT)
+            z, _ = rsample(q, _PILOT)
         leaf = z.requires_grad_()
         with torch.enable_grad():
             f = integrand(q, target, leaf, self.kl, leaf.new_zeros(())).sum() + 0.0 * leaf.sum()

@@ -8,7 +8,8 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import describe, reparameterizable
-from ..posteriors.draws import DRAWS, rsample, smallest_number, unsupported_draws
+from ..posteriors.draws import DRAWS, smallest_number, unsupported_draws
+from ..posteriors.noise import rsample
 
 
 class Reparameterization(Estimator):
@@ -59,6 +60,6 @@ class Reparameterization(Estimator):
         return refused or unsupported_draws(q, self.draws)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = rsample(q, num_samples, self.draws)
-        elbo = integrand(q, target, z, self.kl).mean(0) - analytic_kl(q, target, self.kl)
+        z, noise = rsample(q, num_samples, self.draws)
+        elbo = integrand(q, target, z, self.kl, noise=noise).mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)

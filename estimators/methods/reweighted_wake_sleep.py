@@ -12,7 +12,8 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.importance_weights import unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw, log_prob, no_score
+from ..posteriors.distributions import no_score
+from ..posteriors.noise import draw, log_prob
 from .dreg import DReG
 
 FORMS = ("score", "doubly-reparameterized")
@@ -75,8 +76,8 @@ class ReweightedWakeSleep(DReG):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         if self.form != "score":
             return super().forward(q, target, num_samples)
-        z = draw(q, num_samples)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples)
+        log_q = log_prob(q, z, noise)
         log_w = integrand(q, target, z, "sampled", log_q.detach())
         wake_phi = (log_w.detach().softmax(0) * (log_q - log_q.detach())).sum(0)
         # Attached to φ by log q alone and to θ by log w alone, so that one tensor serves both.

@@ -10,8 +10,9 @@ from torch.distributions import Distribution
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
-from ..posteriors.distributions import log_prob, no_score
-from ..posteriors.draws import DRAWS, draw, smallest_number, unsupported_draws
+from ..posteriors.distributions import no_score
+from ..posteriors.draws import DRAWS, smallest_number, unsupported_draws
+from ..posteriors.noise import draw, log_prob
 
 
 class ScoreFunction(Estimator):
@@ -67,8 +68,8 @@ class ScoreFunction(Estimator):
         return None
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples, self.draws)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples, self.draws)
+        log_q = log_prob(q, z, noise)
         f = integrand(q, target, z, self.kl, log_q.detach())
         cost = f.detach()
         baseline = self.baseline(cost, target)

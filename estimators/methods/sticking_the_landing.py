@@ -6,8 +6,8 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Target
 from ..pieces.objective import integrand
-from ..posteriors.distributions import cut, log_prob, parameters_of
-from ..posteriors.draws import rsample
+from ..posteriors.distributions import cut, parameters_of
+from ..posteriors.noise import log_prob, rsample
 from .reparameterization import Reparameterization
 
 
@@ -51,6 +51,6 @@ class StickingTheLanding(Reparameterization):
         return super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = rsample(q, num_samples, self.draws)
-        elbo = integrand(q, target, z, self.kl, log_prob(cut(q), z)).mean(0)
+        z, noise = rsample(q, num_samples, self.draws)
+        elbo = integrand(q, target, z, self.kl, log_prob(cut(q), z, noise)).mean(0)
         return Estimate(surrogate=elbo, value=elbo)

@@ -14,7 +14,8 @@ from ..errors import UsageError
 from ..pieces.arguments import positive_integer, positive_number
 from ..pieces.importance_weights import unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw, log_prob, no_score
+from ..posteriors.distributions import no_score
+from ..posteriors.noise import draw, log_prob
 
 
 class Thermodynamic(Estimator):
@@ -70,8 +71,8 @@ class Thermodynamic(Estimator):
         return unweighable(target) or no_score(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples)
+        log_q = log_prob(q, z, noise)
         f = integrand(q, target, z, "sampled", log_q)
         terms = [
             (following - beta) * self.expectation(log_q, f, beta) for beta, following in pairwise(self.betas)

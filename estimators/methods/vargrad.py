@@ -6,7 +6,8 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw, log_prob, no_score
+from ..posteriors.distributions import no_score
+from ..posteriors.noise import draw, log_prob
 
 
 class VarGrad(Estimator):
@@ -42,8 +43,8 @@ class VarGrad(Estimator):
         return super().supports(q, target, num_samples) or no_score(q)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples)
+        log_q = log_prob(q, z, noise)
         f = integrand(q, target, z, "sampled", log_q.detach())
         # The value is log q(z) − log p(x, z), the gradient in φ that of log q(z).
         log_ratio = log_q - log_q.detach() - f.detach()

@@ -13,7 +13,8 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.importance_weights import log_sum_of_others, unweighable
 from ..pieces.objective import integrand
-from ..posteriors.distributions import draw, log_prob, no_score
+from ..posteriors.distributions import no_score
+from ..posteriors.noise import draw, log_prob
 
 MEANS = ("geometric", "arithmetic")
 
@@ -58,8 +59,8 @@ class VIMCO(Estimator):
         return unweighable(target) or no_score(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        z = draw(q, num_samples)
-        log_q = log_prob(q, z)
+        z, noise = draw(q, num_samples)
+        log_q = log_prob(q, z, noise)
         log_w = integrand(q, target, z, "sampled", log_q.detach())
         bound = log_w.logsumexp(0) - math.log(num_samples)
         fixed = log_w.detach()

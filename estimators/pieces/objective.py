@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from ..base import Target
 from ..errors import UsageError
 from ..posteriors.distributions import check_events, closed_form_kl, describe
+from ..posteriors.noise import Noise, log_prob_along
 
 KL_CHOICES = ("analytic", "sampled")
 
@@ -27,10 +28,12 @@ def integrand(
     z: Shaped[Tensor, "S *batch_event"],
     kl: str,
     log_q: Tensor | None = None,
+    noise: Noise | None = None,
 ) -> Float[Tensor, "S *batch"]:
     """f(z), (S, *batch): log p(x|z), and with ``kl="sampled"`` also log p(z) - log q(z).
 
-    ``log_q`` is log q(z|x) at z, for a caller that has it already or wants it detached.
+    ``log_q`` is log q(z|x) at z, for a caller that has it already or wants it detached; ``noise`` what z was
+    drawn with: log q is then that along the path.
 
     Raises:
         UsageError: log_likelihood does not return one number a sample and datum.
@@ -44,7 +47,7 @@ def integrand(
         )
     if kl == "sampled" and target.prior is not None:
         check_events(q, target.prior)
-        f = f + target.prior.log_prob(z) - (q.log_prob(z) if log_q is None else log_q)
+        f = f + target.prior.log_prob(z) - (log_prob_along(q, z, noise) if log_q is None else log_q)
     return f
 
 

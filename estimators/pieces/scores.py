@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..posteriors.distributions import parameters_of, with_parameters
+from ..posteriors.noise import Noise, log_prob
 
 
 def shared_parameters(q: Distribution) -> str | None:
@@ -35,12 +36,15 @@ def per_sample(parameters: dict[str, Tensor], num_samples: int) -> dict[str, Ten
 
 
 def scores(
-    q: Distribution, parameters: dict[str, Tensor], z: Shaped[Tensor, "S *batch_event"]
+    q: Distribution,
+    parameters: dict[str, Tensor],
+    z: Shaped[Tensor, "S *batch_event"],
+    noise: Noise | None,
 ) -> dict[str, Tensor]:
     """∇ log q(z_s) for every sample and parameter coordinate, (S, *parameter shape)."""
     leaves = per_sample(parameters, len(z))
     with torch.enable_grad():
-        log_q = with_parameters(q, leaves).log_prob(z).sum()
+        log_q = log_prob(with_parameters(q, leaves), z, noise).sum()
     return dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
 
 

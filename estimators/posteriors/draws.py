@@ -73,9 +73,9 @@ def _push(
             z = transform(z)
         return z
     if type(q) is td.Normal:
-        return torch.addcmul(q.loc, q.scale, _normal(q.loc, num_samples, draws, batch))
+        return torch.addcmul(q.loc, q.scale, normal(q.loc, num_samples, draws, batch))
     if type(q) is td.MultivariateNormal:
-        noise = _normal(q.loc, num_samples, draws, batch)
+        noise = normal(q.loc, num_samples, draws, batch)
         return q.loc + (q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
     return _from_uniforms(q, num_samples, draws, batch)
 
@@ -98,7 +98,7 @@ def _from_uniforms(
     return q.icdf(_uniform(like.expand(q.batch_shape), num_samples, draws, batch)).to(like.dtype)
 
 
-def _normal(
+def normal(
     like: Float[Tensor, "*noise"], num_samples: int, draws: str, batch: torch.Size
 ) -> Float[Tensor, "{num_samples} *noise"]:
     """Standard normal noise, (S, *like.shape)."""

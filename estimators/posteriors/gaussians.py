@@ -22,9 +22,12 @@ def is_diagonal_gaussian(q: Distribution) -> bool:
 def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
     """Draw z = μ + σ ε, (S, *batch, *event)."""
     loc, scale = _parameters(q)
-    return torch.addcmul(
-        loc, scale, torch.randn((num_samples, *loc.shape), dtype=loc.dtype, device=loc.device)
-    )
+    return torch.addcmul(loc, scale, standard_normal(loc, num_samples))
+
+
+def standard_normal(like: Float[Tensor, "*shape"], num_samples: int) -> Float[Tensor, "{num_samples} *shape"]:
+    """ε (S, *like.shape)."""
+    return torch.randn((num_samples, *like.shape), dtype=like.dtype, device=like.device)
 
 
 def log_prob(q: Distribution, z: Float[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:

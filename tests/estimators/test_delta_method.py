@@ -110,7 +110,7 @@ def moments_deviate(draws, mean, variance):
 
 def at_nodes(monkeypatch, q, leaves, cost, points, weights):
     """Exact mean and variance of one-sample gradients: node i of the quadrature is what entry i of q draws."""
-    monkeypatch.setattr(delta_method, "draw", lambda *_: torch.as_tensor(points).unsqueeze(0))
+    monkeypatch.setattr(delta_method, "draw", lambda *_: (torch.as_tensor(points).unsqueeze(0), None))
     found = torch.autograd.grad(DeltaMethod()(q, Target(cost), 1).surrogate.sum(), leaves)
     draws = torch.cat([part.flatten(1) for part in found], 1).numpy()
     mean = weights @ draws

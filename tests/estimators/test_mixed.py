@@ -143,7 +143,7 @@ def test_the_estimate_at_given_noise(kind, holds, cost, monkeypatch):
     def rsample(q, num_samples):
         loc, scale = q.base_dist.loc, q.base_dist.scale
         eps = torch.as_tensor(pilot).unsqueeze(-1) if len(loc) == len(pilot) else torch.as_tensor(noise)
-        return (loc + scale * eps).unsqueeze(0)
+        return (loc + scale * eps).unsqueeze(0), None
 
     monkeypatch.setattr(mixed, "rsample", rsample)
     found = gradients(kind(pilot=len(pilot)), one_dimensional(cost), len(noise)).numpy()

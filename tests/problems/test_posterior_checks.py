@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
-from elbograd.benchmarks.problems.posterior_checks import path_defect, score_defect
+from elbograd.benchmarks.problems.posterior_checks import coarse, path_defect, score_defect
 from elbograd.estimators import Target, UsageError
 from torch import distributions as td
 from torch import nn
@@ -187,3 +187,26 @@ def test_the_check_moves_no_draws():
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(4)
     assert measure_variance(beta, "score-function", batch_size=2, replicates=50).total == before
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale", "dtype", "holds"),
+    [
+        (100.0, 1e-5, torch.float32, False),
+        (100.0, 1e-5, torch.float64, True),
+        (1.0, 1e-9, torch.float32, False),
+        (1.0, 1e-5, torch.float32, True),
+        (0.0, 1e-9, torch.float32, True),
+        (1.0, 1e-17, torch.float64, False),
+    ],
+)
+def test_gaussians_whose_draws_f_cannot_tell_apart_are_refused(loc, scale, dtype, holds):
+    mean, deviation = torch.full((2, 3), loc, dtype=dtype), torch.full((2, 3), scale, dtype=dtype)
+    for q in (
+        td.Independent(td.Normal(mean, deviation), 1),
+        td.MultivariateNormal(mean, scale_tril=torch.diag_embed(deviation), validate_args=False),
+    ):
+        reason = coarse(q)
+        assert (reason is None) is holds
+        if reason:
+            assert ("try float64" in reason) is (dtype == torch.float32)
