@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,38 +14,57 @@ from torch.distributions import Distribution
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
 from ..estimators.isolation import drawing_from
+from .problems.as_trained import eta_of
+from .problems.datum_index import target_of
 from .problems.forward_checks import checked_eta, posterior_and_target
+from .problems.fresh_batches import fresh_batches
 from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
 
 _WARMUP_STEPS = 500
-_WARMUP_LEARNING_RATE = 1e-2
+STATE_LEARNING_RATE = 1e-2  #: of Adam for the estimators' own parameters, in training and before measurements
 
 
-def prepare(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, warmup: int | None) -> None:
-    """Check that the estimator can be used here, let it allocate its state, and warm that up.
+@dataclass(frozen=True)
+class StateTraining:
+    """What the estimator's own state was trained on before it was measured.
 
-    Warm-up draws from q at the current φ, apart from whatever is measured later.
+    Attributes:
+        updates: calls of `Estimator.update`, an optimizer step before each.
+        note: what has to be known of them, in a few words; "" where there is nothing.
+    """
+
+    updates: int
+    note: str = ""
+
+
+def prepare(
+    problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, warmup: int | None
+) -> StateTraining:
+    """Check that the estimator can be used here, let it allocate its state, and train that.
+
+    The state is trained as in training, at the current φ and θ: on shuffled batches of training data, none of
+    which is measured. Call it inside `seeded`.
 
     Args:
         problem: left unchanged.
         estimator: gets its state; ends in eval mode.
-        x: (B, ...).
+        x: (B, ...), what will be measured.
         num_samples: S.
-        warmup: steps; None for 500 where there is state to warm, else 0.
+        warmup: updates; None for 500 where there is state to train, else 0.
 
     Raises:
         UsageError: the estimator does not support the posterior, the target or S.
-        EstimatorError: it breaks the protocol while it is warmed up.
+        EstimatorError: it breaks the protocol while its state is trained.
     """
     with torch.enable_grad():  # without, some encoders compute otherwise
         eta = checked_eta(problem, x).detach()
-    _, target = make_ready(problem, estimator, x, eta, num_samples)
+    make_ready(problem, estimator, x, eta, num_samples)
     if warmup is None:
         warmup = _WARMUP_STEPS if has_moving_state(estimator) else 0
-    with frozen(problem.decoder):
-        warm_up(problem, estimator, eta, target, num_samples, warmup)
+    trained = warm_up(problem, estimator, x, num_samples, warmup)
     estimator.eval()
+    return trained
 
 
 def make_ready(
@@ -69,26 +89,59 @@ def has_moving_state(estimator: Estimator) -> bool:
     return type(estimator).update is not Estimator.update or any(True for _ in estimator.parameters())
 
 
-def warm_up(
-    problem: Problem, estimator: Estimator, eta: Tensor, target: Target, num_samples: int, steps: int
-) -> None:
-    """Move the estimator's state for some steps at fixed eta (B, P), which is what it then knows.
+def warm_up(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, steps: int) -> StateTraining:
+    """Train the estimator's state for some steps at the current φ and θ, on data other than x (B, ...).
 
     Raises:
         EstimatorError: an estimate breaks the protocol.
     """
-    estimator.train()
-    own = [p for p in estimator.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(own, lr=_WARMUP_LEARNING_RATE) if own else None
+    if steps == 0:
+        return StateTraining(0)
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    batches = fresh_batches(problem, x, generator, without=not estimator.per_datum)
+    if batches is None:
+        batches, note = itertools.repeat(x), "state fitted on the measured data, there are no others"
+    else:
+        note = "state of each datum trained on the measured data too" if estimator.per_datum else ""
+    step = StateStep(problem, estimator, num_samples)
     for _ in range(steps):
+        step(next(batches))
+    return StateTraining(steps, note)
+
+
+class StateStep:
+    """The part of a training step that moves the estimator's own state, φ and θ left as they are.
+
+    As in `training.step.TrainingStep`: a forward pass in train mode, Adam on what ``aux_loss`` reaches,
+    `Estimator.update`.
+
+    Args:
+        problem: its parameters require no gradient meanwhile.
+        estimator: already shown the problem by `Estimator.init`.
+        num_samples: S.
+    """
+
+    def __init__(self, problem: Problem, estimator: Estimator, num_samples: int) -> None:
+        self.problem, self.estimator, self.num_samples = problem, estimator, num_samples
+        estimator.train()
+        self.own = [p for p in estimator.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.Adam(self.own, lr=STATE_LEARNING_RATE) if self.own else None
+
+    def __call__(self, x: Tensor) -> None:
+        """One step on a batch x (B, ...)."""
+        self.at(eta_of(self.problem, x), target_of(self.problem, x))
+
+    def at(self, eta: Tensor, target: Target) -> None:
+        """One step at eta (B, P)."""
         leaf = eta.detach().requires_grad_()
-        estimate = estimator(problem.posterior(leaf), target, num_samples)
-        check_estimate(estimate, eta.shape[:-1])
-        if optimizer is not None and estimate.aux_loss is not None:
-            optimizer.zero_grad()
-            estimate.aux_loss.mean().backward(inputs=own)
-            optimizer.step()
-        estimator.update(estimate)
+        with torch.enable_grad(), frozen(self.problem.decoder):
+            estimate = self.estimator(self.problem.posterior(leaf), target, self.num_samples)
+            check_estimate(estimate, eta.shape[:-1])
+            if self._optimizer is not None and estimate.aux_loss is not None:
+                self._optimizer.zero_grad()
+                estimate.aux_loss.mean().backward(inputs=self.own)
+                self._optimizer.step()
+        self.estimator.update(estimate)
 
 
 def eta_gradients(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -41,12 +41,15 @@ class Target:
         prior: p(z), batch shape () or (*batch); None when there is no KL term.
         features: (B, F), what an input-dependent baseline may look at.
         expectation: closed form of E_q[log_likelihood(z)], q -> (*batch), where there is one.
+        index: (B,), int64, which data of the data set these are, for an estimator that keeps something for
+            each datum (`Estimator.per_datum`); None where the problem does not say.
     """
 
     log_likelihood: Callable[[Shaped[Tensor, "S *batch_event"]], Float[Tensor, "S *batch"]]
     prior: Distribution | None = None
     features: Float[Tensor, "B F"] | None = None
     expectation: Callable[[Distribution], Float[Tensor, "*batch"]] | None = None
+    index: Int64[Tensor, "B"] | None = None
 
 
 class Estimate(NamedTuple):
@@ -84,6 +87,8 @@ class Estimator(nn.Module):
         relaxes_target: evaluates log_likelihood off q's support.
         deterministic: draws nothing, so every call gives the same answer.
         couples_batch: an entry of the estimate depends on other entries of the last batch dimension.
+        per_datum: its state is one of each datum, found by the target's ``index``, and not one that other
+            data teach: it is then trained on the measured data too, as in the passes of training before.
     """
 
     unbiased: bool = True
@@ -96,6 +101,7 @@ class Estimator(nn.Module):
     relaxes_target: bool = False
     deterministic: bool = False
     couples_batch: bool = False
+    per_datum: bool = False
 
     #: How the estimator is called in results; `create` sets it to the specification it was given.
     label: str = ""
@@ -122,7 +128,12 @@ class Estimator(nn.Module):
         raise EstimatorError(f"{type(self).__name__}.forward is missing")
 
     def update(self, estimate: Estimate) -> None:
-        """Move buffers (a running mean) after ``estimate`` was used; by default does nothing."""
+        """Move buffers (a running mean) after ``estimate`` was used; by default does nothing.
+
+        Called once a training step and last, in train mode: after ``forward``, and after the optimizer has
+        moved the estimator's own parameters by ``aux_loss``. In training and before a measurement alike
+        the batches are shuffled training data, so that an entry of the batch is another datum at each call.
+        """
 
 
 def kebab_case(name: str) -> str:

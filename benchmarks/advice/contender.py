@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ..gradients import frozen, has_moving_state, prepare, reseed, warm_up
-from ..problems.as_trained import eta_of
 from ..problems.copying import deep_copy
 from ..problems.protocol import Problem
 from ..seeds import hashed
@@ -177,21 +176,12 @@ class Contender:
         prepare(point.problem, self.estimator, point.x, self.num_samples, 0)
         if not has_moving_state(self.estimator):
             return
-        target = point.problem.target(point.x)
-        eta = eta_of(point.problem, point.x)
-        with frozen(point.problem.decoder):
-            begun = time.perf_counter()
-            warm_up(point.problem, self.estimator, eta, target, self.num_samples, _WARMUP_PROBE)
-            each = (time.perf_counter() - begun) / _WARMUP_PROBE
-            fit = int(seconds / each)
-            warm_up(
-                point.problem,
-                self.estimator,
-                eta,
-                target,
-                self.num_samples,
-                max(0, min(steps, fit) - _WARMUP_PROBE),
-            )
+        begun = time.perf_counter()
+        warm_up(point.problem, self.estimator, point.x, self.num_samples, _WARMUP_PROBE)
+        each = (time.perf_counter() - begun) / _WARMUP_PROBE
+        fit = int(seconds / each)
+        more = max(0, min(steps, fit) - _WARMUP_PROBE)
+        warm_up(point.problem, self.estimator, point.x, self.num_samples, more)
         self.estimator.eval()
 
     def _new_route(self, earlier: Contender | None) -> Route:

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...estimators.plugins.registry import create_under
 from ..problems.specifications import label_of_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...estimators.base import Estimator
     from ..oracles.references import Reference, WholeReference
     from ..problems.protocol import Problem
     from ..training.checkpoints import Checkpoints
@@ -86,6 +88,39 @@ class Session:
         return placed(
             problem, batch_size=point.batch_size, seed=point.seed, device=point.device, dtype=point.dtype
         )
+
+    def estimator_at(
+        self, point: Point, specification: str, num_samples: int
+    ) -> tuple[Estimator, int | None]:
+        """An estimator as a training run leaves it at a point, and the updates that its own state has seen.
+
+        None of these for an estimator without state, at the initialization, and along a trajectory that the
+        user saved: what is measured there trains the state first.
+
+        Args:
+            point: where.
+            specification: of the estimator.
+            num_samples: S.
+
+        Raises:
+            UsageError: the estimator cannot be used there.
+            EstimatorError: it breaks the protocol.
+        """
+        from ..gradients import has_moving_state, make_ready, seeded
+        from ..problems.as_trained import eta_of
+
+        estimator = create_under(point.seed, specification)
+        if point.step == 0 or point.trajectory is not None:
+            return estimator, None
+        problem, x = self.problem_and_data(point)
+        with seeded(point.seed, x.device):
+            make_ready(problem, estimator, x, eta_of(problem, x), num_samples)
+        if not has_moving_state(estimator):
+            return create_under(point.seed, specification), None
+        where = point.problem, point.step, point.seed, point.steps
+        state = self.checkpoints.estimator_state(*where, specification, num_samples, x)
+        estimator.load_state_dict(state)
+        return estimator, point.step
 
     def heldout_gap(self, point: Point) -> tuple[float, float] | None:
         """The held-out objective there and the gap to the best of the trajectory, nats a datum, if known."""

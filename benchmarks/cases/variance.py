@@ -230,16 +230,18 @@ class Variance(Benchmark[VarianceSettings]):
     def execute(cls, case: _Case, session: Session) -> list[Row]:
         point = _point(case)
         problem, x = session.problem_and_data(point)
-        result = _measure(case, problem, x)
+        result = _measure(case, problem, x, session)
         rows = result.rows()
         if session.timings:
             rows += _cost(case, problem, x, result)
         else:
             rows += [untimed(row(**_of(result), metric=metric, unit="s")) for metric in _TIMED]
         if case.settings.relative_to not in (None, case.estimator):
-            rows.append(_ratio(case, problem, x, result))
+            rows.append(_ratio(case, problem, x, result, session))
         rows += _distance(session.heldout_gap(point), result)
-        rows += rows_on_bias(case, point, problem, x, result, session, partial(_measure, case, problem, x))
+        rows += rows_on_bias(
+            case, point, problem, x, result, session, partial(_measure, case, problem, x, session)
+        )
         return case.complete({**r, "step": case.step} for r in rows)
 
     @classmethod
@@ -270,14 +272,19 @@ def _of(result: VarianceResult) -> dict[str, Any]:
 
 
 def _measure(
-    case: _Case, problem: Problem, x: Tensor, seed: int | None = None, replicates: int | None = None
+    case: _Case,
+    problem: Problem,
+    x: Tensor,
+    session: Session,
+    seed: int | None = None,
+    replicates: int | None = None,
 ) -> VarianceResult:
     """As the case asks; or so many replicates under another seed."""
     from ..variance.measure import measure_variance
 
-    estimator = create_under(case.seed, case.estimator)
     with contained():  # what follows, references that other cases use too, is none of the estimator's
-        return measure_variance(
+        estimator, updates = session.estimator_at(_point(case), case.estimator, case.num_samples)
+        result = measure_variance(
             problem,
             estimator,
             x,
@@ -287,7 +294,9 @@ def _measure(
             route=case.settings.route,
             chunk=case.settings.chunk,
             seed=case.seed if seed is None else seed,
+            warmup=None if updates is None else 0,
         )
+    return result if updates is None else replace(result, state_updates=updates)
 
 
 @contained()
@@ -319,7 +328,7 @@ def _cost(case: _Case, problem: Problem, x: Tensor, result: VarianceResult) -> l
 
 
 @contained()
-def _ratio(case: _Case, problem: Problem, x: Tensor, result: VarianceResult) -> Row:
+def _ratio(case: _Case, problem: Problem, x: Tensor, result: VarianceResult, session: Session) -> Row:
     """The variance over that of the estimator asked for; a skipped row where that one cannot be used here."""
     from ..variance.ratio import measure_ratio
 
@@ -327,15 +336,18 @@ def _ratio(case: _Case, problem: Problem, x: Tensor, result: VarianceResult) -> 
     assert other is not None
     described = {**_of(result), "metric": "variance_ratio", "parameter": label_of_text(other)}
     try:
+        both = [session.estimator_at(_point(case), e, case.num_samples) for e in (case.estimator, other)]
+        trained = any(updates is not None for _, updates in both)
         ratio = measure_ratio(
             problem,
-            create_under(case.seed, case.estimator),
-            create_under(case.seed, other),
+            both[0][0],
+            both[1][0],
             x,
             num_samples=case.num_samples,
             replicates=max(result.replicates, case.settings.replicates),
             route=case.settings.route,
             seed=case.seed,
+            warmup=0 if trained else None,
         )
     except UsageError as error:
         return row(**described, status="skipped", reason=str(error))

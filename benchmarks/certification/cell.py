@@ -11,7 +11,7 @@ import torch
 
 from ...estimators.base import Estimator, Target
 from ...estimators.text import one_line
-from ..gradients import frozen, has_moving_state, reseed, warm_up
+from ..gradients import StateStep, has_moving_state, reseed
 from ..rows.certificate_checks import BiasBound, Check
 from ..seeds import derived
 from .blocks import Block, bias_of, gradient_block, theta_block, value_block, variance_block
@@ -165,13 +165,13 @@ class _Cell:
 
 
 def _warmed(build: Callable[[], Estimator], oracle: Oracle, target: Target, num_samples: int) -> Estimator:
-    """An estimator whose state has seen the point, in eval mode."""
+    """An estimator whose state has seen the point, in eval mode: its claims are to hold for any state."""
     estimator = build()
     estimator.init(oracle.problem.posterior(oracle.eta), target)
     estimator.to(device=oracle.eta.device, dtype=oracle.eta.dtype)
-    steps = _WARMUP_STEPS if has_moving_state(estimator) else 0
-    with frozen(oracle.problem.decoder):
-        warm_up(oracle.problem, estimator, oracle.eta, oracle.target, num_samples, steps)
+    step = StateStep(oracle.problem, estimator, num_samples)
+    for _ in range(_WARMUP_STEPS if has_moving_state(estimator) else 0):
+        step.at(oracle.eta, oracle.target)
     return estimator.eval()
 
 

@@ -49,12 +49,25 @@ class BinarizedDigits:
 
     def batches(self, split: str, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
         """One pass over a split, x (B, 64) in {0, 1}; in order and fixed when there is no generator."""
+        return serve(self._source(split, generator), batch_size, generator)
+
+    def indexed_batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `batches` serves, with which images they are, (B,)."""
+        source = self._source(split, generator)
+        images = torch.arange(len(source))
+        state = None if generator is None else generator.get_state()
+        batches = list(serve(source, batch_size, generator))
+        if generator is not None and state is not None:
+            generator.set_state(state)
+        yield from zip(batches, serve(images, batch_size, generator), strict=True)
+
+    def _source(self, split: str, generator: torch.Generator | None) -> Tensor:
         check_split(split)
         if generator is None or split == "test" or self.binarization == "fixed":
-            source = self.fixed[split]
-        else:
-            source = torch.bernoulli(digits()[split], generator=generator)
-        return serve(source, batch_size, generator)
+            return self.fixed[split]
+        return torch.bernoulli(digits()[split], generator=generator)
 
 
 def check_split(split: str) -> None:

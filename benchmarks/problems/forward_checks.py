@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from ...estimators.base import Target
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from .buffers import kept_buffers
+from .datum_index import target_of
 from .protocol import Problem
 
 _A = TypeVar("_A", Tensor, torch.Size)
@@ -68,7 +70,7 @@ def posterior_and_target(problem: Problem, x: Tensor, eta: Tensor) -> tuple[Dist
             f"the posterior has batch shape {tuple(q.batch_shape)} for {len(x)} data, expected ({len(x)},): "
             f"Independent(q, 1) makes the last batch dimension part of the event"
         )
-    target: object = _called("target", problem.target, x)
+    target: object = _called("target", partial(target_of, problem), x)
     if not isinstance(target, Target):
         raise UsageError(f"target returns a {type(target).__name__}, not an elbograd.estimators.Target")
     return q, target

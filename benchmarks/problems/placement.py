@@ -14,6 +14,7 @@ from ...estimators.text import one_line
 from .arguments import counts, shown
 from .checks import attribute
 from .copying import deep_copy
+from .datum_index import index_of, noted, served
 from .protocol import Problem
 
 DTYPES: dict[str, torch.dtype] = {
@@ -105,9 +106,10 @@ def default_batch_size(problem: Problem) -> int:
 def to_encoder(problem: Problem, x: Tensor) -> Tensor:
     """x on the encoder's device, dense, and in its dtype unless x holds integers (tokens, labels)."""
     like = _example(problem)
-    x = x.detach() if x.layout == torch.strided else x.detach().to_dense()
-    x = x.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
-    return x.clone() if x.is_inference() else x  # autograd does not take what inference_mode made
+    dense = x.detach() if x.layout == torch.strided else x.detach().to_dense()
+    moved = dense.to(device=like.device, dtype=like.dtype if x.is_floating_point() else x.dtype)
+    placed = moved.clone() if moved.is_inference() else moved  # autograd takes none that inference_mode made
+    return noted(placed, index_of(x))
 
 
 def batches_of(
@@ -135,13 +137,14 @@ def batches_of(
     draws = draws or Draws(0 if generator is None else generator.initial_seed())
     try:
         with draws.scope():
-            passing = iter(problem.batches(split, batch_size, generator))
+            passing = iter(served(problem, split, batch_size, generator))
         while True:
             with draws.scope():  # at each step: what is lazy draws while it is asked
-                x = next(passing, None)
-            if x is None:
+                item = next(passing, None)
+            if item is None:
                 return
-            yield to_encoder(problem, _checked(x))
+            x, index = item
+            yield noted(to_encoder(problem, _checked(x)), index)
     except UsageError:
         raise
     except Exception as error:  # a user's method may raise anything

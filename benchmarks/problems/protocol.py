@@ -22,6 +22,9 @@ class Problem(Protocol):
 
     Optional attributes: ``eta_parts``, what the coordinates of eta are, as name -> slice, such as
     {"mean": slice(0, D), "log_scale": slice(D, 2 * D)}: variance is then told by part as well.
+    ``indexed_batches``, a method like ``batches`` that yields x (B, ...) with the index (B,) of each datum in
+    the data set: the target then has it, for estimators that keep something for each datum; and data that
+    are drawn anew each time they are served (dynamic binarization) are known again.
     """
 
     encoder: nn.Module

@@ -60,6 +60,12 @@ class DigitsVAE:
         """One pass over the digits of a split, x (B, 64)."""
         return self.data.batches(split, batch_size, generator)
 
+    def indexed_batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same with the index of each image in its split, (B,)."""
+        return self.data.indexed_batches(split, batch_size, generator)
+
 
 class GaussianVAE(DigitsVAE):
     """The shared VAE: q(z|x) = N(μ, diag σ²), eta = (μ, log σ), p(z) = N(0, I)."""

@@ -12,14 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ...estimators.errors import UsageError
+from ...estimators.plugins.registry import create_under
 from ..problems.protocol import Problem
 from ..problems.registry import load_under
 from ..store.atomic import replacing, write_atomically
+from .state_along import StateDict, train_state_along
 from .trajectory import State, Trajectory, heldout_objective, walk
 
 HELDOUT = "heldout.json"
+_StateKey = tuple[str, int, tuple[int, ...], str, int, int]
 _IN_MEMORY = 8  # trajectories
 _CHECKSUM = "crc32"  # of the values, in a heldout.json that the suite wrote; a user's needs none
 
@@ -34,6 +38,7 @@ class Checkpoints:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._trained = lru_cache(maxsize=_IN_MEMORY)(self._train)
+        self._states: dict[_StateKey, dict[int, StateDict]] = {}
         self._given_heldout = lru_cache(maxsize=_IN_MEMORY)(_heldout_along)
 
     def problem_at(self, specification: str, step: int, seed: int, steps: tuple[int, ...] = ()) -> Problem:
@@ -52,6 +57,52 @@ class Checkpoints:
         if step > 0:
             _load(problem, self._trained(specification, seed, _union(steps, step)).states[step])
         return problem
+
+    def estimator_state(
+        self,
+        specification: str,
+        step: int,
+        seed: int,
+        steps: tuple[int, ...],
+        estimator: str,
+        num_samples: int,
+        x: Tensor,
+    ) -> StateDict:
+        """An estimator's own state at a step, trained along the trajectory (see `state_along`).
+
+        Args:
+            specification: of the problem.
+            step: above 0.
+            seed: of the trajectory.
+            steps: others that are wanted, trained in one go.
+            estimator: its specification.
+            num_samples: S.
+            x: (B, ...), what will be measured there, the same for all steps.
+
+        Raises:
+            UsageError: the estimator cannot be used here, or the trajectory diverges.
+            EstimatorError: it breaks the protocol.
+        """
+        wanted = tuple(s for s in _union(steps, step) if s > 0)
+        key = specification, seed, wanted, estimator, num_samples, len(x)
+        if key not in self._states:
+            self._states[key] = self._state_along(key, x)
+        return self._states[key][step]
+
+    def _state_along(self, key: _StateKey, x: Tensor) -> dict[int, StateDict]:
+        specification, seed, steps, estimator, num_samples, _ = key
+        name = hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:12]
+        file = None if self._folder is None else self._folder / f"state-{name}.pt"
+        if file is not None and file.exists():
+            with suppress(UsageError):  # damaged: the same training makes the same again
+                return {int(step): state for step, state in _read_file(file).items()}
+        problem = load_under(seed, specification)
+        states = train_state_along(problem, create_under(seed, estimator), x, num_samples, steps, seed)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as unfinished:
+                torch.save({str(step): state for step, state in states.items()}, unfinished)
+        return states
 
     def heldout_gap(
         self, specification: str, step: int, seed: int, steps: tuple[int, ...] = ()
@@ -159,19 +210,27 @@ def _gap(heldout: dict[int, float], step: int) -> tuple[float, float] | None:
 
 
 def _read(file: Path) -> State:
+    state: State = _read_file(file)
+    if not {"encoder", "decoder"} <= state.keys():
+        raise UsageError(f'{file}: expected a dict of "encoder" and "decoder" state dicts')
+    return state
+
+
+def _read_file(file: Path) -> dict[str, dict[str, Tensor]]:
+    """A dict of state dicts that torch saved."""
     try:
         if zipfile.is_zipfile(file) and not _is_whole(file):
             raise UsageError(f"{file}: damaged: a checksum in it does not match")
-        state: State = torch.load(file, weights_only=True, map_location="cpu")
+        states = torch.load(file, weights_only=True, map_location="cpu")
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     except UsageError:
         raise
     except Exception as error:  # bytes that are no checkpoint make the unpickler raise anything
         raise UsageError(f"{file}: not a checkpoint that torch.load(..., weights_only=True) reads") from error
-    if not isinstance(state, dict) or not {"encoder", "decoder"} <= state.keys():
+    if not isinstance(states, dict):
         raise UsageError(f'{file}: expected a dict of "encoder" and "decoder" state dicts')
-    return state
+    return states
 
 
 def _is_whole(file: Path) -> bool:

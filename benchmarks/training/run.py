@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ..gradients import check_estimate, make_ready
+from ..gradients import STATE_LEARNING_RATE, check_estimate, make_ready
 from ..problems.buffers import kept_buffers_of
 from ..problems.forward_checks import checked_eta
 from ..problems.protocol import Problem
@@ -20,7 +20,6 @@ from .step import TrainingStep, out_of_domain
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 _EVALUATION_DATA = 512  # of each split
-_BASELINE_LEARNING_RATE = 1e-2
 
 
 class Run:
@@ -66,7 +65,7 @@ class Run:
         own = list(self.estimator.parameters())
         optimizers = [OPTIMIZERS[optimizer](model, lr=learning_rate)]  # type: ignore[call-arg]
         if own:
-            optimizers.append(torch.optim.Adam(own, lr=_BASELINE_LEARNING_RATE))
+            optimizers.append(torch.optim.Adam(own, lr=STATE_LEARNING_RATE))
         self._step = TrainingStep(self.problem, self.estimator, optimizers, self.num_samples)
 
     def step(self, x: Tensor) -> bool:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ...estimators.base import Estimate, Estimator
+from ..problems.datum_index import target_of
 from ..problems.protocol import Problem
 
 
 def estimate_gradient(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int) -> Estimate:
     """The estimate for a batch x (B, ...), attached to φ and θ."""
     q = problem.posterior(problem.encoder(x))
-    return estimator(q, problem.target(x), num_samples)
+    return estimator(q, target_of(problem, x), num_samples)
 
 
 def backward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,7 +47,9 @@ class Trajectory:
 
 
 @as_trained()
-def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
+def walk(
+    problem: Problem, steps: Collection[int], seed: int, beside: Callable[[Problem, int], None] | None = None
+) -> Trajectory:
     """Train a problem in place with the first teacher that supports it, and keep the states at ``steps``.
 
     The teacher is reparameterization, or leave-one-out with S = 4 where the posterior has no rsample;
@@ -58,12 +60,14 @@ def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
         problem: at its initialization.
         steps: of training; 0 is the initialization.
         seed: of data order and draws.
+        beside: called with the problem and the number of steps done before each step, and after the last;
+            it may draw. No objective is evaluated then.
 
     Raises:
         UsageError: no teacher supports the problem, or the objective is no longer finite.
     """
     last = max(steps)
-    evaluated = {*steps, *range(0, last + 1, max(1, last // _EVALUATIONS))}
+    evaluated = set() if beside else {*steps, *range(0, last + 1, max(1, last // _EVALUATIONS))}
     problem, x = placed(problem, seed=seed)
     trajectory = Trajectory({}, {})
     with seeded(seed, x.device):
@@ -77,6 +81,8 @@ def walk(problem: Problem, steps: Collection[int], seed: int) -> Trajectory:
                     _evaluate(problem, done, seed, trajectory.heldout)
                 if done in steps:
                     trajectory.states[done] = state_of(problem)
+                if beside is not None:
+                    beside(problem, done)
                 if done < last:
                     step(next(batches))
     return trajectory

@@ -22,6 +22,7 @@ from ..jacobians.encoder import Jacobian, encoder_jacobian
 from ..jacobians.products import pull_back, pull_back_each, push_forward, shaped, trainable
 from ..linalg import in_float64, square_root, square_trace, times
 from ..problems.as_trained import eta_of
+from ..problems.datum_index import target_of
 from ..problems.parts import eta_parts
 from ..problems.protocol import Problem
 from ..statistics.moments import Moments, NotFiniteError
@@ -72,7 +73,7 @@ class FactorizedRoute:
         jacobian: Jacobian | None = None,
     ) -> None:
         self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
-        self.target = problem.target(x)
+        self.target = target_of(problem, x)
         self.eta = eta_of(problem, x)
         self._check_eta_is_the_only_path()
         _check_precision(self.eta)

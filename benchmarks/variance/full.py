@@ -18,6 +18,7 @@ from ..gradients import check_estimate, count_evaluations
 from ..jacobians.products import shaped, trainable
 from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.as_trained import eta_of
+from ..problems.datum_index import target_of
 from ..problems.parts import layers_of
 from ..problems.protocol import Problem
 from ..statistics.moments import Moments, NotFiniteError
@@ -55,7 +56,7 @@ class FullRoute:
         self.parameters = trainable(problem.encoder if wrt == "phi" else problem.decoder)
         self.sizes = [p.numel() for p in self.parameters.values()]
         eta = eta_of(problem, x)
-        self.evaluations = count_evaluations(problem, estimator, problem.target(x), eta, num_samples)
+        self.evaluations = count_evaluations(problem, estimator, target_of(problem, x), eta, num_samples)
         self._members = self._membership().to(x.device)
         self.kept = in_float64(torch.zeros(0, sum(self.sizes)))
         self._sums: PowerSums | None = None
@@ -101,7 +102,7 @@ class FullRoute:
     def _gradient(self) -> Float64[Tensor, " phi"]:
         """One estimate ĝ, flattened."""
         q = self.problem.posterior(self.problem.encoder(self.x))
-        estimate = self.estimator(q, self.problem.target(self.x), self.num_samples)
+        estimate = self.estimator(q, target_of(self.problem, self.x), self.num_samples)
         check_estimate(estimate, self.x.shape[:1])
         chosen = estimate.surrogate if self.wrt == "phi" else estimate.value
         if not chosen.requires_grad:

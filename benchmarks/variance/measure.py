@@ -61,7 +61,8 @@ def measure_variance(
         num_samples: S.
         replicates: independent estimates, R.
         precision: relative half-width of the 95% interval to reach, in place of a fixed R.
-        warmup: updates of the estimator's own state before measuring; None for 500 where it has any.
+        warmup: updates of the estimator's own state before measuring, on shuffled training batches without
+            the data of x; None for 500 where it has any. Where the problem has no other data, on x.
         wrt: "phi" (the gradient of ``surrogate``) or "theta" (of ``value``, by the full route).
         route: "factorized", or "full" for one φ-gradient a replicate; an estimator that couples the
             batch, and a posterior that holds φ itself, take the full route in any case.
@@ -91,7 +92,7 @@ def measure_variance(
     case = case_of(problem, estimator, x, num_samples, seed)
     with kept_buffers_of(problem), torch.enable_grad():
         with seeded(seed, x.device):
-            prepare(problem, estimator, x, num_samples, warmup)
+            state = prepare(problem, estimator, x, num_samples, warmup)
         with seeded(derived(seed, "draws"), x.device):
             chosen = choose_route(problem, estimator, x, num_samples, wrt=wrt, route=route, chunk=chunk)
             # A probe of the sizes has drawn numbers; start afresh, so that estimators share theirs.
@@ -104,7 +105,8 @@ def measure_variance(
                     reseed(hashed(seed, stream), x.device)
                 constant = _draw(chosen, estimator, replicates, precision)
                 mark(chosen.sums, case)
-                return result_of(chosen, case, constant, details, notes_on_modes(problem))
+                notes = (*notes_on_modes(problem), *filter(None, (state.note,)))
+                return result_of(chosen, case, constant, details, notes, state.updates)
 
 
 def _check_merge(stream: int | None, merge: Sequence[Sums]) -> None:

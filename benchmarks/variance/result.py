@@ -56,6 +56,7 @@ class VarianceResult:
             two replicates are then enough.
         case: the settings, as columns of `rows`.
         notes: what else has to be known to read the numbers, each in a few words.
+        state_updates: of the estimator's own state before it was measured; 0 where it has none.
     """
 
     total: float
@@ -81,16 +82,12 @@ class VarianceResult:
     deterministic: bool
     case: dict[str, Any]
     notes: tuple[str, ...] = ()
+    state_updates: int = 0
 
     @property
     def warning(self) -> str:
         """Why the interval is not to be trusted, or nothing."""
         return self._warning(self.moments[""])
-
-    @property
-    def remarks(self) -> str:
-        """The warning and the notes, or nothing."""
-        return "; ".join(filter(None, (self.warning, *self.notes)))
 
     def _warning(self, moments: Moments) -> str:
         if self.deterministic or not moments.needed:
@@ -113,6 +110,9 @@ class VarianceResult:
         rows += self._signal_rows()
         if math.isfinite(self.kurtosis):
             rows.append(self._row("kurtosis", self.kurtosis))
+        if self.state_updates:
+            rows.append(self._row("state_updates", float(self.state_updates)))
+        rows += [self._row("note", math.nan, reason=note) for note in self.notes]
         return [*rows, self._row("evaluations", float(self.evaluations))]
 
     def _row(self, metric: str, value: float, **more: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class VarianceResult:
             stderr=moments.stderr,
             ci_low=low,
             ci_high=high,
-            reason=self.remarks if (metric, parameter) == ("variance", "") else self._warning(moments),
+            reason=self._warning(moments),
         )
 
     def _signal_rows(self) -> list[dict[str, Any]]:
@@ -153,7 +153,12 @@ def case_of(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
 
 
 def result_of(
-    route: Route, case: dict[str, Any], constant: bool, details: bool, notes: tuple[str, ...] = ()
+    route: Route,
+    case: dict[str, Any],
+    constant: bool,
+    details: bool,
+    notes: tuple[str, ...] = (),
+    state_updates: int = 0,
 ) -> VarianceResult:
     """What a route has drawn so far.
 
@@ -163,6 +168,7 @@ def result_of(
         constant: whether it draws the same each time by construction.
         details: False to leave out what is marked (*) in the result.
         notes: of the result.
+        state_updates: likewise.
     """
     total = route.total()
     mean = {name: g.detach().clone() for name, g in route.mean().items()}
@@ -193,4 +199,5 @@ def result_of(
         deterministic=constant,
         case=case,
         notes=notes,
+        state_updates=state_updates,
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance
-from elbograd.benchmarks.gradients import warm_up
+from elbograd.benchmarks.gradients import StateStep
 from elbograd.benchmarks.problems import load_problem
 from elbograd.estimators import Target, create
 from elbograd.estimators.errors import UsageError
@@ -318,7 +318,9 @@ def test_the_state_rests_while_it_is_measured():
     eta = problem.encoder(x).detach()
     estimator.init(problem.posterior(eta), problem.target(x))
     before = copy.deepcopy(estimator.state_dict())
-    warm_up(problem, estimator, eta, problem.target(x), 1, 5)
+    step = StateStep(problem, estimator, 1)
+    for _ in range(5):
+        step.at(eta, problem.target(x))
     warm = copy.deepcopy(estimator.state_dict())
     assert all(not torch.equal(before[name], warm[name]) for name in ("gain", "power", "network.2.bias"))
     measure_variance(problem, estimator.eval(), x, replicates=50, warmup=0)

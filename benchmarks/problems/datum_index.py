@@ -1,0 +1,49 @@
+"""Which data of a data set a batch holds, where a problem says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ...estimators.base import Target
+from .protocol import Problem
+
+_INDEX = WeakIdKeyDictionary()  # batch -> index, as long as the batch lives
+
+
+def noted(x: Tensor, index: Tensor | None) -> Tensor:
+    """x (B, ...) itself; `index_of` then knows the index (B,) of its data."""
+    if index is not None:
+        _INDEX[x] = index.to(device=x.device, dtype=torch.int64)
+    return x
+
+
+def index_of(x: Tensor) -> Tensor | None:
+    """The index (B,) of the data of a batch that the suite was served, int64; None where none is known."""
+    index: Tensor | None = _INDEX.get(x)
+    return index
+
+
+def target_of(problem: Problem, x: Tensor) -> Target:
+    """The problem's target for x (B, ...), with the index of its data where that is known."""
+    target = problem.target(x)
+    if torch.compiler.is_compiling() or target.index is not None:
+        return target
+    index = index_of(x)
+    return target if index is None else replace(target, index=index)
+
+
+def served(
+    problem: Problem, split: str, batch_size: int, generator: torch.Generator | None
+) -> Iterator[tuple[object, Tensor | None]]:
+    """What a problem serves, with the index of the data where it has a method `indexed_batches`."""
+    indexed = getattr(problem, "indexed_batches", None)
+    if indexed is not None:
+        yield from indexed(split, batch_size, generator)
+        return
+    for x in problem.batches(split, batch_size, generator):
+        yield x, None
