@@ -16,6 +16,7 @@ from ..estimators.errors import EstimatorError, UsageError
 from ..estimators.isolation import drawing_from
 from .problems.as_trained import eta_of
 from .problems.datum_index import target_of
+from .problems.differentiable import detachment
 from .problems.forward_checks import checked_eta, posterior_and_target
 from .problems.fresh_batches import fresh_batches
 from .problems.posterior_checks import distrust
@@ -76,7 +77,11 @@ def make_ready(
         UsageError: the estimator does not support the posterior, the target or S; or the problem fails.
     """
     q, target = posterior_and_target(problem, x, eta)
-    reason = estimator.supports(q, target, num_samples) or distrust(problem.posterior, eta, target, estimator)
+    reason = (
+        estimator.supports(q, target, num_samples)
+        or distrust(problem.posterior, eta, target, estimator)
+        or detachment(q, target, estimator)
+    )
     if reason:
         raise UsageError(f"{estimator.label} cannot be used here: {reason}")
     estimator.init(q, target)

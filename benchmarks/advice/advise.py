@@ -14,7 +14,7 @@ from ..gradients import seeded
 from ..jacobians.encoder import encoder_jacobian
 from ..problems.arguments import check_called, check_choice, check_positive, checked_seed, counts, shown
 from ..problems.as_trained import as_trained
-from ..problems.checks import attribute
+from ..problems.checks import attribute, check_trainable
 from ..problems.model_checks import check_model
 from ..problems.placement import dtype_of
 from ..problems.point import label_of, placed
@@ -125,6 +125,7 @@ def prepare_problem(
     """A copy of the problem, placed, and its batch; arguments as those of `advise`, checked."""
     check_choice(ROUTES, route=route)
     problem, x = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+    check_trainable(problem)
     copied = workspace(problem)
     if not attribute(copied, "label", ""):
         _try_label(copied, label_of(problem))

@@ -57,7 +57,7 @@ def pull_back_each(
 
     try:
         return torch.cat([pull(part, True) for part in vectors.split(block)])
-    except RuntimeError:  # an operation without a batching rule
+    except Exception:  # an operation without a batching rule
         return torch.cat([pull(v, False) for v in vectors])
 
 
@@ -75,7 +75,7 @@ def push_forward(encoder: nn.Module, x: Tensor, direction: dict[str, Tensor]) ->
             reached = [(g * direction[n]).sum() for n, g in zip(phi, grads, strict=True) if g is not None]
             total = torch.stack(reached).sum() if reached else vectors.sum() * 0
             return torch.autograd.grad(total, vectors, materialize_grads=True, allow_unused=True)[0]
-        except RuntimeError:  # some operations have no second derivative
+        except Exception:  # some operations have no second derivative
             return RowsJacobian(encoder, x, phi, eta.shape[-1]).push_forward(direction).to(eta.dtype)
 
 

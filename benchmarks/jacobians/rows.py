@@ -85,7 +85,7 @@ class RowsJacobian:
                 with warnings.catch_warnings():  # that a batching rule is missing and a loop stands in
                     warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                     return self._rows_at_once(x, names)
-            except (RuntimeError, ValueError, TypeError):  # some operations have no batching rule
+            except Exception:  # some operations have no batching rule, and a user's may raise anything
                 self._vectorizes = False
         each = [self._rows_of_one(datum, names) for datum in x.split(1)]
         return {name: torch.stack([rows[name] for rows in each]) for name in names}

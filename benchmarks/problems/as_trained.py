@@ -33,8 +33,28 @@ def eta_of(problem: Problem, x: Tensor) -> Tensor:
 
     Under `torch.no_grad` an encoder may take another way.
     """
+    return encoded(problem.encoder, x)
+
+
+def encoded(encoder: nn.Module, x: Tensor) -> Tensor:
+    """`eta_of` an encoder alone."""
     with torch.enable_grad():
-        return problem.encoder(x).detach()
+        eta: Tensor = encoder(x)
+        return eta.detach()
+
+
+@contextmanager
+def without_graph(*modules: nn.Module) -> Iterator[None]:
+    """Inside, nothing is kept for a backward pass, yet modules see gradients enabled, as in training."""
+    learned = {p for module in modules for p in module.parameters() if p.requires_grad}
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -48,7 +68,7 @@ def as_evaluated(problem: Problem) -> Iterator[None]:
     for module in in_train_mode:
         module.training = False  # `eval` of a module sets those that it holds, which may be frozen by intent
     try:
-        with as_trained(), torch.no_grad():
+        with as_trained(), without_graph(*sides):
             yield
     finally:
         for module in in_train_mode:

@@ -9,6 +9,7 @@ from torch import nn
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from .needed import NEEDED
+from .protocol import Problem
 
 _MISSING = object()
 
@@ -48,6 +49,16 @@ def check_problem(problem: object) -> None:
             raise UsageError(f"{what}.{side} is another module each time: build it once, in __init__")
         _check_parameters(module, side)
     _check_apart(problem.encoder, problem.decoder)  # type: ignore[attr-defined]
+
+
+def check_trainable(problem: Problem, side: str = "encoder") -> None:
+    """See that there is something to differentiate with respect to.
+
+    Raises:
+        UsageError: no parameter of that side requires a gradient.
+    """
+    if not any(p.requires_grad for p in getattr(problem, side).parameters()):
+        raise UsageError(f"the problem has no trainable parameters in its {side}")
 
 
 def _check_parameters(module: nn.Module, side: str) -> None:

@@ -107,6 +107,8 @@ def log_likelihood(problem: Problem, x: Tensor, z: Tensor, leading: int) -> Tens
     except UsageError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
+        if "dtype" in str(error) and (types := _differing_types(problem)):
+            raise UsageError(f"log_likelihood fails ({one_line(error)}): {types}") from error
         raise UsageError(
             f"log_likelihood fails for z of shape (S, *batch, *event) = {tuple(z.shape)} "
             f"({one_line(error)}); flatten what leads: "
@@ -122,6 +124,18 @@ def log_likelihood(problem: Problem, x: Tensor, z: Tensor, leading: int) -> Tens
             f"log_likelihood returns {str(f.dtype).removeprefix('torch.')}, not floating-point numbers"
         )
     return f
+
+
+def _differing_types(problem: Problem) -> str:
+    """That the encoder computes in another floating-point type than the decoder, or ""."""
+    types = [
+        sorted({str(p.dtype).removeprefix("torch.") for p in side.parameters() if p.is_floating_point()})
+        for side in (problem.encoder, problem.decoder)
+    ]
+    if types[0] == types[1]:
+        return ""
+    encoder, decoder = (" and ".join(each) for each in types)
+    return f"the encoder is {encoder} and the decoder {decoder}: dtype={types[0][0]!r} makes them one"
 
 
 def what_failed(error: Exception) -> str:

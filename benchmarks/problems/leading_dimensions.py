@@ -28,13 +28,13 @@ def check_leading_dimensions(problem: Problem, x: Tensor, eta: Tensor) -> None:
     stacked = eta.expand(2, *eta.shape)
     q = _posterior(problem, stacked)
     z = q.sample(torch.Size((2,)))  # (2, 2, B, *event)
-    f, again = log_likelihood(problem, x, z, 3), log_likelihood(problem, x, z, 3)
+    f, again = (log_likelihood(problem, x, z, 3).detach() for _ in range(2))
     if f.shape != z.shape[:3]:
         return  # said by the estimators
     kept = (torch.arange(2, device=z.device).unsqueeze(1) + torch.arange(data, device=z.device)) % 2 == 0
     among = kept.view(2, data, *[1] * len(q.event_shape))
     rolled = z.flatten(1, 2).roll(1, 1).view_as(z)
-    replaced = log_likelihood(problem, x, torch.where(among, z, rolled), 3)
+    replaced = log_likelihood(problem, x, torch.where(among, z, rolled), 3).detach()
     if _differ(f, again):
         raise UsageError(
             "log_likelihood gives the same z another value each time (dropout, noise of its own?): call "
@@ -69,9 +69,9 @@ def _check_posterior_of_each_datum(problem: Problem, stacked: Tensor, z: Tensor,
     mixed = problem.posterior(torch.where(kept.unsqueeze(-1), stacked, rolled))
     try:
         here, there = problem.posterior(stacked).log_prob(z), mixed.log_prob(z)
-    except (NotImplementedError, ValueError):  # no density, or z outside the replaced posterior's support
+    except Exception:  # no density, or z outside the replaced posterior's support: what a user's class raises
         return
-    if _differ(here[:, kept], there[:, kept]):
+    if _differ(here[:, kept].detach(), there[:, kept].detach()):
         raise UsageError(
             "the posterior of a datum depends on the eta of others (softmax over the batch dimension?): "
             f"let it act on each datum alone, {_ELSEWHERE}"

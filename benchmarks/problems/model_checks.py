@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
+from .as_trained import without_graph
 from .buffers import kept_buffers
 from .forward_checks import check_likelihood, checked_eta, posterior_and_target
 from .leading_dimensions import check_leading_dimensions
@@ -30,10 +31,10 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
         UsageError: what is wrong, and what to do.
     """
     check_modes(problem, route)
-    with torch.no_grad():
-        with kept_buffers(problem.encoder) as moved_in_encoder:
-            eta = _attached_eta(problem, x)
-        _check_unmoved(problem.encoder, "encoder", moved_in_encoder)
+    with kept_buffers(problem.encoder) as moved_in_encoder:
+        eta = _attached_eta(problem, x)
+    _check_unmoved(problem.encoder, "encoder", moved_in_encoder)
+    with without_graph(problem.encoder, problem.decoder):
         eta_parts(problem, eta.shape[-1])
         q, _ = posterior_and_target(problem, x, eta)
         with kept_buffers(problem.decoder) as moved_in_decoder:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
+from .as_trained import encoded
 from .protocol import Problem
 
 _COUPLES = nn.modules.batchnorm._BatchNorm
@@ -70,15 +71,13 @@ def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
 
     The encoder is shown the batch twice, then with every other datum replaced, then one datum alone.
     """
-    with torch.no_grad():
-        together, again, alone = encoder(x), encoder(x), _alone(encoder, x[-1:])
-        kept = torch.arange(len(x), device=x.device) % 2 == 0
-        replaced = encoder(torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, x.roll(1, 0)))
-        # Inside as well: what an encoder returns may be a parameter, whose numbers would carry a gradient.
-        scale = math.sqrt(float(together.square().mean())) + 1e-12
-        changed = float((together - again).abs().max())
-        of_others = float((together - replaced)[kept].abs().max())
-        apart = max(float((together[-1:] - alone).abs().max()), of_others)
+    together, again, alone = encoded(encoder, x), encoded(encoder, x), _alone(encoder, x[-1:])
+    kept = torch.arange(len(x), device=x.device) % 2 == 0
+    replaced = encoded(encoder, torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, x.roll(1, 0)))
+    scale = math.sqrt(float(together.square().mean())) + 1e-12
+    changed = float((together - again).abs().max())
+    of_others = float((together - replaced)[kept].abs().max())
+    apart = max(float((together[-1:] - alone).abs().max()), of_others)
     if changed > 1e-5 * scale:
         raise UsageError(
             "the encoder gives the same data another eta each time (dropout in train mode, noise of its "
@@ -93,10 +92,9 @@ def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
 
 def _alone(encoder: nn.Module, datum: Tensor) -> Tensor:
     try:
-        eta: Tensor = encoder(datum)
-    except (RuntimeError, ValueError) as error:
+        return encoded(encoder, datum)
+    except Exception as error:  # a user's encoder may raise anything
         raise UsageError(
             f"the encoder fails for a datum alone ({one_line(error)}): it must act on each datum alone, "
             "or use route='full'"
         ) from error
-    return eta

@@ -85,7 +85,9 @@ def place(problem: Problem, *, device: str | None = None, dtype: torch.dtype | s
     here, now = device_of(problem), dtype_of(problem)
     place_wanted = here if device is None else check_device(device)
     type_wanted = now if dtype is None else check_dtype(dtype)
-    if _same(place_wanted, here) and type_wanted == now:
+    parameters = list(_floating(problem))
+    there = device is None or all(_same(place_wanted, p.device) for p in parameters)
+    if there and (dtype is None or all(p.dtype == type_wanted for p in parameters)):
         return problem
     moved = duplicate(problem)
     move(moved, place_wanted, type_wanted)
@@ -175,11 +177,12 @@ def first_batch(problem: Problem, batch_size: int, seed: int) -> Tensor:
 
 def _example(problem: Problem) -> Tensor:
     """A floating-point parameter, the encoder's first; a CPU tensor where there is none."""
+    return next(_floating(problem), torch.empty(0))
+
+
+def _floating(problem: Problem) -> Iterator[Tensor]:
     for module in (problem.encoder, problem.decoder):
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return parameter
-    return torch.empty(0)
+        yield from (p for p in module.parameters() if p.is_floating_point())
 
 
 def _same(a: torch.device, b: torch.device) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from statistics import median
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from .threads import computing_threads
 
 #: Seconds after which no new pilot is begun.
 PILOT_SECONDS = 10.0
+
+#: At most so many data a batch, of which the time of more is told.
+_PILOT_DATA = 4096
 
 
 class Guess(NamedTuple):
@@ -89,6 +93,6 @@ def _sort(case: AnyCase) -> _Sort:
 def _pilot(case: AnyCase) -> Pilot | None:
     """The pilot of a case; None where that goes wrong, as the case itself will, with its reason."""
     try:
-        return case.kind.pilot(case)
+        return case.kind.pilot(replace(case, batch_size=min(case.batch_size or 0, _PILOT_DATA) or None))
     except Exception:
         return None

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import prepare, seeded
 from ..problems.arguments import checked_seed, counts
+from ..problems.checks import check_trainable
 from ..problems.forward_checks import check_forward
 from ..problems.placement import device_of, dtype_of, duplicate, first_batch, move
 from ..problems.point import columns, label_of, placed, resolve_estimator
@@ -61,6 +62,7 @@ class Workload:
         seed = checked_seed(seed)
         estimator = resolve_estimator(estimator, seed)
         problem, first = placed(problem, x, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+        check_trainable(problem)
         self.seed, self.device = seed, device_of(problem)
         check_mode(mode, self.device)
         described = columns(problem, first)

@@ -26,7 +26,7 @@ def evaluate_elbo(problem: Problem, x: Tensor, seed: int) -> float:
             if target.prior is not None:
                 kl = closed_form_kl(q, target.prior)
                 f = f - ((q.log_prob(z) - target.prior.log_prob(z)).mean(0) if kl is None else kl)
-            total += float(f.double().sum())
+            total += float(f.detach().double().sum())
     return total / len(x)
 
 
@@ -48,5 +48,5 @@ def importance_weighted_log_likelihood(
                 return None
             z = draw(q, num_samples)
             log_weights = target.log_likelihood(z) + target.prior.log_prob(z) - q.log_prob(z)
-            total += float((log_weights.double().logsumexp(0) - math.log(num_samples)).sum())
+            total += float((log_weights.detach().double().logsumexp(0) - math.log(num_samples)).sum())
     return total / len(x)

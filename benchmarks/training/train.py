@@ -21,6 +21,7 @@ from ..problems.arguments import (
     optional_counts,
 )
 from ..problems.as_trained import as_trained
+from ..problems.checks import check_trainable
 from ..problems.forward_checks import check_forward
 from ..problems.placement import duplicate
 from ..problems.point import columns, label_of, placed, resolve_estimator
@@ -85,6 +86,7 @@ def train(
     check_positive(learning_rate=learning_rate)
     problem, x = placed(problem, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
     described = columns(problem, x)  # of the initial weights
+    check_trainable(problem)
     label, problem = label_of(problem), duplicate(problem)
     estimator = resolve_estimator(estimator, seed)
     with seeded(seed, x.device):

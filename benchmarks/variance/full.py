@@ -178,7 +178,7 @@ class FullRoute:
     def _moments(self, group: int) -> Moments:
         assert self._sums is not None
         n = self.n
-        inside = self._members[group].repeat_interleave(torch.tensor(self.sizes))
+        inside = self._members[group].repeat_interleave(torch.tensor(self.sizes, device=self._members.device))
         drift = self._first / n
         if not all_finite(drift, self._second, self._cross, self._sums.shift, self._sums.powers):
             raise NotFiniteError()

@@ -9,9 +9,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import UsageError
 from ..gradients import frozen
 from ..jacobians.encoder import Jacobian
+from ..problems.checks import check_trainable
 from ..problems.protocol import Problem
 from ..statistics.moments import Moments
 from .breakdown import Breakdown
@@ -142,8 +142,7 @@ def choose_route(
         UsageError: there is nothing to differentiate with respect to.
     """
     side = "encoder" if wrt == "phi" else "decoder"
-    if not any(p.requires_grad for p in getattr(problem, side).parameters()):
-        raise UsageError(f"the problem has no trainable parameters in its {side}")
+    check_trainable(problem, side)
     if wrt == "phi" and route == "factorized" and not estimator.couples_batch:
         jacobian = None if like is None else like.jacobian
         try:
