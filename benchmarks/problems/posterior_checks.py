@@ -36,6 +36,7 @@ _FALSE_ALARMS = 1e-3  # of a look
 _LOOKS = 3
 _NUMBERS = 2**18  # in a block of draws
 _FEWEST, _MOST = 64, 2048  # draws in a block
+_DISCRETE = (td.Bernoulli, td.Categorical, td.OneHotCategorical, td.Binomial)
 _FEW_VALUES = 64
 _SPACINGS = 16  # of the dtype at the mean, in σ: f's rounding then moves a gradient by less than 0.1%
 _STEP = 0.05  # in η, of the differences that the path is held against
@@ -58,9 +59,6 @@ def distrust(
         estimator: which properties it needs follows from its claims.
         seed: of the draws.
     """
-    q = posterior(eta)
-    if is_known(q):
-        return None if estimator.deterministic or estimator.derivatives else coarse(q)
     return defect(posterior, eta, *properties(estimator, target), seed)
 
 
@@ -68,31 +66,69 @@ def defect(
     posterior: Posterior, eta: Float[Tensor, "B P"], path: bool, score: bool, seed: int = 0
 ) -> str | None:
     """Which of the two properties does not hold, in one line, of those that are asked for; or None."""
+    q = posterior(eta)
+    if is_known(q):
+        return coarse(q) if score and not path else None
     devices = [eta.device] if eta.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(hashed(seed, "posterior"))
-        found = path_defect(posterior, eta) if path and reparameterizable(posterior(eta)) else None
-        return score_defect(posterior, eta) if found is None and score else found
+        some = _few_enough(posterior, eta)
+        found = path_defect(posterior, some) if path and reparameterizable(q) else None
+        if found is None and score:
+            found = coarse(q) or score_defect(posterior, some)
+        return found
+
+
+def _few_enough(posterior: Posterior, eta: Tensor) -> Tensor:
+    """As many data as can be tested: half of them those whose eta lies furthest out, half any."""
+    q = posterior(eta)
+    most = max(2, _NUMBERS // (_FEWEST * max(1, q.event_shape.numel())))
+    if len(eta) <= most:
+        return eta
+    spread = eta.std(0).clamp_min(1e-12)
+    far = ((eta - eta.mean(0)) / spread).abs().max(-1).values.argsort(descending=True)
+    rest = far[most // 2 :]
+    chosen = torch.cat((far[: most // 2], rest[torch.randperm(len(rest), device=rest.device)[: most // 2]]))
+    try:
+        posterior(eta[chosen])
+    except Exception:  # a posterior of this one batch: all of it then
+        return eta
+    return eta[chosen]
 
 
 def coarse(q: Distribution) -> str | None:
-    """Why f does not tell a Gaussian's draws apart, which estimators without its slope need; or None."""
-    while type(q) is td.Independent:
-        q = q.base_dist
-    if not isinstance(q, td.Normal | td.MultivariateNormal):
+    """Why f, or log q, does not tell draws apart that lie close together far from zero; or None."""
+    base = q
+    while type(base) is td.Independent:
+        base = base.base_dist
+    try:
+        discrete = bool(q.support.is_discrete)
+    except NotImplementedError:
+        discrete = False
+    if discrete or type(base) in _DISCRETE:
         return None
-    kind, loc, scale = q.loc.dtype, q.loc.detach(), q.stddev.detach()
+    loc, scale = _moments(base)
+    kind = loc.dtype
     spacing = loc.abs() * torch.finfo(kind).eps
     if bool((scale >= _SPACINGS * spacing).all()):
         return None
-    worst = int((scale / spacing).argmin())
+    worst = int((scale / spacing).nan_to_num(torch.inf).argmin())
     name = str(kind).removeprefix("torch.")
     remedy = "float64, or " if kind != torch.float64 else ""
     return (
-        f"draws of this {type(q).__name__} have too few digits in {name}: its standard deviation is "
+        f"draws of this {describe(q)} have too few digits in {name}: its standard deviation is "
         f"{float(scale.flatten()[worst]):.2g} at mean {float(loc.flatten()[worst]):.4g}, and f is rounded as "
         f"coarsely; try {remedy}a pathwise estimator"
     )
+
+
+@torch.no_grad()
+def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every coordinate, from draws where there is no formula."""
+    if isinstance(q, td.Normal | td.MultivariateNormal):
+        return q.loc, q.stddev
+    z = draw(q, _FEWEST)
+    return z.mean(0), z.std(0)
 
 
 def is_known(q: Distribution) -> bool:

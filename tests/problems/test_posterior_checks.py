@@ -142,6 +142,38 @@ def test_one_bad_datum_among_many_is_found():
     assert "η[77, 0]" in score_defect(positive(td.Gamma), eta)
 
 
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        two(td.Normal),
+        two(td.Laplace),
+        lambda e: td.TransformedDistribution(two(td.Normal)(e), [td.AffineTransform(0.0, 2.0)]),
+        lambda e: td.LowRankMultivariateNormal(e[..., :1], 1e-6 + 0 * e[..., :1, None], 1e-11 + 0 * e[..., :1]),
+    ],
+    ids=["Normal", "Laplace", "affine", "low rank"],
+)
+def test_draws_that_have_lost_their_digits_are_told(posterior):
+    eta = torch.tensor([[100.0, math.log(1e-5)]])
+    assert "too few digits in float32" in defect(posterior, eta, False, True)
+    assert defect(posterior, eta.double(), False, True) is None
+
+
+def test_a_large_batch_is_tested_where_it_lies_furthest_out():
+    """In a part of the data: 1,024 data in 128 dimensions took 49 seconds."""
+    torch.manual_seed(2)
+    eta = 0.1 * torch.randn(1024, 256)
+    eta[700, 3] = math.log(0.005)
+    tested = []
+
+    def posterior(some):
+        tested.append(len(some))
+        concentration, rate = some.chunk(2, -1)
+        return td.Independent(td.Gamma(concentration.exp(), rate.exp()), 1)
+
+    assert "score" in defect(posterior, eta, False, True)
+    assert sorted(set(tested)) == [32, 1024]
+
+
 class Model:
     """η is a parameter."""
 
