@@ -92,7 +92,8 @@ def advise(
             on_progress(f"training {train_steps} steps", 0.0)
         states = trained(problem, train_steps, seed)
         candidates, left_out = find_candidates(problem, x, estimators, num_samples)
-        encoder_jacobian(problem.encoder, x[:1]).gram()  # what torch imports for it is not measuring
+        if route == "factorized":
+            encoder_jacobian(problem.encoder, x[:1]).gram()  # what torch imports for it is not measuring
         begun = time.perf_counter()
         outcomes: dict[int, Outcome] = {}
         for step, state in states.items():

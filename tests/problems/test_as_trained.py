@@ -119,3 +119,9 @@ def test_the_full_route_computes_where_the_problem_is():
         route.add(4)
         route.total()
     assert made and all(device == model.data.device for device in made)
+
+
+def test_advice_on_the_full_route_takes_batch_norm_in_train_mode():
+    model = Model(nn.Sequential(nn.Linear(PIXELS, 2 * D), nn.BatchNorm1d(2 * D)))
+    advice = advise(model, ["reparameterization"], model.data[:8], num_samples=(1,), budget=0.2, route="full")
+    assert advice.rankings
