@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
-from elbograd.benchmarks.problems.posterior_checks import coarse, path_defect, score_defect
+from elbograd.benchmarks.problems.posterior_checks import coarse, defect, path_defect, score_defect
 from elbograd.estimators import Target, UsageError
 from torch import distributions as td
 from torch import nn
@@ -148,7 +148,9 @@ def test_one_bad_datum_among_many_is_found():
         two(td.Normal),
         two(td.Laplace),
         lambda e: td.TransformedDistribution(two(td.Normal)(e), [td.AffineTransform(0.0, 2.0)]),
-        lambda e: td.LowRankMultivariateNormal(e[..., :1], 1e-6 + 0 * e[..., :1, None], 1e-11 + 0 * e[..., :1]),
+        lambda e: td.LowRankMultivariateNormal(
+            e[..., :1], 1e-6 + 0 * e[..., :1, None], 1e-11 + 0 * e[..., :1]
+        ),
     ],
     ids=["Normal", "Laplace", "affine", "low rank"],
 )
