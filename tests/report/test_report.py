@@ -394,7 +394,7 @@ def test_the_environment_is_told(parsed: Page) -> None:
         "3.11.7",
         "some CPU",
         "torch\N{NO-BREAK SPACE}2.13.0",
-        "of schema version 3",
+        "of schema version 4",
     ):
         assert value in facts
     assert "seed = 7" in parsed.all("pre")[0].text

@@ -68,7 +68,9 @@ def test_where_there_is_no_time_for_a_pilot_others_stand_in(monkeypatch):
     now = iter([0.0, 1.0, 2.0, 99.0])
     monkeypatch.setattr(forecast.time, "monotonic", lambda: next(now))
     monkeypatch.setattr(
-        Variance, "pilot", lambda given: VariancePilot(given, 1.0 if given is cases[0] else 3.0, 0.0, 0.0)
+        Variance,
+        "pilot",
+        lambda given: VariancePilot(given, 1.0 if given.estimator == "score-function" else 3.0, 0.0, 0.0),
     )
     found = estimate_seconds([(Variance(), cases)], threads=1)
     assert [found[c.id].own for c in cases] == [True, True, False]

@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from elbograd.benchmarks import load_results
@@ -213,7 +214,7 @@ def test_a_bench_leaves_throughput_out_on_shared_machines(elbograd, monkeypatch)
     pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setattr("elbograd.benchmarks.running.runner.run_plan", lambda *_, **__: True)
     monkeypatch.setattr("elbograd.benchmarks.running.suite._show", lambda *_, **__: None)
-    monkeypatch.setattr(RunFolder, "finish", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "finish", lambda *_: pd.DataFrame())
     code, _, err = elbograd(
         "bench", "-p", "quadratic", "-e", "score-function", "--quick", "-o", "run",
         "--executor", "slurm", "--slurm-option", "cluster=local",
@@ -417,7 +418,7 @@ def test_what_a_plugin_sets_for_its_process_changes_no_other_number(elbograd):
     everything = "torch.set_default_dtype(torch.float64); os.chdir('/')"
     plugin("early.py", before=everything)
     plugin("late.py", f"{everything}; {PATHWISE}")
-    grid = ["variance", "-p", "linear-gaussian", "-r", "50", "-s", "1", "-e", "score-function"]
+    grid = ["variance", "-p", "quadratic", "-r", "50", "-s", "1", "-e", "score-function"]
     assert elbograd(*grid, "-o", "without")[0] == 0
     assert elbograd(*grid, "-e", "early.py", "-e", "late.py", "-o", "serial")[0] == 0
     assert elbograd(*grid, "-e", "early.py", "-e", "late.py", "-o", "jobs", "-j", "2")[0] == 0
