@@ -114,7 +114,7 @@ def test_what_plugins_say_of_themselves_rings_no_bell(elbograd, monkeypatch):
 
 def test_third_parties_are_imported_when_asked_for(monkeypatch):
     class Point:
-        name, value, dist = "from-afar", "nowhere:Nothing", None
+        name, value, module, dist = "from-afar", "nowhere:Nothing", "json", None
 
         @staticmethod
         def load():
