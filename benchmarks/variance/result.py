@@ -110,9 +110,11 @@ class VarianceResult:
         rows += self._signal_rows()
         if math.isfinite(self.kurtosis):
             rows.append(self._row("kurtosis", self.kurtosis))
+        notes = list(self.notes)
         if self.state_updates:
             rows.append(self._row("state_updates", float(self.state_updates)))
-        rows += [self._row("note", math.nan, reason=note) for note in self.notes]
+            notes.append(f"state after {self.state_updates:,} updates")
+        rows += [self._row("note", math.nan, reason=note) for note in notes]
         return [*rows, self._row("evaluations", float(self.evaluations))]
 
     def _row(self, metric: str, value: float, **more: Any) -> dict[str, Any]:
