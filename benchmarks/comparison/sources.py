@@ -113,6 +113,8 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
-    packages = environment.get("packages")
-    rest = {name: value for name, value in environment.items() if name != "packages"}
-    return {**rest, **(packages if isinstance(packages, dict) else {})}
+    nested = {
+        name: value for name in ("packages", "files") if isinstance(value := environment.get(name), dict)
+    }
+    rest = {name: value for name, value in environment.items() if name not in nested}
+    return {**rest, **nested.get("packages", {}), **nested.get("files", {})}

@@ -102,7 +102,8 @@ def coarse(q: Distribution) -> str | None:
     while type(base) is td.Independent:
         base = base.base_dist
     try:
-        discrete = bool(q.support.is_discrete)
+        support = q.support
+        discrete = support is not None and bool(support.is_discrete)
     except NotImplementedError:
         discrete = False
     if discrete or type(base) in _DISCRETE:

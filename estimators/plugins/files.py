@@ -16,7 +16,7 @@ import hashlib
 import importlib.util
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -28,6 +28,7 @@ from ..isolation import drawing_from
 
 _KEPT = 4  # executions of one file under different seeds: each may hold a data set
 _executed: dict[Path, OrderedDict[int, ModuleType]] = {}
+_texts: dict[Path, bytes] = {}  # what was executed
 
 
 class NameTaken(ImportError):
@@ -35,12 +36,12 @@ class NameTaken(ImportError):
 
 
 def execute(path: Path, seed: int) -> ModuleType:
-    """The module of a file, executed under a seed; the same object for the same two while it is kept.
+    """The module of a file, executed under a seed; the same object for the same two while the file stays.
 
     Raises:
         Exception: whatever the file raises.
     """
-    kept = _executed.setdefault(path, OrderedDict())
+    kept = _kept(path)
     if seed in kept:
         kept.move_to_end(seed)
         return kept[seed]
@@ -54,7 +55,17 @@ def execute(path: Path, seed: int) -> ModuleType:
 
 def executed_under(path: Path, seed: int) -> bool:
     """Whether `execute` would find it done."""
-    return seed in _executed.get(path, ())
+    return seed in _kept(path)
+
+
+def _kept(path: Path) -> OrderedDict[int, ModuleType]:
+    """The executions of a file as it is now; those of what it was are forgotten."""
+    text = path.read_bytes()
+    if _texts.get(path) != text:
+        _texts[path] = text
+        for module in _executed.pop(path, {}).values():
+            sys.modules.pop(module.__name__, None)
+    return _executed.setdefault(path, OrderedDict())
 
 
 def forget(path: Path, seed: int) -> None:
@@ -87,6 +98,9 @@ class _Loader(SourceFileLoader):
     def __init__(self, name: str, path: str, neighbours: _Neighbours) -> None:
         super().__init__(name, path)
         self.neighbours = neighbours
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError  # bytecode is kept by the second, and a file may be changed twice in one
 
     def exec_module(self, module: ModuleType) -> None:
         # Functions take their builtins from here when they are made, so that their imports go the same way.

@@ -303,8 +303,6 @@ def test_the_guard_of_the_page_on_comparing(folder, monkeypatch, capsys):
     assert [command.rpartition(" ")[2] for command in measuring] == ["before", "after"]
     for command, text in zip(measuring, (code, code.replace(was, becomes)), strict=True):
         (folder / "my_idea.py").write_text(text, encoding="utf-8")
-        for name in [n for n in sys.modules if n.startswith("my_idea_")]:  # a file is loaded once a process
-            del sys.modules[name]
         assert (
             elbograd(command.replace("4000", "1000").replace("-p vae", "-p linear-gaussian"), monkeypatch)
             == 0

@@ -137,6 +137,16 @@ def test_an_estimators_network_is_drawn_under_a_seed(tmp_path):
     assert not torch.equal(create_under(1, str(file)).network.weight, first)
 
 
+def test_a_file_that_has_changed_is_executed_anew(tmp_path):
+    file = tmp_path / "mine.py"
+    made = []
+    for number in (1, 2, 2):  # within one second, and as long as before
+        file.write_text(ESTIMATOR + f"Mine.number = {number}\n")
+        made.append(create(str(file)))
+    assert [one.number for one in made] == [1, 2, 2]
+    assert type(made[1]) is type(made[2])
+
+
 def test_a_file_that_registers_may_be_executed_under_several_seeds(tmp_path):
     from elbograd.estimators.plugins.registry import REGISTRY
 
