@@ -21,6 +21,7 @@ from .problems.forward_checks import checked_eta, posterior_and_target
 from .problems.fresh_batches import fresh_batches
 from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
+from .seeds import hashed
 
 _WARMUP_STEPS = 500
 STATE_LEARNING_RATE = 1e-2  #: of Adam for the estimators' own parameters, in training and before measurements
@@ -102,7 +103,7 @@ def warm_up(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     """
     if steps == 0:
         return StateTraining(0)
-    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    generator = torch.Generator().manual_seed(hashed(torch.initial_seed(), "fresh batches"))
     batches = fresh_batches(problem, x, generator, without=not estimator.per_datum)
     if batches is None:
         batches, note = itertools.repeat(x), "state fitted on the measured data, there are no others"
