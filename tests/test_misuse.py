@@ -186,7 +186,10 @@ PROBLEMS = {
         lambda: changed(encoder=nn.Linear(3, 2)),
         "the encoder fails for x of shape",
     ),
-    "an eta of none": (lambda: changed(encoder=nn.Flatten(0)), "eta has shape"),
+    "an eta of none": (
+        lambda: changed(encoder=nn.Sequential(nn.LazyLinear(4), nn.Flatten(0))),
+        "eta has shape",
+    ),
     "a default batch size": (
         lambda: changed(default_batch_size="all"),
         "default_batch_size must be an integer",
