@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...estimators.errors import UsageError
+from ..rows.bias import summary_of_bias
 from ..rows.panels import split
 from ..rows.text import clean, describe, number, shorten
 from ..rows.wide import PANELS
@@ -80,7 +81,13 @@ def run_comparison(
     shown = table if every else table[table["verdict"].isin(["higher", "lower"])]
     for printed in _tables(shown):
         console.print(printed)
-    for said in (*_incomparable(before, after), *_remarks(table), *_alone(table), _summary(table)):
+    for said in (
+        *_incomparable(before, after),
+        *_wrong(before, after),
+        *_remarks(table),
+        *_alone(table),
+        _summary(table),
+    ):
         console.print(Text(said))
     broken = violations(table, conditions)
     for case, reason in broken:
@@ -170,6 +177,12 @@ def _summary(table: pd.DataFrame) -> str:
     rest = [f"{count[v]} {v}" for v in _REST if v in count]
     said = f"{compared} compared, at 95% for all at once: {', '.join(words) or 'none'}"
     return "; ".join([said, *rest])
+
+
+def _wrong(before: Source, after: Source) -> list[str]:
+    """Which estimators' means are wrong in either run: their variances are compared, and mean nothing."""
+    sides = (("before", before), ("after", after))
+    return [f"{when}: {line}" for when, side in sides for line in summary_of_bias(side.rows)]
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:

@@ -101,7 +101,7 @@ def test_streams_that_do_not_fit_are_refused():
     other = measure_variance(
         "vae[latent_dim=2,hidden=8]", "score-function", replicates=50, batch_size=5, stream=3
     )
-    with pytest.raises(UsageError, match="only sums of one (measurement|model)"):
+    with pytest.raises(UsageError, match=r"only sums of one (measurement|model)"):
         measure_variance(
             "vae[latent_dim=2,hidden=8]",
             "score-function",
