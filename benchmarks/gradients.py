@@ -18,7 +18,7 @@ from .problems.as_trained import eta_of
 from .problems.datum_index import target_of
 from .problems.differentiable import detachment
 from .problems.forward_checks import checked_eta, posterior_and_target
-from .problems.fresh_batches import fresh_batches
+from .problems.fresh_batches import FreshBatches, fresh_batches
 from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
 from .seeds import hashed
@@ -104,15 +104,20 @@ def warm_up(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     if steps == 0:
         return StateTraining(0)
     generator = torch.Generator().manual_seed(hashed(torch.initial_seed(), "fresh batches"))
-    batches = fresh_batches(problem, x, generator, without=not estimator.per_datum)
-    if batches is None:
-        batches, note = itertools.repeat(x), "state fitted on the measured data, there are no others"
-    else:
-        note = "state of each datum trained on the measured data too" if estimator.per_datum else ""
+    fresh = fresh_batches(problem, x, generator, without=not estimator.per_datum)
+    batches: Iterator[Tensor] = itertools.repeat(x) if fresh is None else fresh
     step = StateStep(problem, estimator, num_samples)
-    for _ in range(steps):
-        step(next(batches))
-    return StateTraining(steps, note)
+    for batch in itertools.islice(batches, steps):
+        step(batch)
+    return StateTraining(steps, _note(estimator, fresh))
+
+
+def _note(estimator: Estimator, fresh: FreshBatches | None) -> str:
+    if fresh is None:
+        return "state fitted on the measured data, there are no others"
+    if estimator.per_datum:
+        return "state of each datum trained on the measured data too"
+    return f"state trained on {fresh.few} other data, there are no more" if fresh.few else ""
 
 
 class StateStep:

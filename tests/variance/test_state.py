@@ -172,6 +172,51 @@ def test_fresh_batches_are_whole_and_without_the_measured_data(size):
         assert not (batch[:, None] == x).all(-1).any()
 
 
+def test_data_given_without_their_index_are_known_by_what_they_are():
+    problem = Indexed()
+    x = problem.data[:B].clone()
+    served = fresh_batches(problem, x, torch.Generator().manual_seed(0))
+    for batch in itertools.islice(served, 40):
+        assert not (batch[:, None] == x).all(-1).any()
+
+
+def test_few_other_data_are_repeated_and_told():
+    problem = Clusters(data=B + 3)
+    v = measure_variance(problem, Remembers(), problem.data[:B], num_samples=2, replicates=20, warmup=4)
+    assert v.notes == ("state trained on 3 other data, there are no more",)
+    (batch,) = itertools.islice(fresh_batches(problem, problem.data[:B], torch.Generator()), 1)
+    assert len(batch) == B
+    assert len(batch.unique(dim=0)) == 3
+
+
+class Lengths(Clusters):
+    """Sequences, a batch of one length at a time."""
+
+    def batches(self, split, batch_size, generator=None):
+        for k, part in enumerate(super().batches(split, batch_size, generator)):
+            yield part if k % 2 else torch.cat((part, part), 1)
+
+
+def test_batches_of_other_shapes_are_data_too():
+    problem = Lengths()
+    problem.encoder = nn.Sequential(nn.Flatten(), nn.Linear(3, 2 * D))
+    served = fresh_batches(problem, problem.data[:B], torch.Generator())
+    assert {batch.shape[1] for batch in itertools.islice(served, 30)} == {3, 6}
+
+
+class Endless(Clusters):
+    """Data without end, all of which are measured."""
+
+    def batches(self, split, batch_size, generator=None):
+        while True:
+            yield self.data[:batch_size]
+
+
+def test_a_pass_without_end_or_anything_new_is_given_up():
+    problem = Endless()
+    assert fresh_batches(problem, problem.data[:B], torch.Generator()) is None
+
+
 def test_images_that_are_drawn_anew_are_known_by_their_index():
     problem = load_problem("vae")
     x = first_batch(problem, 64, seed=3)
