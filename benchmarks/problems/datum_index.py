@@ -41,9 +41,16 @@ def served(
     problem: Problem, split: str, batch_size: int, generator: torch.Generator | None
 ) -> Iterator[tuple[object, Tensor | None]]:
     """What a problem serves, with the index of the data where it has a method `indexed_batches`."""
-    indexed = getattr(problem, "indexed_batches", None)
-    if indexed is not None:
-        yield from indexed(split, batch_size, generator)
+    if _tells_indices(problem):
+        yield from problem.indexed_batches(split, batch_size, generator)  # type: ignore[attr-defined]
         return
     for x in problem.batches(split, batch_size, generator):
         yield x, None
+
+
+def _tells_indices(problem: Problem) -> bool:
+    """Whether `indexed_batches` is of the data of `batches`, which a subclass may have replaced alone."""
+    for names in (getattr(problem, "__dict__", {}), *map(vars, type(problem).__mro__)):
+        if "indexed_batches" in names or "batches" in names:
+            return "indexed_batches" in names
+    return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...estimators.base import Estimator
+from ...estimators.errors import EstimatorError
 from ..gradients import StateStep, frozen, make_ready
 from ..problems.as_trained import eta_of
 from ..problems.fresh_batches import fresh_batches
@@ -62,6 +64,7 @@ class _Follower:
             if done == 0:
                 self._begin(problem)
             if done in self.steps:
+                self._check_whole()
                 state = self.estimator.state_dict()
                 self.states[done] = {name: value.detach().clone() for name, value in state.items()}
             if done < max(self.steps):
@@ -76,6 +79,36 @@ class _Follower:
         with frozen(problem.decoder):
             make_ready(problem, self.estimator, x, eta_of(problem, x), self.num_samples)
         self._step = StateStep(problem, self.estimator, self.num_samples)
+        self._plain = _plain_attributes(self.estimator)
+
+    def _check_whole(self) -> None:
+        """See that what is kept, the state dict, is all of the state."""
+        now = _plain_attributes(self.estimator)
+        moved = sorted(name for name in {**self._plain, **now} if self._plain.get(name) != now.get(name))
+        if moved:
+            raise EstimatorError(
+                f"{self.estimator.label} keeps state in {', '.join(moved)}, which its state_dict lacks: "
+                "make it a buffer (register_buffer) or a parameter"
+            )
+
+
+def _plain_attributes(estimator: Estimator) -> dict[str, object]:
+    """What modules hold besides parameters, buffers in the state dict and submodules, to be compared."""
+    saved, every_module_has = estimator.state_dict(), vars(nn.Module()).keys()
+    found: dict[str, object] = {
+        name: _comparable(buffer) for name, buffer in estimator.named_buffers() if name not in saved
+    }
+    for place, module in estimator.named_modules():
+        for name in vars(module).keys() - every_module_has:
+            found[f"{place}.{name}".lstrip(".")] = _comparable(vars(module)[name])
+    return found
+
+
+def _comparable(value: object) -> object:
+    try:
+        return pickle.dumps(value)
+    except Exception:  # what cannot be pickled is told apart by identity only
+        return id(value)
 
 
 class _Generators:

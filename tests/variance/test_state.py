@@ -18,9 +18,11 @@ from elbograd.benchmarks.problems.as_trained import eta_of
 from elbograd.benchmarks.problems.datum_index import index_of
 from elbograd.benchmarks.problems.fresh_batches import fresh_batches
 from elbograd.benchmarks.problems.placement import first_batch
+from elbograd.benchmarks.problems.vae import GaussianVAE
 from elbograd.benchmarks.training.state_along import _Follower, train_state_along
 from elbograd.benchmarks.training.trajectory import walk
 from elbograd.estimators import Estimate, Estimator, Target, create
+from elbograd.estimators.errors import EstimatorError
 from elbograd.estimators.pieces.objective import analytic_kl
 from elbograd.estimators.posteriors.distributions import draw, log_prob
 from torch import nn
@@ -291,3 +293,37 @@ def test_a_step_of_the_state_is_that_of_training():
             step(problem.data[start : start + B])
         states.append(estimator.state_dict())
     torch.testing.assert_close(states[0], states[1])
+
+
+class KeepsAnAttribute(Remembers):
+    """Its mean is a plain number."""
+
+    def __init__(self):
+        super().__init__(size=32)
+        self.level = 0.0
+
+    def update(self, estimate):
+        self.level += 0.1 * (float(estimate.info["f"].mean()) - self.level)
+
+
+def test_state_that_no_state_dict_holds_is_told_and_not_lost():
+    """A cold state would be measured, and said to have seen so many updates."""
+    problem = load_problem("vae[hidden=8]")
+    x = first_batch(problem, 32, seed=1)
+    with pytest.raises(
+        EstimatorError, match="keeps state in level, which its state_dict lacks: make it a buffer"
+    ):
+        train_state_along(problem, KeepsAnAttribute(), x, 2, (2,), 1)
+
+
+def test_a_subclass_with_data_of_its_own_is_not_served_those_it_inherits():
+    class Own(GaussianVAE):
+        def batches(self, split, batch_size, generator=None):
+            yield torch.full((batch_size, 64), 0.25)
+
+    x = first_batch(Own(), 8, 0)
+    assert torch.equal(x, torch.full((8, 64), 0.25))
+    assert index_of(x) is None
+    replaced = load_problem("vae")
+    replaced.batches = Own().batches
+    assert torch.equal(first_batch(replaced, 8, 0), x)
