@@ -112,6 +112,14 @@ def warm_up(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     return StateTraining(steps, _note(estimator, fresh))
 
 
+def note_on_data(problem: Problem, estimator: Estimator, x: Tensor) -> str:
+    """What is to be told of the data that state measured on x (B, ...) was trained on along a trajectory."""
+    fresh = fresh_batches(problem, x, torch.Generator().manual_seed(0), without=not estimator.per_datum)
+    if fresh is not None:
+        next(fresh)  # which finds out how many there are
+    return _note(estimator, fresh)
+
+
 def _note(estimator: Estimator, fresh: FreshBatches | None) -> str:
     if fresh is None:
         return "state fitted on the measured data, there are no others"

@@ -280,6 +280,7 @@ def _measure(
     replicates: int | None = None,
 ) -> VarianceResult:
     """As the case asks; or so many replicates under another seed."""
+    from ..gradients import note_on_data
     from ..variance.measure import measure_variance
 
     with contained():  # what follows, references that other cases use too, is none of the estimator's
@@ -296,7 +297,10 @@ def _measure(
             seed=case.seed if seed is None else seed,
             warmup=None if updates is None else 0,
         )
-    return result if updates is None else replace(result, state_updates=updates)
+        if updates is None:
+            return result
+        note = note_on_data(problem, estimator, x)
+    return replace(result, state_updates=updates, notes=(*result.notes, *filter(None, (note,))))
 
 
 @contained()

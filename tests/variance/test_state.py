@@ -12,6 +12,7 @@ import pytest
 import torch
 from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.cases.session import Point, Session
+from elbograd.benchmarks.cases.variance import Variance
 from elbograd.benchmarks.gradients import StateStep, make_ready
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.as_trained import eta_of
@@ -327,3 +328,27 @@ def test_a_subclass_with_data_of_its_own_is_not_served_those_it_inherits():
     replaced = load_problem("vae")
     replaced.batches = Own().batches
     assert torch.equal(first_batch(replaced, 8, 0), x)
+
+
+@pytest.mark.parametrize(
+    ("problem", "note"),
+    [
+        ("quadratic", "state fitted on the measured data, there are no others"),
+        ("vae[hidden=8]", None),
+    ],
+)
+def test_what_state_was_fitted_on_is_told_along_the_trajectory_too(problem, note):
+    asked = Variance(
+        estimator=("moving-average-baseline",),
+        problem=(problem,),
+        num_samples=(2,),
+        batch_size=(),
+        replicates=20,
+        step=(0, 3),
+        latent_dim=(),
+    )
+    for case in asked.grid():
+        rows = Variance.execute(case, Session(timings=False))
+        told = [row["reason"] for row in rows if row["metric"] == "note"]
+        updates = 500 if case.step == 0 else 3
+        assert told == [*([note] if note else []), f"state after {updates} updates"]
