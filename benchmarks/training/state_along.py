@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from collections.abc import Collection, Iterator
 
 import torch
@@ -105,10 +104,14 @@ def _plain_attributes(estimator: Estimator) -> dict[str, object]:
 
 
 def _comparable(value: object) -> object:
-    try:
-        return pickle.dumps(value)
-    except Exception:  # what cannot be pickled is told apart by identity only
-        return id(value)
+    """What tells whether a value has moved; objects of other types are told apart by identity alone."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), repr(value.detach().flatten().tolist())  # NaN is NaN
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(map(_comparable, value))
+    if isinstance(value, dict):
+        return tuple((key, _comparable(item)) for key, item in value.items())
+    return repr(value) if isinstance(value, bool | int | float | complex | str | bytes | None) else id(value)
 
 
 class _Generators:
