@@ -32,15 +32,13 @@ class Support:
         Raises:
             UsageError: the estimator or the problem cannot be made, or the problem does not work.
         """
-        from ..problems.posterior_checks import coarse, is_known, properties
+        from ..problems.posterior_checks import properties
 
         asked = self.estimator(estimator)
         q, target, _ = self._posterior(problem, batch_size)
         try:
             reason = asked.supports(q, target, num_samples)
-            if reason or is_known(q):
-                return reason or (None if asked.deterministic or asked.derivatives else coarse(q))
-            return self._defect(problem, batch_size, *properties(asked, target))
+            return reason or self._defect(problem, batch_size, *properties(asked, target))
         except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
             return None
 
