@@ -85,6 +85,8 @@ class Estimator(nn.Module):
             other about q's centre) or "sobol" (randomized quasi-Monte Carlo).
         derivatives: order of the derivatives of log_likelihood in z that are used (0, 1, 2).
         relaxes_target: evaluates log_likelihood off q's support.
+        depends_off_support: the mean of the estimate depends on how log_likelihood is extended off q's
+            support: on its values there, or on its derivatives at discrete samples.
         deterministic: draws nothing, so every call gives the same answer.
         couples_batch: an entry of the estimate depends on other entries of the last batch dimension.
         per_datum: its state is one of each datum, found by the target's ``index``, and not one that other
@@ -99,6 +101,7 @@ class Estimator(nn.Module):
     draws: str = "iid"
     derivatives: int = 0
     relaxes_target: bool = False
+    depends_off_support: bool = False
     deterministic: bool = False
     couples_batch: bool = False
     per_datum: bool = False
