@@ -51,6 +51,14 @@ def integrand(
     return f
 
 
+def integrand_at(
+    q: Distribution, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str
+) -> Float[Tensor, "S *batch"]:
+    """`integrand` at z that was not drawn along a path: attached to θ, and not to φ."""
+    log_q = q.log_prob(z).detach() if kl == "sampled" and target.prior is not None else None
+    return integrand(q, target, z, kl, log_q)
+
+
 def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Float[Tensor, "*batch"] | float:
     """The closed-form KL to subtract, (*batch); 0 when it is sampled or there is no prior.
 

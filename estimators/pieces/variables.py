@@ -104,6 +104,19 @@ def not_discrete(q: Distribution) -> str | None:
     return f"needs independent Bernoulli or categorical latents, not a {describe(q)} posterior"
 
 
+def not_binary(q: Distribution) -> str | None:
+    """Why q is not made of independent variables of two states, or None."""
+    refused = not_discrete(q)
+    if refused is None and (states := variables_of(q).states) != 2:
+        return f"needs latents of two states, not of {states}"
+    return refused
+
+
+def odd_number(num_samples: int) -> str | None:
+    """Why S samples are not made of antithetic pairs, or None."""
+    return f"needs an even num_samples, for pairs, not {num_samples}" if num_samples % 2 else None
+
+
 def not_relaxable(q: Distribution) -> str | None:
     """Why z cannot be moved off the support of q, or None: q is discrete, and z is not an integer."""
     if type(_base(q)) is td.Categorical:
