@@ -92,7 +92,8 @@ def make_ready(
 
 def has_moving_state(estimator: Estimator) -> bool:
     """Whether `update` or an optimizer changes what the estimator does."""
-    return type(estimator).update is not Estimator.update or any(True for _ in estimator.parameters())
+    updated = estimator.updates and type(estimator).update is not Estimator.update
+    return updated or any(True for _ in estimator.parameters())
 
 
 def warm_up(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, steps: int) -> StateTraining:

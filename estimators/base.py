@@ -91,6 +91,7 @@ class Estimator(nn.Module):
         couples_batch: an entry of the estimate depends on other entries of the last batch dimension.
         per_datum: its state is one of each datum, found by the target's ``index``, and not one that other
             data teach: it is then trained on the measured data too, as in the passes of training before.
+        updates: `update`, where there is one, moves something at the arguments given.
     """
 
     unbiased: bool = True
@@ -105,6 +106,7 @@ class Estimator(nn.Module):
     deterministic: bool = False
     couples_batch: bool = False
     per_datum: bool = False
+    updates: bool = True
 
     #: How the estimator is called in results; `create` sets it to the specification it was given.
     label: str = ""

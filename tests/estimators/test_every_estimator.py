@@ -45,6 +45,12 @@ VARIANTS = (
     "ovis[form=asymptotic,gamma=1]",
     "reweighted-wake-sleep[form=doubly-reparameterized]",
     "thermodynamic[partitions=1]",
+    "straight-through[temperature=0.5,kl=sampled]",
+    "reinmax[temperature=2,kl=sampled]",
+    "straight-through-gumbel-softmax[backward_temperature=0.3,kl=sampled]",
+    "gumbel-softmax[temperature=0.3,kl=sampled]",
+    "gumbel-rao[inner_samples=1,kl=sampled]",
+    "gapped-straight-through[gap=0,kl=sampled]",
 )
 SPECS = (*BUILTIN_NAMES, *VARIANTS)
 SAMPLES, DIMENSION = 7, 2
@@ -67,6 +73,11 @@ LEAST_BIAS = {
     "iwae-sticking-the-landing": 0.1,
     "reweighted-wake-sleep": 0.02,
     "thermodynamic": 0.01,
+    "straight-through": 0.01,
+    "reinmax": 0.01,
+    "straight-through-gumbel-softmax": 0.2,
+    "gumbel-rao": 0.2,
+    "gapped-straight-through": 0.1,
 }
 
 
@@ -324,7 +335,11 @@ def test_an_argument_that_makes_no_sense_is_told_in_one_line(name, parameter):
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("spec", SPECS)
+def of_known_objective(spec):
+    return create(spec).objective != "relaxed"  # what the relaxation integrates to is known for toys alone
+
+
+@pytest.mark.parametrize("spec", list(filter(of_known_objective, SPECS)))
 def test_its_mean_is_certified_or_its_bias_measured(spec):
     """A right estimator fails with probability 1e-4 at most: 7 looks at each of three means, at 1e-6 each."""
     checks = certified(spec)
