@@ -22,9 +22,9 @@ from ..errors import UsageError
 from ..posteriors.distributions import check_events, draw
 from .arguments import number, one_of, positive_number
 from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
+from .uniforms import open_uniform
 from .variables import Variables, not_relaxable, relaxed_log_prob, variables_of
 
-_LEAST_UNIFORM = 2.0**-54  # half of the least that torch draws above 0
 _FLAT = frozenset(f"{name}Backward" for name in ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn"))
 
 
@@ -122,12 +122,8 @@ def along_softmax(
 
 
 def exponentials(like: Float[Tensor, "*shape"], num_samples: int) -> Float[Tensor, "{num_samples} *shape"]:
-    """Exponential noise, positive and finite, (S, *like.shape), float64; −log of it is Gumbel noise.
-
-    In float32 the uniforms' steps of 6e-8 would cut the tail that rare states are drawn by.
-    """
-    u = torch.rand((num_samples, *like.shape), dtype=torch.float64, device=like.device)
-    return -u.clamp_min(_LEAST_UNIFORM).log()
+    """Exponential noise, positive and finite, (S, *like.shape), float64; −log of it is Gumbel noise."""
+    return -open_uniform((num_samples, *like.shape), like).log()
 
 
 def perturbed(

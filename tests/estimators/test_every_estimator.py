@@ -75,9 +75,9 @@ LEAST_BIAS = {
     "thermodynamic": 0.01,
     "straight-through": 0.01,
     "reinmax": 0.01,
-    "straight-through-gumbel-softmax": 0.2,
+    "straight-through-gumbel-softmax": 0.01,
     "gumbel-rao": 0.2,
-    "gapped-straight-through": 0.1,
+    "gapped-straight-through": 0.01,
 }
 
 
