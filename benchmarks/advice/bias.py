@@ -6,11 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..oracles.bias import Bias, measure_bias
-from ..oracles.references import LONG_RUN, LONG_RUNS, Reference, exact_reference, long_run
+from ..oracles.clock import Clock
+from ..oracles.references import (
+    LONG_RUN,
+    LONG_RUNS,
+    Reference,
+    WholeReference,
+    compared_objective,
+    exact_reference,
+    long_run,
+    whole_of,
+)
 from .contender import Contender, Point
 from .measured import BiasVerdict
 
 _FALSE_ALARMS = 1e-3  # over all estimators of an advice
+_SHORTEST = LONG_RUN // 16  # of a long run's halves that is worth its time
+_EXACT = 1.0  # second that an exact gradient may take, however small the budget
+_NO_TIME = "no time in the budget for a reference"
 
 
 @dataclass
@@ -19,7 +32,7 @@ class References:
 
     Args:
         point: where.
-        seconds: that long runs may take.
+        seconds: that they may take.
     """
 
     point: Point
@@ -33,14 +46,22 @@ class References:
             num_samples: S, which the IWAE's bound depends on.
             screened: which tell how long a long run takes.
         """
-        exact = exact_reference(self.point.problem, self.point.x, objective, num_samples)
+        clock = Clock(max(self.seconds, _EXACT), option="a larger budget")
+        exact = exact_reference(self.point.problem, self.point.x, objective, num_samples, clock)
+        self.seconds -= clock.spent
         runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(objective, ())
-        if isinstance(exact, Reference) or not self._is_affordable(runs, screened):
+        if isinstance(exact, Reference) or not runs:
             return exact
-        return long_run(self.point.problem, self.point.x, self.point.seed, runs)
+        length = self._affordable(runs, screened)
+        if length < _SHORTEST:
+            return f"{exact}; {_NO_TIME}"
+        clock = Clock(2 * max(self.seconds, _EXACT), option="a larger budget")
+        found = long_run(self.point.problem, self.point.x, self.point.seed, runs, length=length, clock=clock)
+        self.seconds -= clock.spent
+        return found if isinstance(found, Reference) else f"{exact}; {found}"
 
-    def _is_affordable(self, runs: Sequence[tuple[str, int]], screened: list[Contender]) -> bool:
-        """Whether there is time for the first of the runs that was looked at; draws from it some more."""
+    def _affordable(self, runs: Sequence[tuple[str, int]], screened: list[Contender]) -> int:
+        """How long each half of the first of the runs that was looked at may be; draws from it some more."""
         for name, samples in runs:
             looks = [c for c in screened if c.candidate.label == name]
             if not looks:
@@ -50,26 +71,43 @@ class References:
             if pilot * one.seconds_per_replicate < self.seconds / 8:
                 one.draw(pilot)  # the rate of few at a time says little
             # Drawing costs no more than in proportion to S.
-            needed = 2 * LONG_RUN * one.seconds_per_replicate * max(1, samples / one.num_samples)
-            affordable = needed <= self.seconds
-            self.seconds -= needed if affordable else 0.0
-            return affordable
-        return False
+            each = one.seconds_per_replicate * max(1, samples / one.num_samples)
+            return min(LONG_RUN, int(self.seconds / (2 * max(each, 1e-9))))
+        return 0
 
 
-def judge_bias(contender: Contender, reference: Reference | str, estimators: int) -> BiasVerdict | None:
-    """Hold an estimator's mean against a reference; None without one, on the full route, or where that fails.
+def compared_with(contender: Contender, references: dict[tuple[str, int], Reference | str]) -> str:
+    """The objective that a contender of relaxed latents is ranked under: the ELBO if that is known."""
+    other = compared_objective(contender.candidate.objective)
+    known = other != contender.candidate.objective and isinstance(references.get((other, 1)), Reference)
+    return other if known else ""
+
+
+def judge_bias(contender: Contender, reference: Reference | str, estimators: int) -> BiasVerdict | str:
+    """Hold an estimator's mean against a reference; or why that cannot be done, in one line.
 
     Args:
         contender: drawn.
-        reference: of its objective, or why there is none.
+        reference: of the objective that it is ranked under, or why there is none.
         estimators: that are judged, all together with 0.1% of false alarms.
     """
     if isinstance(reference, str):
-        return None
+        return reference
     result = contender.result()
-    bias = measure_bias(contender.point.problem, contender.point.x, result, reference)
+    point = contender.point
+    held: Reference | WholeReference | str = reference
+    if result.eta_mean is None:
+        held = whole_of(point.problem, point.x, reference)
+    bias = measure_bias(point.problem, point.x, result, held)
     if not isinstance(bias, Bias):
-        return None
+        return bias
     shown = bias.p_value < _FALSE_ALARMS / max(estimators, 1) and not result.warning
-    return BiasVerdict(bias.relative, bias.bound, shown, bias.reference)
+    return BiasVerdict(bias.relative, bias.bound, shown, bias.reference, bias.squared)
+
+
+def squared_bias(contender: Contender, reference: Reference | str) -> float | None:
+    """At first look, of what is biased by its own word; None where it is not known."""
+    if contender.estimator.unbiased and not contender.compared:
+        return 0.0
+    verdict = judge_bias(contender, reference, 1)
+    return None if isinstance(verdict, str) else verdict.squared.value

@@ -20,7 +20,7 @@ from ..problems.placement import duplicate
 from ..problems.point import resolve_estimator
 from ..problems.protocol import Problem
 from ..problems.specifications import specifications
-from .rank import SAME_AT_EVERY_S
+from .rank import same_at_every_s
 from .spellings import same_estimator
 
 
@@ -117,7 +117,7 @@ def _candidate(
         return LeftOut(estimator.label, str(reasons[max(reasons)]))
     if estimator.deterministic:
         sizes = sizes[:1]
-    elif estimator.objective not in SAME_AT_EVERY_S and len(sizes) > 1:
+    elif not same_at_every_s(estimator.objective) and len(sizes) > 1:
         sizes = tuple(s for s in sizes if s > 1)  # a bound of one sample is the ELBO
     return Candidate(estimator.label, partial(resolve_estimator, given), sizes, estimator.objective)
 

@@ -63,6 +63,8 @@ class Contender:
         draw_seconds: spent in drawing.
         seconds_per_replicate: of the last draw.
         stream: of draws that are shared; None: with nobody.
+        compared: the objective that it is ranked under where that is another than its own.
+        squared_bias: at first look, of what is biased by its own word; None where it is not known.
 
     Raises:
         UsageError: the estimator cannot be used here.
@@ -86,6 +88,8 @@ class Contender:
         self._prepare(_WARMUP_AGAIN if same else _WARMUP, warm_seconds)
         self.route = self._new_route(earlier)
         self.stream: Hashable = None
+        self.compared = ""
+        self.squared_bias: float | None = 0.0
         self.constant = self.estimator.deterministic and self.route.repeats()
         self._timer = Timer(point.problem, self.estimator, point.x, num_samples)
         self._turns: list[tuple[float, float]] = []
@@ -101,8 +105,14 @@ class Contender:
 
     @property
     def work(self) -> float:
-        """Variance × seconds, by what is there."""
-        return float(self.route.total().mean) * sorted(self.blocks)[len(self.blocks) // 2]
+        """Mean squared error × seconds, by what is there."""
+        error = float(self.route.total().mean) + (self.squared_bias or 0.0)
+        return error * sorted(self.blocks)[len(self.blocks) // 2]
+
+    @property
+    def group(self) -> str:
+        """The objective that it is ranked under."""
+        return self.compared or self.candidate.objective
 
     def start_afresh(self) -> None:
         """Forget what was drawn and timed, keep the estimator's state."""
@@ -144,8 +154,8 @@ class Contender:
             case = case_of(point.problem, self.estimator, point.x, self.num_samples, point.seed)
             return result_of(self.route, case, self.constant, details=False)
 
-    def measured(self, bias: BiasVerdict | None = None) -> Measured:
-        """What was measured so far."""
+    def measured(self, bias: BiasVerdict | str = "") -> Measured:
+        """What was measured so far; ``bias`` is why that is not known, where it is not."""
         contributions = None if self.stream is None else self.route.contributions_kept()
         return Measured(
             self.candidate.label,
@@ -157,7 +167,9 @@ class Contender:
             self.route.evaluations,
             self.estimator.unbiased,
             self.constant,
-            bias,
+            None if isinstance(bias, str) else bias,
+            bias if isinstance(bias, str) else "",
+            self.compared,
             None if contributions is None else contributions.cpu(),
             self.stream,
         )

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...estimators.text import one_line
-from .bias import References, judge_bias
+from ..oracles.references import compared_objective
+from .bias import References, compared_with, judge_bias, squared_bias
 from .budget import Budget
 from .candidates import Candidate, LeftOut
 from .contender import Contender, Point
@@ -57,34 +58,37 @@ def measure_point(point: Point, candidates: Sequence[Candidate], budget: Budget)
     """
     screening, finalists = Screening(), _Finalists()
     interrupted = False
-    biases: dict[int, BiasVerdict | None] = {}
+    biases: dict[int, BiasVerdict | str] = {}
     try:
         screen(point, candidates, budget, screening)
         budget.tell("reference gradients")
         references = References(point, min(_REFERENCE_SHARE * budget.seconds, budget.left / 2))
-        keys = {(c.candidate.objective, _bound_samples(c)) for c in screening.best()}
+        keys = {_reference_key(c) for c in screening.best()}
         found = {key: references.find(*key, screening.looks) for key in sorted(keys)}
+        budget.tell("bias at first look")
+        for one in screening.looks:
+            one.compared = compared_with(one, found)
+            one.squared_bias = squared_bias(one, found.get(_reference_key(one), ""))
         finalists.choose(screening, budget.left - _KEPT_BACK * budget.seconds, point.step)
         finalists.run(budget)
         budget.tell("bias")
         for one in finalists.everyone:
-            reference = found[one.candidate.objective, _bound_samples(one)]
-            biases[id(one)] = judge_bias(one, reference, len(finalists.everyone))
+            biases[id(one)] = judge_bias(one, found[_reference_key(one)], len(finalists.everyone))
     except KeyboardInterrupt:
         interrupted = True
     left_out = [*screening.left_out, *finalists.left_out]
     done = [c for c in finalists.everyone if c.blocks and c.replicates > 1 and c not in finalists.failed]
     if done:
-        measured = with_floor([c.measured(biases.get(id(c))) for c in done], [c.control for c in done])
+        measured = with_floor([c.measured(biases.get(id(c), "")) for c in done], [c.control for c in done])
         return Outcome(measured, left_out, interrupted)
     looked = [c.measured() for c in screening.looks]
     return Outcome(looked, left_out, interrupted, screened_only=True)
 
 
-def _bound_samples(contender: Contender) -> int:
-    """S where the objective depends on it, else 1."""
-    objective = contender.candidate.objective
-    return group_of(contender.point.step, objective, contender.num_samples)[2] or 1
+def _reference_key(contender: Contender) -> tuple[str, int]:
+    """Whose gradient its mean is held against: an objective, and S where that depends on it, else 1."""
+    objective = compared_objective(contender.candidate.objective)
+    return objective, group_of(contender.point.step, objective, contender.num_samples)[2] or 1
 
 
 class _Finalists:
@@ -107,10 +111,10 @@ class _Finalists:
         """Split what the first look found, and leave out of those far behind what does not fit."""
         groups: dict[object, list[Contender]] = defaultdict(list)
         for one in screening.best():
-            groups[group_of(step, one.candidate.objective, one.num_samples)].append(one)
+            groups[group_of(step, one.group, one.num_samples)].append(one)
         for group in groups.values():
             group.sort(key=lambda c: c.work)
-            noisy = [c for c in group if c.work > 0]
+            noisy = [c for c in group if c.work > 0 and c.squared_bias is not None]
             limit = _BEHIND * noisy[0].work if noisy else 0.0
             few = sum(c.work == 0 for c in group) + 2
             self.front += [c for k, c in enumerate(group) if k < few or c.work <= limit]

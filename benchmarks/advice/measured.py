@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..statistics.intervals import product_interval
+from ..statistics.bias import SquaredNorm
+from ..statistics.intervals import product_interval, sum_interval
 from ..statistics.moments import Moments
 from ..statistics.ratios import JointMoments, paired_ratio
 from ..statistics.timings import timing_interval
@@ -37,12 +38,14 @@ class BiasVerdict:
         bound: its upper bound at 99% confidence.
         shown: whether noise does not explain it.
         reference: what the mean was held against.
+        squared: ‖E ĝ − ∇φ‖², in the units of the variance.
     """
 
     relative: float
     bound: float
     shown: bool
     reference: str
+    squared: SquaredNorm
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Measured:
         claims_unbiased: what the estimator says of itself.
         deterministic: draws nothing, so that ``total`` is 0.
         bias: None where there is no reference.
+        why_no_bias: why there is none, in a line.
+        compared: the objective whose gradient it was held against where that is another than its own.
         contributions: (B, R'), of the first replicates to the total, for common random numbers.
         stream: those of equal streams share their draws; None: with nobody.
         floor: what two instances of one estimator differ by in this run.
@@ -75,6 +80,8 @@ class Measured:
     claims_unbiased: bool = True
     deterministic: bool = False
     bias: BiasVerdict | None = None
+    why_no_bias: str = ""
+    compared: str = ""
     contributions: Tensor | None = None
     stream: Hashable = None
     floor: Floor = NO_FLOOR
@@ -87,7 +94,18 @@ class Measured:
     @property
     def biased(self) -> bool:
         """By its own word, or because noise does not explain its distance from the reference."""
-        return not self.claims_unbiased or (self.bias is not None and self.bias.shown)
+        other = bool(self.compared)
+        return other or not self.claims_unbiased or (self.bias is not None and self.bias.shown)
+
+    @property
+    def rankable(self) -> bool:
+        """Whether its mean squared error is known: of a biased one that takes its bias."""
+        return not self.biased or self.bias is not None
+
+    @property
+    def group(self) -> str:
+        """The objective that it is ranked under."""
+        return self.compared or self.objective
 
     @property
     def checked(self) -> bool:
@@ -98,10 +116,23 @@ class Measured:
         """Median seconds of a training-step gradient; the interval holds what instances differ by."""
         return _widened(timing_interval(self.seconds, confidence), self.floor.reach(confidence))
 
+    def variance(self, confidence: float = 0.95) -> Interval:
+        """tr Cov(ĝ)."""
+        return Interval(self.total.mean, *self.total.interval(confidence))
+
+    def squared_bias(self, confidence: float = 0.95) -> Interval:
+        """‖E ĝ − ∇φ‖² of a biased one whose bias is known; else 0."""
+        if self.bias is None or not self.biased:
+            return Interval(0.0, 0.0, 0.0)
+        return Interval(self.bias.squared.value, *self.bias.squared.interval(confidence))
+
+    def error(self, confidence: float = 0.95) -> Interval:
+        """Mean squared error, E‖ĝ − ∇φ‖²: the variance, and the squared bias as far as there is one known."""
+        return Interval(*sum_interval(self.variance(confidence), self.squared_bias(confidence)))
+
     def work(self, confidence: float = 0.95) -> Interval:
-        """Work-normalized variance, tr Cov(ĝ) × seconds."""
-        variance = (self.total.mean, *self.total.interval(confidence))
-        return Interval(*product_interval(variance, self.cost(confidence)))
+        """Mean squared error × seconds; of an unbiased one work-normalized variance."""
+        return Interval(*product_interval(self.error(confidence), self.cost(confidence)))
 
 
 def fewest_rounds(confidence: float) -> int:
@@ -110,9 +141,10 @@ def fewest_rounds(confidence: float) -> int:
 
 
 def compare(a: Measured, b: Measured, confidence: float) -> Interval:
-    """Ratio of work-normalized variances, a over b.
+    """Ratio of the mean squared errors × seconds, a over b; of unbiased ones of work-normalized variances.
 
-    Variances: by common random numbers where the two share draws, else as independent. Seconds: the median of
+    Variances: by common random numbers where the two share draws, else as independent, and so where one has
+    a bias that adds to it. Seconds: the median of
     the ratios of blocks timed in one turn, whose interval knows that turns are like those before, and holds
     what two instances of one estimator differ by; the ends are 0 and ∞ where there are too few turns for the
     confidence. Half-widths add in quadrature on the log scale, for
@@ -121,6 +153,8 @@ def compare(a: Measured, b: Measured, confidence: float) -> Interval:
     seconds = cost_ratio(a, b, confidence)
     if _is_zero(a) or _is_zero(b):
         return _with_zero(a, b)
+    if a.squared_bias().high > 0 or b.squared_bias().high > 0:
+        return _product(_product(a.error(confidence), _inverse(b.error(confidence))), seconds)
     if a.stream is not None and a.stream == b.stream and a.contributions is not None:
         assert b.contributions is not None
         joint = joint_moments(a.total, b.total, a.contributions, b.contributions)
@@ -128,6 +162,28 @@ def compare(a: Measured, b: Measured, confidence: float) -> Interval:
         joint = JointMoments(a.total, b.total)
     ratio = paired_ratio(joint, confidence)
     return _product(Interval(ratio.value, ratio.ci_low, ratio.ci_high), seconds)
+
+
+def pays_until(biased: Measured, sound: Measured, confidence: float = 0.95) -> Interval:
+    """How many estimates of a biased one, averaged, have a lower error than a sound one in the same seconds.
+
+    n of them cost n c and have β² + V/n; as long take n c/c' of the sound one, with variance V'c'/(n c).
+    Both are equal at n = (V'c'/c − V)/β²; beyond, the bias stays and the noise of the other does not. It is
+    0 where the biased one never pays, ∞ where no bias is found. The ends put those of the parts together,
+    and are conservative.
+    """
+    other = _product(sound.variance(confidence), cost_ratio(sound, biased, confidence))
+    own = biased.variance(confidence)
+    gain = sum_interval(other, (-own.value, -own.high, -own.low))
+    value, low, high = (max(end, 0.0) for end in gain)
+    squared = biased.squared_bias(confidence)
+    return Interval(_over(value, squared.value), _over(low, squared.high), _over(high, squared.low))
+
+
+def _over(gain: float, squared: float) -> float:
+    if gain == 0:
+        return 0.0
+    return gain / squared if squared > 0 else math.inf
 
 
 def cost_ratio(a: Measured, b: Measured, confidence: float) -> Interval:
@@ -144,9 +200,14 @@ def _widened(interval: tuple[float, float, float], reach: float) -> Interval:
     return _product(Interval(*interval), Interval(1.0, math.exp(-reach), math.exp(reach)))
 
 
+def _inverse(positive: Interval) -> Interval:
+    value, low, high = (1 / end if end > 0 else math.inf for end in positive)
+    return Interval(value, high, low)
+
+
 def _is_zero(measured: Measured) -> bool:
-    """Whether the variance is 0, and known to be."""
-    return measured.total.mean == 0 and measured.total.stderr == 0
+    """Whether the error is 0, and known to be."""
+    return measured.total.mean == 0 and measured.total.stderr == 0 and not measured.squared_bias().high > 0
 
 
 def _with_zero(a: Measured, b: Measured) -> Interval:

@@ -6,17 +6,19 @@ import math
 import textwrap
 
 from ...estimators.text import printable
+from ..oracles.references import RELAXED
 from .findings import Findings
-from .measured import Interval, Measured
+from .measured import Interval, Measured, pays_until
 from .rank import Entry, Ranking
-from .sentence import NOTHING, advice_on
+from .sentence import NOTHING, advice_on, limit_as_text, name_of
 
 _WIDTH, _NARROWEST = 80, 8
 _MARKS = {
     "=": "not shown to be worse than the first",
     "~": "not ranked: the first has not enough replicates to say that this is worse",
     "*": "not enough replicates: its interval is not to be trusted",
-    "!": "biased",
+    "!": "biased: by mean squared error, variance + squared bias",
+    "?": "not ranked: biased by how much is not known",
 }
 
 
@@ -44,26 +46,29 @@ def _head(advice: Findings) -> str:
 
 def _ranking(ranking: Ranking, advice: Findings) -> str:
     title = f"step {ranking.step}, gradient of the {_objective(ranking)}"
-    lines = [_wrapped(f"{title}: variance × seconds of one training-step gradient")]
+    what = "mean squared error" if ranking.biased else "variance"
+    lines = [_wrapped(f"{title}: {what} × seconds of one training-step gradient")]
     unit = _unit(ranking)
-    rows = [_cells(entry, ranking, unit) for entry in ranking.entries]
+    rows = [_cells(entry, ranking, unit) for entry in (*ranking.entries, *ranking.unknown)]
     if advice.screened_only:  # nothing was compared
         rows = [[row[0].strip("=~"), *row[1:]] for row in rows]
     if rows:
-        head = f"var × s / {unit:.0e} [95%]" if unit != 1 else "var × s [95%]"
+        product = "mse × s" if ranking.biased else "var × s"
+        head = f"{product} / {unit:.0e} [95%]" if unit != 1 else f"{product} [95%]"
         lines += _table(["", "estimator", "S", head, "to the first", "bias"], rows)
     for one in ranking.noiseless:
         lines.append(f"  {one.estimator}: no noise of its own, {one.cost().value * 1e3:.3g} ms a gradient")
     used = "".join(row[0] for row in rows)
     lines += [f"  {mark} {meaning}" for mark, meaning in _MARKS.items() if mark in used]
     lines += _references(ranking)
+    lines += _limits(ranking)
     if not advice.screened_only:
         lines.append(_wrapped(advice_on(ranking)))
     return "\n".join(lines)
 
 
 def _objective(ranking: Ranking) -> str:
-    names = {"elbo": "ELBO", "iwae": "IWAE bound"}
+    names = {"elbo": "ELBO", "iwae": "IWAE bound", RELAXED: "ELBO of relaxed latents, not the ELBO's"}
     name = names.get(ranking.objective, f"objective {ranking.objective}")
     return name if ranking.num_samples is None else f"{name}, S = {ranking.num_samples}"
 
@@ -77,7 +82,8 @@ def _unit(ranking: Ranking) -> float:
 def _cells(entry: Entry, ranking: Ranking, unit: float) -> list[str]:
     measured = entry.measured
     few = "*" if measured.few is not None else ""
-    marks = _place(entry, ranking) + few + ("!" if measured.biased else "")
+    biased = ("?" if entry in ranking.unknown else "!") if measured.biased else ""
+    marks = _place(entry, ranking) + few + biased
     value, low, high = (_short(number / unit) for number in entry.work)
     return [
         marks,
@@ -122,12 +128,33 @@ def _bias(measured: Measured) -> str:
 
 def _references(ranking: Ranking) -> list[str]:
     """What the biases were held against."""
-    biases = [e.measured.bias for e in ranking.entries]
+    measured = [e.measured for e in (*ranking.entries, *ranking.unknown)]
+    biases = [m.bias for m in measured]
     against = list(dict.fromkeys(b.reference for b in biases if b is not None))
     lines = [f"  bias: relative, against {reference}" for reference in against]
-    if any(b is None for b in biases):
-        lines.append("  bias not measured" + (" where not given" if lines else ": no reference in time"))
+    unknown = [m.why_no_bias for m in measured if m.bias is None]
+    for reason in dict.fromkeys(unknown):
+        lines.append(_item(f"bias not measured: {reason or 'no reference in time'}"))
     return lines
+
+
+def _limits(ranking: Ranking) -> list[str]:
+    """What the biased ones' errors consist of, and until when they pay."""
+    if not (ranking.biased and ranking.tied):
+        return []
+    first = ranking.tied[0].measured
+    rows = []
+    for one in (entry.measured for entry in ranking.biased):
+        squared, low, high = (_short(end) for end in one.squared_bias())
+        variance = _short(one.variance().value)
+        limit = limit_as_text(pays_until(one, first))
+        rows.append(["!", one.estimator, str(one.num_samples), f"{squared} [{low}, {high}]", variance, limit])
+    head = ["", "estimator", "S", "squared bias [95%]", "variance", "pays up to n"]
+    what = (
+        "biased: averaged over n estimates the error is squared bias + variance/n; up to which n that is "
+        f"below the variance of {name_of(first, ranking)} in the same seconds"
+    )
+    return ["", _wrapped(what), *_table(head, rows)]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..oracles.references import RELAXED
 from .measured import Interval, Measured, compare
 
 FAMILY_CONFIDENCE = 0.95
 #: A ratio of work that is not shown to be above this is not worth a choice: a tie.
 LEAST_MARGIN = 1.05
 #: Objectives that are the same whatever S is, so that S may be chosen; others are ranked at each S apart.
-SAME_AT_EVERY_S = frozenset({"elbo", "inclusive-kl"})
+SAME_AT_EVERY_S = frozenset({"elbo", "inclusive-kl", RELAXED})
 
 Group = tuple[int, str, int | None]
 
@@ -22,7 +23,7 @@ class Entry:
 
     Attributes:
         measured: what was measured.
-        work: work-normalized variance with its own 95% interval.
+        work: mean squared error × seconds with its own 95% interval; of an unbiased one variance × seconds.
         to_first: the same over that of the ranking's first, at the corrected confidence; None of a
             deterministic one, and where nothing sound was measured.
     """
@@ -34,17 +35,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Estimators of one objective at one point, the lowest work-normalized variance first.
+    """Estimators of one objective at one point, the lowest mean squared error × seconds first.
 
     Attributes:
         step: of training.
         objective: what they estimate the gradient of.
         num_samples: S where the objective depends on it, else None.
-        entries: in order; biased ones among them, deterministic ones apart.
+        entries: in order; biased ones whose bias is known among them, deterministic ones apart.
+        unknown: biased ones whose bias is not known, which cannot be ranked; the least noisy first.
         noiseless: deterministic ones, fastest first.
         tied: sound entries that no other was shown to beat: with the confidence of the whole advice the best
             sound one is among them.
-        ahead: biased entries shown to be below the first of ``tied``.
+        ahead: biased entries shown to have a lower mean squared error × seconds than the first of ``tied``.
         comparisons: pairs of estimators that the confidence is corrected for, over all rankings.
         confidence: of each comparison, so that all hold together at 95%.
     """
@@ -53,6 +55,7 @@ class Ranking:
     objective: str
     num_samples: int | None
     entries: tuple[Entry, ...]
+    unknown: tuple[Entry, ...]
     noiseless: tuple[Measured, ...]
     tied: tuple[Entry, ...]
     ahead: tuple[Entry, ...]
@@ -65,6 +68,11 @@ class Ranking:
         return tuple(e for e in self.tied if e.to_first is not None and e.to_first.low > LEAST_MARGIN)
 
     @property
+    def biased(self) -> tuple[Entry, ...]:
+        """Those of ``entries`` that are biased."""
+        return tuple(e for e in self.entries if e.measured.biased)
+
+    @property
     def group(self) -> Group:
         """What makes this ranking one of its own."""
         return self.step, self.objective, self.num_samples
@@ -72,7 +80,12 @@ class Ranking:
 
 def group_of(step: int, objective: str, num_samples: int) -> Group:
     """Measurements are ranked within one group: step, objective, and S where the objective depends on it."""
-    return step, objective, None if objective in SAME_AT_EVERY_S else num_samples
+    return step, objective, None if same_at_every_s(objective) else num_samples
+
+
+def same_at_every_s(objective: str) -> bool:
+    """Whether S is the estimator's alone."""
+    return objective.partition("[")[0] in SAME_AT_EVERY_S
 
 
 def rank_all(measured: Sequence[Measured]) -> list[Ranking]:
@@ -91,9 +104,10 @@ def rank_all(measured: Sequence[Measured]) -> list[Ranking]:
     """
     groups: dict[Group, list[Measured]] = {}
     for one in measured:
-        groups.setdefault(group_of(one.step, one.objective, one.num_samples), []).append(one)
+        groups.setdefault(group_of(one.step, one.group, one.num_samples), []).append(one)
     noisy = {group: [m for m in ms if not m.deterministic] for group, ms in groups.items()}
-    comparisons = sum(len(ms) * (len(ms) - 1) // 2 for ms in noisy.values())
+    ranked = [sum(m.rankable for m in ms) for ms in noisy.values()]
+    comparisons = sum(k * (k - 1) // 2 for k in ranked)
     confidence = 1 - (1 - FAMILY_CONFIDENCE) / max(comparisons, 1)
     return [
         _rank(group, noisy[group], [m for m in groups[group] if m.deterministic], comparisons, confidence)
@@ -105,6 +119,8 @@ def _rank(
     group: Group, noisy: list[Measured], noiseless: list[Measured], comparisons: int, confidence: float
 ) -> Ranking:
     ordered = sorted(noisy, key=lambda m: (m.work().value, m.cost().value))
+    unknown = tuple(Entry(m, m.work(), None) for m in ordered if not m.rankable)
+    ordered = [m for m in ordered if m.rankable]
     sound = [m for m in ordered if not m.biased]
     tied = [m for m in sound if not any(_beats(other, m, confidence) for other in sound if other is not m)]
     first = tied[0] if tied else None
@@ -113,6 +129,7 @@ def _rank(
     return Ranking(
         *group,
         tuple(entries.values()),
+        unknown,
         tuple(sorted(noiseless, key=lambda m: m.cost().value)),
         tuple(entries[id(m)] for m in tied),
         tuple(entries[id(m)] for m in ahead),

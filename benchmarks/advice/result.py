@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..rows.schema import row
+from ..statistics.intervals import product_interval
 from .findings import Findings
-from .measured import Measured
+from .measured import Interval, Measured, pays_until
 from .page import page
 from .rank import Ranking
 
-RELATIVE = "work_normalized_variance_ratio"
+RELATIVE = {False: "work_normalized_variance_ratio", True: "work_normalized_error_ratio"}  # of biased ones
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,15 @@ class Advice(Findings):
                     common = {**self._common(entry.measured), "parameters": _json(ranking)}
                     interval = {"ci_low": low, "ci_high": high}
                     other = f"{first.estimator}, S={first.num_samples}"
-                    rows.append(row(**common, metric=RELATIVE, value=value, parameter=other, **interval))
-            for one in ranking.noiseless:
+                    metric = RELATIVE[entry.measured.biased]
+                    rows.append(row(**common, metric=metric, value=value, parameter=other, **interval))
+                    if entry.measured.biased:
+                        value, low, high = pays_until(entry.measured, first)
+                        interval = {"ci_low": low, "ci_high": high}
+                        rows.append(
+                            row(**common, metric="pays_until", value=value, parameter=other, **interval)
+                        )
+            for one in (*(entry.measured for entry in ranking.unknown), *ranking.noiseless):
                 rows += self._rows_of(one)
         return rows
 
@@ -59,7 +67,8 @@ class Advice(Findings):
         low, high = total.interval()
         few = "" if measured.few is None else f"not enough replicates (at least {measured.few})"
         other = "" if measured.objective == "elbo" else f"of the objective {measured.objective}"
-        seconds, work = measured.cost(), measured.work()
+        seconds = measured.cost()
+        work = Interval(*product_interval(measured.variance(), seconds))
         rows = [
             row(**common, metric="variance", value=total.mean, stderr=total.stderr, ci_low=low, ci_high=high)
             | {"reason": "; ".join(filter(None, [other, few]))},
@@ -75,6 +84,16 @@ class Advice(Findings):
                 row(**common, metric=metric, value=value, parameters=against)
                 for metric, value in (("bias", measured.bias.relative), ("bias_bound", measured.bias.bound))
             ]
+            if measured.biased:
+                parts = {
+                    "squared_bias": measured.squared_bias(),
+                    "mean_squared_error": measured.error(),
+                    "work_normalized_error": measured.work(),
+                }
+                rows += [
+                    row(**common, metric=metric, value=value, ci_low=low, ci_high=high, parameters=against)
+                    for metric, (value, low, high) in parts.items()
+                ]
         return rows
 
 

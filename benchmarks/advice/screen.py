@@ -33,10 +33,10 @@ class Screening:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def best(self) -> list[Contender]:
-        """Of each estimator in each ranking the S of the lowest work-normalized variance."""
+        """Of each estimator in each ranking the S of the lowest mean squared error × seconds."""
         found: dict[tuple[Group, str], Contender] = {}
         for look in self.looks:
-            group = group_of(look.point.step, look.candidate.objective, look.num_samples)
+            group = group_of(look.point.step, look.group, look.num_samples)
             key = (group, look.candidate.label)
             if key not in found or look.work < found[key].work:
                 found[key] = look

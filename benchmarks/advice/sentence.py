@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .measured import Measured, cost_ratio
+from .measured import Interval, Measured, cost_ratio, pays_until
 from .rank import LEAST_MARGIN, Entry, Ranking
 
 _LISTED = 4
@@ -56,7 +56,7 @@ def advice_over(rankings: Sequence[Ranking]) -> str:
 def _choice(ranking: Ranking) -> str:
     tied = ranking.tied
     if not tied:
-        return "" if ranking.noiseless else "No unbiased estimator was measured: nothing to recommend."
+        return "" if ranking.noiseless else _without_a_sound_one(ranking)
     first, rest = tied[0], tied[1:]
     name = name_of(first.measured, ranking)
     sound = [e for e in ranking.entries if not e.measured.biased]
@@ -132,11 +132,65 @@ def _of_the_unknown(few: Sequence[Entry], ranking: Ranking) -> str:
     return f"{text}: by estimate {lower}, which so few do not show; a larger budget draws more"
 
 
+def _without_a_sound_one(ranking: Ranking) -> str:
+    text = "No unbiased estimator was measured: nothing to recommend."
+    if not ranking.entries:
+        return text
+    first = ranking.entries[0].measured
+    lowest = f"{name_of(first, ranking)} ({bias_in_words(first)})"
+    return f"{text} By estimate {lowest} has the lowest mean squared error × seconds."
+
+
 def _of_the_biased(ranking: Ranking) -> str:
-    if not ranking.ahead:
-        return ""
-    each = [f"{name_of(e.measured, ranking)} ({bias_in_words(e.measured)})" for e in ranking.ahead]
-    return f"Lower still, but biased: {_listed(each)}."
+    """Which have a lower mean squared error than the first, and until when; and which cannot be ranked."""
+    parts = []
+    if ranking.unknown:
+        parts = [f"Not ranked, biased by how much is not known: {_names(ranking.unknown, ranking)}."]
+    if ranking.ahead:
+        first = ranking.tied[0].measured
+        each = [f"{name_of(e.measured, ranking)} ({_of_one(e.measured, first)})" for e in ranking.ahead]
+        stays = "A bias is not averaged out, by samples, data or steps."
+        parts.insert(0, f"Lower still by mean squared error, but biased: {_listed(each)}. {stays}")
+    elif ranking.tied and ranking.biased:
+        of = f"Of the {len(ranking.biased)} biased ones none" if len(ranking.biased) > 1 else "The biased one"
+        is_not = "is" if len(ranking.biased) > 1 else "is not"
+        parts.insert(0, f"{of} {is_not} shown to have a lower mean squared error for its seconds.")
+    return " ".join(parts)
+
+
+def _of_one(biased: Measured, first: Measured) -> str:
+    off = biased.bias is not None and biased.bias.relative >= 1
+    as_zero = ", as far off as no gradient at all" if off else ""
+    return f"{bias_in_words(biased)}{as_zero}; {limit_in_words(biased, first)}"
+
+
+def limit_in_words(biased: Measured, sound: Measured) -> str:
+    """Up to how many averaged estimates a biased one has the lower error in the seconds that both take."""
+    most, low, _ = limit = pays_until(biased, sound)
+    if low == math.inf:
+        return "it pays however many estimates are averaged"
+    if most == math.inf:
+        return f"it pays up to {_count(low)} averaged estimates at the least"
+    if most < 1:
+        return "even one estimate does not pay"
+    samples = f" of {biased.num_samples} samples" if biased.num_samples > 1 else ""
+    return f"it pays up to {limit_as_text(limit)} averaged estimates{samples}"
+
+
+def limit_as_text(limit: Interval) -> str:
+    """A number of estimates with its interval, all rounded down.
+
+    >>> limit_as_text(Interval(14.2, 9.9, math.inf))
+    '14 [9, ∞]'
+    """
+    value, low, high = map(_count, limit)
+    return f"{value} [{low}, {high}]"
+
+
+def _count(number: float) -> str:
+    if number == math.inf:
+        return "∞"
+    return f"{math.floor(number):,}" if number < 1e6 else f"{number:.1g}"
 
 
 def _of_the_noiseless(ranking: Ranking) -> str:

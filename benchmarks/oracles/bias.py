@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..problems.protocol import Problem
 from ..rows.schema import row
-from ..statistics.bias import bias_bound, bias_interval
+from ..statistics.bias import SquaredNorm, bias_bound
+from ..statistics.intervals import sum_interval
 from ..variance.result import VarianceResult
 from .differences import Direction, difference_from, size_of
-from .references import Reference, WholeReference, raised
+from .references import Reference, WholeReference, compared_objective, raised
 
 #: A single look at a mean alarms at this level; what is said of it counts ten times as many (`two_looks`).
 SCREEN_LEVEL = 1e-3
@@ -44,6 +45,7 @@ class Bias:
         reference: the reference's kind.
         p_value: of no bias at all, by this one look: of ‖E ĝ − ∇φ‖² and of the projection on ∇φ, beyond
             what rounding explains (1e-4 of the gradient in float32, 1e-5 in float64); see `two_looks`.
+        squared: ‖E ĝ − ∇φ‖², in the units of a variance.
     """
 
     relative: float
@@ -52,6 +54,7 @@ class Bias:
     bound: float
     reference: str
     p_value: float
+    squared: SquaredNorm
 
 
 def bias_rows(
@@ -73,8 +76,8 @@ def bias_rows(
         x: (B, ...), likewise.
         result: of it.
         reference: see `measure_bias`.
-        unbiased: what the estimator claims; None for no row about it.
-        again: draws afresh, for `two_looks`; None for no row with a p-value.
+        unbiased: what the estimator claims of the reference's objective; None for no row about it.
+        again: draws afresh, for `two_looks`, where it claims so; None for no row with a p-value.
         fresh: the reference of a second look.
     """
     common = {**result.case, "n": result.replicates}
@@ -87,13 +90,27 @@ def bias_rows(
             row(**common, metric="bias", value=bias.relative, parameters=against, **ends),
             row(**common, metric="bias_bound", value=bias.bound, parameters=against),
         ]
-        if again is not None:
+        if unbiased is False:
+            rows += _error_rows(common, against, result, bias.squared)
+        elif again is not None:
             p_value, why = two_looks(problem, x, result, reference, bias, again, fresh or (lambda: reference))
             rows.append(row(**common, metric="bias_p_value", value=p_value, reason=why))
         return rows + claims
-    if result.case["objective"] != "elbo":
+    if compared_objective(str(result.case["objective"])) != "elbo":
         return claims
     return [row(**common, metric="bias", reason=f"no bias known: {bias}"), *claims]
+
+
+def _error_rows(
+    common: dict[str, Any], against: str, result: VarianceResult, squared: SquaredNorm
+) -> list[dict[str, Any]]:
+    """The bias in the units of the variance, and their sum."""
+    bias = (squared.value, *squared.interval())
+    error = sum_interval((result.total, result.ci_low, result.ci_high), bias)
+    return [
+        row(**common, metric=metric, value=value, ci_low=low, ci_high=high, parameters=against)
+        for metric, (value, low, high) in (("squared_bias", bias), ("mean_squared_error", error))
+    ]
 
 
 def measure_bias(
@@ -125,7 +142,8 @@ def _bias(problem: Problem, x: Tensor, result: VarianceResult, reference: AnyRef
     size = size_of(problem, x, reference)
     scale = max(size.value, 1e-300)
     extra = found.rounding**2
-    low, high = bias_interval(found.squared_norm, found.trace + extra, found.largest + extra)
+    squared = SquaredNorm(found.squared_norm, found.trace + extra, found.largest + extra)
+    low, high = (end**0.5 for end in squared.interval())
     return Bias(
         max(found.squared_norm - found.trace, 0.0) ** 0.5 / scale,
         low / max(size.high, 1e-300),
@@ -133,6 +151,7 @@ def _bias(problem: Problem, x: Tensor, result: VarianceResult, reference: AnyRef
         bias_bound(found.squared_norm, found.trace, found.largest) / scale,
         reference.kind,
         min(1.0, 2 * min(found.p_of_norm(), found.p_along_gradient())),
+        squared,
     )
 
 

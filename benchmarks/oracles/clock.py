@@ -23,11 +23,23 @@ class Clock:
         seconds: of the limit; None for none.
         tell: told what is being done.
         what: that is.
+        option: which gives it more seconds.
     """
 
-    def __init__(self, seconds: float | None = None, tell: Tell | None = None, what: str = "") -> None:
-        self.seconds, self._tell, self.what = seconds, tell, what
+    def __init__(
+        self,
+        seconds: float | None = None,
+        tell: Tell | None = None,
+        what: str = "",
+        option: str = "--bias-seconds",
+    ) -> None:
+        self.seconds, self._tell, self.what, self._option = seconds, tell, what, option
         self._began = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._began
 
     def check(self, share: float = 0.0) -> None:
         """Tell how far it is, and stop it where that takes too long.
@@ -38,11 +50,11 @@ class Clock:
         Raises:
             TookTooLong: the limit is passed, or will be passed by far.
         """
-        spent = time.monotonic() - self._began
+        spent = self.spent
         if self._tell is not None and spent > _TELL_AFTER:
             self._tell(self.what, share)
         if self.seconds is None:
             return
         hopeless = share > 0 and spent > _EARLY * self.seconds and spent / share > 2 * self.seconds
         if spent > self.seconds or hopeless:
-            raise TookTooLong(f"it takes longer than {self.seconds:g} s (--bias-seconds gives it more)")
+            raise TookTooLong(f"it takes longer than {self.seconds:g} s ({self._option} gives it more)")

@@ -31,12 +31,14 @@ from ..variance.result import VarianceResult
 from .clock import Clock, TookTooLong
 from .objectives import exact_gradients
 
+RELAXED = "relaxed"  #: the objective with relaxed latents in place of discrete ones
 LONG_RUN = 16_384  # replicates in each half of a long run, at most
 _SHORT_RUN = 512  # at least, and of whole gradients at most
 _FEW, _LOOK_SECONDS = 8, 2.0  # of a pilot
 _TIMES = 4  # of the replicates that it serves, in each half
 LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8))
 _GATE_Z = 5.0
+_NOT_WHOLE = "gradients in η-space are not the whole gradient"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,15 @@ class WholeReference:
     kind: str
     mean: dict[str, Tensor]
     trace: float
+
+
+def compared_objective(objective: str) -> str:
+    """Whose gradient a mean is held against: of the ELBO of relaxed latents the ELBO's own.
+
+    >>> compared_objective("relaxed"), compared_objective("iwae")
+    ('elbo', 'iwae')
+    """
+    return "elbo" if objective.partition("[")[0] == RELAXED else objective
 
 
 def length_for(replicates: int) -> int:
@@ -130,16 +141,28 @@ def whole_reference(
                 found = reference_gradient(
                     problem, x, seed, objective, num_samples, length=length, clock=clock
                 )
-                if isinstance(found, str):
-                    return found
-                return WholeReference(
-                    found.kind, pull_back(problem.encoder, x, found.eta_mean / len(x)), found.trace
-                )
+                return found if isinstance(found, str) else _pulled_back(problem, x, found)
             if objective != "elbo":
-                return "gradients in η-space are not the whole gradient"
+                return _NOT_WHOLE
             return _whole_run(problem, x, seed, length, clock)
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
+
+
+@as_trained()
+def whole_of(problem: Problem, x: Shaped[Tensor, "B ..."], reference: Reference) -> WholeReference | str:
+    """A reference in φ-space, where η is all that φ enters through; else why not."""
+    try:
+        with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
+            return _pulled_back(problem, x, reference) if only_through_eta(problem, x) else _NOT_WHOLE
+    except Exception as error:  # a user's problem may raise anything
+        return raised(error)
+
+
+def _pulled_back(problem: Problem, x: Tensor, reference: Reference) -> WholeReference:
+    return WholeReference(
+        reference.kind, pull_back(problem.encoder, x, reference.eta_mean / len(x)), reference.trace
+    )
 
 
 def expected_seconds(
@@ -318,7 +341,7 @@ def _gated(problem: Problem, x: Tensor, halves: list[VarianceResult], run: str) 
     means = [half.eta_mean for half in halves]
     covariances = [half.eta_covariance for half in halves]
     if any(m is None for m in means):
-        return "gradients in η-space are not the whole gradient"
+        return _NOT_WHOLE
     if any(half.moments[""].needed for half in halves):
         return f"a {run} is too short"
     difference = pull_back(problem.encoder, x, (means[0] - means[1]) / len(x))  # type: ignore[operator]

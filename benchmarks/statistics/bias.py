@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from scipy import optimize, stats
 
 _MANY = 1e4  # degrees of freedom, beyond which a noncentral χ² is taken as Gaussian
+
+
+@dataclass(frozen=True)
+class SquaredNorm:
+    """‖b‖² as far as one estimate b̂ tells it.
+
+    Attributes:
+        squared_norm: ‖b̂‖².
+        trace: of the covariance of b̂.
+        largest: its largest eigenvalue.
+    """
+
+    squared_norm: float
+    trace: float = 0.0
+    largest: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """‖b̂‖² less what noise adds to it, 0 where that is all."""
+        return max(self.squared_norm - self.trace, 0.0)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Of ‖b‖²; see `bias_interval`."""
+        low, high = bias_interval(self.squared_norm, self.trace, self.largest, confidence)
+        return low**2, high**2
 
 
 def bias_bound(

@@ -56,6 +56,21 @@ def product_interval(
     return value, low, high
 
 
+def sum_interval(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """(value, low, high) of the sum of two independent quantities given likewise.
+
+    Distances to the ends add in quadrature, each side for itself.
+
+    References:
+        Zou & Donner, Construction of Confidence Limits about Effect Measures, Statistics in Medicine, 2008.
+    """
+    low, high = (math.hypot(first[end] - first[0], second[end] - second[0]) for end in (1, 2))
+    value = first[0] + second[0]
+    return value, value - low, value + high
+
+
 def _log_ratio(end: float, value: float) -> float:
     if not value > 0 or math.isnan(end):
         return 0.0

@@ -13,11 +13,12 @@ import pytest
 import torch
 from elbograd.benchmarks import advise, load_results
 from elbograd.benchmarks.advice import measure
-from elbograd.benchmarks.advice.measured import BiasVerdict, Measured, compare, fewest_rounds
+from elbograd.benchmarks.advice.measured import BiasVerdict, Measured, compare, fewest_rounds, pays_until
 from elbograd.benchmarks.advice.rank import rank_all
 from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.statistics.bias import SquaredNorm
 from elbograd.benchmarks.statistics.moments import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl
 from elbograd.estimators.errors import UsageError
@@ -68,8 +69,8 @@ def test_equals_tie():
 
 
 def test_a_biased_winner_is_named_as_biased_and_not_recommended():
-    shown = BiasVerdict(0.12, 0.15, True, "quadrature")
-    for settings in ({"claims_unbiased": False}, {"bias": shown}):
+    shown = BiasVerdict(0.12, 0.15, True, "quadrature", SquaredNorm(0.1))
+    for settings in ({"claims_unbiased": False, "bias": shown}, {"bias": shown}):
         ranking = only([synthetic("biased", 0.2, **settings), synthetic("sound", 1.0), synthetic("bad", 3.0)])
         assert names(ranking.entries)[0] == "biased"
         assert names(ranking.tied) == ["sound"]
@@ -77,16 +78,81 @@ def test_a_biased_winner_is_named_as_biased_and_not_recommended():
         assert text.startswith(
             "Use sound with S = 4: every other of the 2 ones not shown or said to be biased"
         )
-        assert "Lower still, but biased: biased with S = 4" in text
-    assert "by 0.12 of the gradient" in text
-    within = BiasVerdict(0.0, 0.004, False, "quadrature")
+        assert (
+            "Lower still by mean squared error, but biased: biased with S = 4 (by 0.12 of the gradient"
+            in text
+        )
+    within = BiasVerdict(0.0, 0.004, False, "quadrature", SquaredNorm(0.0))
     assert names(only([synthetic("a", 0.2, bias=within), synthetic("b", 1.0)]).tied) == ["a"]
+
+
+def biased(name, variance, squared, **settings):
+    """One that says it is biased; the squared bias is known exactly."""
+    verdict = BiasVerdict(squared**0.5, squared**0.5, True, "enumeration", SquaredNorm(squared))
+    return synthetic(name, variance, claims_unbiased=False, bias=verdict, **settings)
+
+
+def test_biased_ones_are_ranked_by_mean_squared_error():
+    """Equal seconds: β² + V of 0.7, 1.3 and 4.1 against variances of 1 and 2."""
+    ranking = only([
+        synthetic("sound", 1.0), synthetic("worse", 2.0), biased("good", 0.2, 0.5), biased("bad", 0.3, 1.0),
+        biased("hopeless", 0.1, 4.0),
+    ])  # fmt: skip
+    assert names(ranking.entries) == ["good", "sound", "bad", "worse", "hopeless"]
+    assert names(ranking.tied) == ["sound"]
+    assert names(ranking.ahead) == ["good"]
+    assert ranking.entries[0].to_first.low < 0.7 < ranking.entries[0].to_first.high < 0.8
+    assert ranking.comparisons == 10
+    lone = only([synthetic("sound", 1.0), biased("bad", 0.3, 1.0)])
+    assert "The biased one is not shown to have a lower mean squared error" in advice_on(lone)
+
+
+def test_until_when_a_biased_one_pays_is_the_crossing_of_the_errors():
+    """β² + V/n = V′c′/(c n) at n = (3·2 − 1)/0.05 = 100; the interval holds what is not known of the parts."""
+    sound, good = synthetic("sound", 3.0, 2e-3), biased("good", 1.0, 0.05, num_samples=1)
+    value, low, high = pays_until(good, sound)
+    assert low < 100 < high
+    assert value == pytest.approx(100, rel=0.1)
+    ratio = sound.variance().value / value * compare(sound, sound, 0.95).value
+    assert 0.05 + good.variance().value / value == pytest.approx(2 * ratio, rel=0.05)
+    assert pays_until(biased("noisier", 7.0, 0.05), sound).value == 0
+    assert pays_until(biased("none", 1.0, 0.0), sound).value == math.inf
+    ranking = only([sound, synthetic("other", 9.0, 2e-3), good])
+    assert re.search(r"it pays up to \d+ \[\d+, \d+\] averaged estimates\)", advice_on(ranking))
+    advice = Advice("p", (ranking,), {}, 4, "cpu", "float32", 1.0)
+    assert "mse × s" in str(advice)
+    assert re.search(r"! +good +1 +0.05 \[0.05, 0.05\] +\S+ +\d+ \[", str(advice))
+    rows = {(r["estimator"], r["metric"]): r for r in advice.rows()}
+    assert rows["good", "pays_until"]["value"] == pytest.approx(value)
+    assert rows["good", "mean_squared_error"]["value"] == pytest.approx(0.05 + good.total.mean)
+    assert ("sound", "mean_squared_error") not in rows
+
+
+def test_what_is_as_wrong_as_no_gradient_is_called_so():
+    text = advice_on(only([synthetic("a", 9.0), synthetic("b", 20.0), biased("off", 0.1, 1.2)]))
+    assert "as far off as no gradient at all" in text
 
 
 def test_without_an_unbiased_one_nothing_is_recommended():
     ranking = only([synthetic("a", 1.0, claims_unbiased=False), synthetic("b", 2.0, claims_unbiased=False)])
-    assert ranking.tied == ()
-    assert advice_on(ranking) == "No unbiased estimator was measured: nothing to recommend."
+    assert ranking.tied == ranking.entries == ()
+    assert names(ranking.unknown) == ["a", "b"]
+    assert advice_on(ranking) == (
+        "No unbiased estimator was measured: nothing to recommend. "
+        "Not ranked, biased by how much is not known: a with S = 4 and b with S = 4."
+    )
+    known = advice_on(only([biased("a", 1.0, 0.3), biased("b", 2.0, 0.3)]))
+    assert "By estimate a with S = 4 (by 0.55 of the gradient) has the lowest" in known
+
+
+def test_relaxed_objectives_are_ranked_with_the_elbo_where_their_bias_to_it_is_known():
+    apart = [synthetic("soft", 0.1, objective="relaxed", num_samples=s) for s in (1, 4)]
+    rankings = rank_all([synthetic("sound", 1.0), *apart])
+    assert [r.group for r in rankings] == [(0, "elbo", None), (0, "relaxed", None)]
+    held = biased("soft", 0.1, 5.0, objective="relaxed", compared="elbo")
+    ranking = only([synthetic("sound", 1.0), replace(held, claims_unbiased=True)])
+    assert names(ranking.biased) == ["soft"]
+    assert names(ranking.entries) == ["sound", "soft"]
 
 
 def test_too_few_replicates_beat_nobody():
@@ -253,13 +319,15 @@ def test_the_planted_best_wins_and_the_planted_bias_is_found():
     )
     (ranking,) = a.rankings
     assert names(ranking.tied) == ["reparameterization"]
-    assert names(ranking.ahead) == ["shrunken"]
+    assert names(ranking.biased) == ["shrunken"]
     by_name = {e.measured.estimator: e.measured for e in ranking.entries}
     assert by_name["shrunken"].bias.relative == pytest.approx(0.9, abs=0.05)
     assert by_name["reparameterization"].bias.bound < 0.2
     assert "jittered" not in by_name or not by_name["jittered"].biased  # a busy machine has no time for it
     assert [x.label for x in a.left_out[0] if "no idea" in x.reason] == ["broken"]
-    assert "Lower still, but biased: shrunken" in " ".join(str(a).split())
+    shrunken = by_name["shrunken"]
+    assert shrunken.error().value == pytest.approx(shrunken.total.mean + shrunken.squared_bias().value)
+    assert re.search(r"!  +shrunken +\d +\S+ \[", str(a))
     assert max(map(len, str(a).splitlines())) <= 80
 
 

@@ -20,6 +20,7 @@ from elbograd.benchmarks.advice.spellings import same_estimator
 from elbograd.benchmarks.advice.timer import Timer, control
 from elbograd.benchmarks.gradients import prepare
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.statistics.bias import SquaredNorm
 from elbograd.benchmarks.statistics.intervals import median_interval
 from elbograd.benchmarks.statistics.moments import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl, create
@@ -178,8 +179,8 @@ def of(name, variance, bias=None, seconds=1e-3, **settings):
     return Measured(name, "elbo", 4, 0, total, times, bias=bias, **settings)
 
 
-GOOD = BiasVerdict(0.0, 0.01, False, "quadrature")
-WIDE = BiasVerdict(0.1, 1.0, False, "quadrature")
+GOOD = BiasVerdict(0.0, 0.01, False, "quadrature", SquaredNorm(0.0))
+WIDE = BiasVerdict(0.1, 1.0, False, "quadrature", SquaredNorm(0.0))
 
 
 def said(*measured):
