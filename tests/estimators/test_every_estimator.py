@@ -51,6 +51,11 @@ VARIANTS = (
     "gumbel-softmax[temperature=0.3,kl=sampled]",
     "gumbel-rao[inner_samples=1,kl=sampled]",
     "gapped-straight-through[gap=0,kl=sampled]",
+    "muprop[kl=sampled]",
+    "rebar[temperature=0.3,eta=0.5,kl=sampled]",
+    "relax[control=network,kl=sampled]",
+    "double-control-variate[alpha=-1,kl=sampled]",
+    "rodeo[hidden=4,kl=sampled]",
 )
 SPECS = (*BUILTIN_NAMES, *VARIANTS)
 SAMPLES, DIMENSION = 7, 2
@@ -64,6 +69,9 @@ EVALUATIONS = {
     "measure-valued": lambda e, s, d: 3 * d * s + s,
     "linearized-hessian": lambda e, s, d: s + (d if e.hessian == "full" else 1),
     "ovis": lambda e, s, d: s + (e.auxiliary if e.form == "monte-carlo" else 0),
+    "muprop": lambda e, s, d: s + 1,
+    "rebar": lambda e, s, d: 3 * s,
+    "relax": lambda e, s, d: 3 * s if e.control == "both" else s,
     "exact": lambda e, s, d: 2**d if e.method == "enumeration" else 64**d,
 }
 
