@@ -9,7 +9,6 @@ derivative has mean zero at states, and between them it would move the optimum o
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -19,13 +18,12 @@ from torch.nn.functional import one_hot
 
 from ..base import Estimate, Estimator, Target
 from ..errors import UsageError
-from ..posteriors.distributions import check_events, draw
+from ..posteriors.distributions import draw
 from .arguments import number, one_of, positive_number
-from .objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
+from .objective import KL_CHOICES, analytic_kl, unsupported_kl
+from .slopes import relaxed_integrand
 from .uniforms import open_uniform
-from .variables import Variables, not_relaxable, relaxed_log_prob, variables_of
-
-_FLAT = frozenset(f"{name}Backward" for name in ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn"))
+from .variables import Variables, not_relaxable, variables_of
 
 
 class DiscretePath(Estimator):
@@ -56,15 +54,7 @@ class DiscretePath(Estimator):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         variables = variables_of(q)
         codes = self.codes(q, variables, num_samples)
-        z = variables.z(codes)
-        f = integrand(q, replace(target, prior=None), z, self.kl)
-        _require_path("log_likelihood", f, z)
-        if self.kl == "sampled" and target.prior is not None:
-            check_events(q, target.prior)
-            log_p = relaxed_log_prob(target.prior, z)
-            _require_path("the prior's log_prob", log_p, z)
-            cut = variables._replace(logits=variables.logits.detach())
-            f = f + log_p - cut.log_prob(codes)
+        f = relaxed_integrand(q, target, self.kl, variables, codes)
         elbo = f.mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(surrogate=elbo, value=elbo)
 
@@ -150,27 +140,3 @@ def perturbed_given(
 def largest(perturbed: Float[Tensor, "*rows D K"]) -> Float[Tensor, "*rows D K"]:
     """The state of the largest entry, in one-hot code."""
     return one_hot(perturbed.argmax(-1), perturbed.shape[-1]).to(perturbed.dtype)
-
-
-def _require_path(what: str, f: Tensor, z: Tensor) -> None:
-    """UsageError where f has no derivative in z: no path, or one through a step function alone."""
-    if torch.compiler.is_compiling() or z.grad_fn is None or _reaches(f, z):
-        return
-    raise UsageError(
-        f"{what} cannot be differentiated in z (constant, or detach, comparison or rounding inside it?): "
-        "leave-one-out needs no derivative"
-    )
-
-
-def _reaches(f: Tensor, z: Tensor) -> bool:
-    """Whether some path of the graph leads from f to z, not through what is flat almost everywhere."""
-    goal, waiting, seen = z.grad_fn, [f.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node is None or node in seen or node.name().rstrip("0123456789") in _FLAT:
-            continue
-        seen.add(node)
-        waiting.extend(following for following, _ in node.next_functions)
-    return False

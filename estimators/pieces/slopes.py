@@ -15,16 +15,28 @@ from ..posteriors.distributions import check_events
 from .objective import integrand
 from .variables import Variables, relaxed_log_prob
 
+_FLAT = frozenset(f"{name}Backward" for name in ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn"))
+
 
 def relaxed_integrand(
     q: Distribution, target: Target, kl: str, variables: Variables, codes: Float[Tensor, "S *batch D K"]
 ) -> Float[Tensor, "S *batch"]:
-    """f, (S, *batch), at states in one-hot code or at what lies between them, without a path to φ.
+    """f, (S, *batch), at states in one-hot code or at what lies between them, attached to ``codes`` and θ.
 
-    With ``kl="sampled"`` log p(z) − log q(z) is linear between the states.
+    With ``kl="sampled"`` log p(z) − log q(z) is linear between the states, and φ is cut out of log q.
+
+    Raises:
+        UsageError: there is no derivative in z, and ``codes`` have one.
     """
     z = variables.z(codes)
-    return _likelihood(q, target, z) + _rest(q, target, kl, variables, codes, z)
+    f = integrand(q, replace(target, prior=None), z, kl)
+    _require_path("log_likelihood", f, z)
+    if kl == "sampled" and target.prior is not None:
+        check_events(q, target.prior)
+        log_p = relaxed_log_prob(target.prior, z)
+        _require_path("the prior's log_prob", log_p, z)
+        f = f + log_p - variables._replace(logits=variables.logits.detach()).log_prob(codes)
+    return f
 
 
 def with_slope(
@@ -38,49 +50,33 @@ def with_slope(
     """f as of `relaxed_integrand`, and ∂f/∂codes, by one pass; of a Bernoulli variable state 1 has ∂f/∂z.
 
     With ``attached`` the slope can be differentiated again, in what ``codes`` depend on.
-
-    Raises:
-        UsageError: log_likelihood has no derivative in z.
     """
     with torch.enable_grad():
         point = codes if codes.requires_grad else codes.detach().requires_grad_()
-        z = variables.z(point)
-        likelihood = _likelihood(q, target, z)
-        slope = _derivative(likelihood, point, attached)
-        if slope is None:
-            raise UsageError("log_likelihood has no derivative in z, which this estimator needs")
-        rest = _rest(q, target, kl, variables, point, z)
-        of_rest = None if isinstance(rest, float) else _derivative(rest, point, attached)
-    return likelihood + rest, slope if of_rest is None else slope + of_rest
+        f = relaxed_integrand(q, target, kl, variables, point)
+        (slope,) = torch.autograd.grad(f.sum(), point, retain_graph=True, create_graph=attached)
+    return f, slope
 
 
-def _likelihood(
-    q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"]
-) -> Float[Tensor, "S *batch"]:
-    return integrand(q, replace(target, prior=None), z, "analytic")
-
-
-def _rest(
-    q: Distribution,
-    target: Target,
-    kl: str,
-    variables: Variables,
-    codes: Float[Tensor, "S *batch D K"],
-    z: Float[Tensor, "S *batch_event"],
-) -> Float[Tensor, "S *batch"] | float:
-    """log p(z) − log q(z) where the KL is sampled, else 0."""
-    if kl != "sampled" or target.prior is None:
-        return 0.0
-    check_events(q, target.prior)
-    return relaxed_log_prob(target.prior, z) - (codes * variables.logits.detach()).sum((-2, -1))
-
-
-def _derivative(
-    of: Float[Tensor, "S *batch"], point: Float[Tensor, "S *batch D K"], attached: bool
-) -> Float[Tensor, "S *batch D K"] | None:
-    if not of.requires_grad:
-        return None
-    (found,) = torch.autograd.grad(
-        of.sum(), point, retain_graph=True, create_graph=attached, allow_unused=True
+def _require_path(what: str, f: Tensor, z: Tensor) -> None:
+    """UsageError where f has no derivative in z: no path, or one through a step function alone."""
+    if torch.compiler.is_compiling() or z.grad_fn is None or _reaches(f, z):
+        return
+    raise UsageError(
+        f"{what} cannot be differentiated in z (constant, or detach, comparison or rounding inside it?): "
+        "leave-one-out needs no derivative"
     )
-    return found
+
+
+def _reaches(f: Tensor, z: Tensor) -> bool:
+    """Whether some path of the graph leads from f to z, not through what is flat almost everywhere."""
+    goal, waiting, seen = z.grad_fn, [f.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node is None or node in seen or node.name().rstrip("0123456789") in _FLAT:
+            continue
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    return False
