@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BUILTINS = {
     "vae": ("vae:GaussianVAE", "VAE on 8×8 digits: Gaussian posterior, Bernoulli decoder, MLPs"),
     "bernoulli-vae": ("vae:BernoulliVAE", "the same VAE with Bernoulli latents"),
+    "categorical-vae": ("vae:CategoricalVAE", "the same VAE with categorical (one-hot) latents"),
     "linear-gaussian": (
         "linear_gaussian:LinearGaussianVAE",
         "VAE with a linear decoder and Gaussian noise; all is known in closed form",
@@ -39,6 +40,15 @@ _BUILTINS = {
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),
+    "binary-toy": ("discrete_functions:BinaryToy", "cost mean (z − t)² of independent Bernoulli variables"),
+    "shared-logit": (
+        "discrete_functions:SharedLogit",
+        "cost Σ (z − p)² of three Bernoulli variables with one logit between them",
+    ),
+    "categorical-toy": (
+        "discrete_functions:CategoricalToy",
+        "quadratic cost that couples categorical (one-hot) variables, drawn at random",
+    ),
 }
 
 

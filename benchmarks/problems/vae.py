@@ -1,4 +1,4 @@
-"""The shared VAE on handwritten digits, with Gaussian or with Bernoulli latents."""
+"""The shared VAE on handwritten digits, with Gaussian, Bernoulli or categorical latents."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
 from ...estimators.base import Target
+from ...estimators.pieces.arguments import integer_from
 from .data import BinarizedDigits
 from .layers import check_sizes, mlp, weights_from
 
@@ -16,7 +17,7 @@ _PIXELS = 64
 
 
 class DigitsVAE:
-    """What both VAEs share: MLPs, a Bernoulli decoder of 64 pixels, the digits.
+    """What the VAEs share: MLPs, a Bernoulli decoder of 64 pixels, the digits.
 
     Args:
         latent_dim: D.
@@ -30,6 +31,7 @@ class DigitsVAE:
     """
 
     eta_per_latent: int
+    numbers_per_latent = 1  # that the decoder sees
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class DigitsVAE:
         self.data = BinarizedDigits(binarization)
         with weights_from(seed):
             self.encoder: nn.Module = mlp(_PIXELS, hidden, self.eta_per_latent * latent_dim, layers)
-            self.decoder: nn.Module = mlp(latent_dim, hidden, _PIXELS, layers)
+            self.decoder: nn.Module = mlp(self.numbers_per_latent * latent_dim, hidden, _PIXELS, layers)
 
     def prior(self, like: Tensor) -> Distribution:
         """p(z), event shape (D,), on the device and in the dtype of ``like``."""
@@ -101,6 +103,47 @@ class BernoulliVAE(DigitsVAE):
         """Fair coins."""
         zero = like.new_zeros(self.latent_dim)
         return Independent(Bernoulli(logits=zero, validate_args=False), 1, validate_args=False)
+
+
+class CategoricalVAE(DigitsVAE):
+    """The shared VAE with K-ary latents: q(z|x) = D one-hot variables of logits eta (D, K), p(z) uniform.
+
+    Args:
+        latent_dim: D.
+        categories: K.
+        hidden: units of each hidden tanh layer.
+        layers: hidden layers of encoder and decoder each.
+        binarization: "dynamic" or "fixed".
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: a size that is not a positive integer, fewer than two categories, an unknown binarization.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 3,
+        categories: int = 8,
+        hidden: int = 64,
+        layers: int = 1,
+        binarization: str = "dynamic",
+        seed: int = 0,
+    ) -> None:
+        self.eta_per_latent = self.numbers_per_latent = integer_from(2, "categories", categories)
+        super().__init__(latent_dim, hidden, layers, binarization, seed)
+        self.decoder = nn.Sequential(nn.Flatten(-2), self.decoder)
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        """Independent one-hot latents for logits eta (*batch, D·K)."""
+        return _one_hot(eta.unflatten(-1, (self.latent_dim, self.eta_per_latent)))
+
+    def prior(self, like: Tensor) -> Distribution:
+        """Fair dice."""
+        return _one_hot(like.new_zeros(self.latent_dim, self.eta_per_latent))
+
+
+def _one_hot(logits: Tensor) -> Distribution:
+    return Independent(OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
 
 
 def bernoulli_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:

@@ -89,7 +89,9 @@ def _from_uniforms(
         return (u < q.probs).to(q.probs.dtype)
     if isinstance(q, td.Categorical | td.OneHotCategorical):
         u = _uniform(q.probs[..., 0], num_samples, draws, batch)
-        bounds = q.probs.double().cumsum(-1)[..., :-1]
+        cumulative = q.probs.double().cumsum(-1)
+        # By their own sum, which in float32 is often below 1: what lies above it is no category's.
+        bounds = (cumulative / cumulative[..., -1:])[..., :-1]
         chosen = (u.unsqueeze(-1) >= bounds).sum(-1)
         if isinstance(q, td.Categorical):
             return chosen
@@ -111,11 +113,11 @@ def normal(
 def _uniform(
     like: Float[Tensor, "*noise"], num_samples: int, draws: str, batch: torch.Size
 ) -> Float64[Tensor, "{num_samples} *noise"]:
-    """Uniform noise, (S, *like.shape), float64."""
+    """Uniform noise, (S, *like.shape), float64, below 1: at 1 a state of probability zero would be drawn."""
     if draws == "sobol":
         return _sobol(like, num_samples, batch)
     noise = torch.rand(_halved(num_samples, like), dtype=torch.float64, device=like.device)
-    return torch.cat((noise, 1 - noise))[:num_samples]
+    return torch.cat((noise, (1 - noise).clamp_max(1 - 2.0**-53)))[:num_samples]
 
 
 def _halved(num_samples: int, like: Tensor) -> tuple[int, ...]:

@@ -250,3 +250,59 @@ def test_antithetic_draws_come_in_pairs():
     assert create("reparameterization[draws=antithetic]").supports(q, target, 1) is not None
     z = draws.rsample(q, 4, "antithetic")
     torch.testing.assert_close(z[:2], -z[2:])
+
+
+# --- States of probability zero ---
+
+IMPOSSIBLE = {
+    "last": (1.0, -1e5, -1e5),
+    "first": (-1e5, 1.0, 0.3),
+    "between": (0.2, -1e5, -0.4, -1e5, 1.0),
+    "masked": (-np.inf, 0.3, -np.inf, 1.0, -np.inf),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", draws.DRAWS)
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_no_category_of_probability_zero_is_ever_drawn(name, kind, dtype):
+    torch.manual_seed(5)
+    logits = torch.tensor(IMPOSSIBLE[name], dtype=dtype)
+    never = logits < -1e4
+    for family in (td.OneHotCategorical, td.Categorical):
+        q = family(logits=logits, validate_args=False)
+        z = draws.draw(q, 1_000_000, kind)
+        counts = z.sum(0) if z.dim() > 1 else torch.bincount(z, minlength=len(logits))
+        assert counts.sum() == 1_000_000
+        assert not counts[never].any()
+        assert bool(counts[~never].all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", draws.DRAWS)
+def test_no_bit_of_probability_zero_is_ever_drawn(kind, dtype):
+    torch.manual_seed(6)
+    sure = torch.tensor([0.0, 1.0], dtype=dtype)
+    z = draws.draw(td.Bernoulli(probs=sure, validate_args=False), 1_000_000, kind)
+    assert torch.equal(z, sure.expand(1_000_000, 2))
+    z = draws.draw(td.Bernoulli(logits=torch.tensor([-100.0, 100.0], dtype=dtype)), 1_000_000, kind)
+    assert torch.equal(z, sure.expand(1_000_000, 2))
+
+
+@pytest.mark.parametrize("noise", [0.0, 2.0**-60, 1 - 2.0**-53])
+def test_nor_at_the_ends_of_the_noise(noise, monkeypatch):
+    """Probabilities in float32 sum to less than 1 half of the time: a u above their sum has no category."""
+    monkeypatch.setattr(
+        draws.torch, "rand", lambda shape, **options: torch.full(shape, noise, dtype=torch.float64)
+    )
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(400, 50, generator=generator)
+    logits[:, :3] = logits[:, -5:] = -1e5
+    q = td.OneHotCategorical(logits=logits)
+    assert bool((q.probs.double().sum(-1) < 1).any())
+    for kind in ("antithetic", "sobol"):
+        z = draws.draw(q, 2, kind)
+        assert not z[..., :3].any()
+        assert not z[..., -5:].any()
+        sure = draws.draw(td.Bernoulli(probs=torch.tensor([0.0, 1.0]).expand(3, 2)), 2, kind)
+        assert torch.equal(sure, torch.tensor([0.0, 1.0]).expand(2, 3, 2))

@@ -29,7 +29,7 @@ def test_shapes_and_protocol(name):
     for leading in ((6,), (3, 6)):
         q = problem.posterior(eta.expand(*leading, -1))
         assert q.batch_shape == leading
-        assert q.event_shape == (problem.latent_dim,)
+        assert q.event_shape[0] == getattr(problem, "upper_dim", 0) + problem.latent_dim
         assert target.log_likelihood(q.sample((5,))).shape == (5, *leading)
     with pytest.raises(UsageError, match="split 'validation' is not one of train, test"):
         next(problem.batches("validation", 6, None))
