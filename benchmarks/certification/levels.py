@@ -15,7 +15,7 @@ LOOKS = 7
 _SCREEN_LEVEL = 1e-3
 _BLOCKS = 4  # that each look is asked about: gradient, value, theta, variance
 _CELLS = 8  # of a problem: points at the smallest S, and three more
-_CONFORMANCE_LOOKS = 17 * 3  # of the conformance suite, on three families
+_CONFORMANCE_LOOKS = 72  # of the conformance suite, on four families
 
 
 def check_range(confidence: float, tolerance: float, budget: float | None) -> None:

@@ -17,27 +17,58 @@ from . import contract_checks as contract
 from . import sampling_checks as sampling
 from . import state_checks as state
 from .mean_test import CONFIRM_LEVEL
-from .toy_problems import FAMILIES
+from .toy_problems import FAMILIES, Family
 from .trial import SEED, Trial, supported_sizes
 
 Factory = str | Callable[[], Estimator]
 _Property = Callable[[Trial], None]
-_Applies = Callable[[Estimator], bool]
+_Applies = Callable[[Estimator, Family], bool]
 
 
-def _always(estimator: Estimator) -> bool:
+def _always(estimator: Estimator, family: Family) -> bool:
     return True
 
 
-def _estimates_elbo(estimator: Estimator) -> bool:
+def _under_discrete(estimator: Estimator, family: Family) -> bool:
+    return family.states is not None
+
+
+def _estimates_elbo(estimator: Estimator, family: Family) -> bool:
     return estimator.objective == "elbo" and estimator.unbiased_value
 
 
-def _claims_unbiased(estimator: Estimator) -> bool:
+def _claims_unbiased(estimator: Estimator, family: Family) -> bool:
     return estimator.objective == "elbo" and estimator.unbiased
 
 
-#: name -> the property, and which estimators it is asked of.
+def _claims_any_mean(estimator: Estimator, family: Family) -> bool:
+    return _estimates_elbo(estimator, family) or _claims_unbiased(estimator, family)
+
+
+def _uses_no_derivative(estimator: Estimator, family: Family) -> bool:
+    return estimator.derivatives == 0
+
+
+def _stays_on_support(estimator: Estimator, family: Family) -> bool:
+    return not estimator.relaxes_target
+
+
+def _stays_on_discrete_support(estimator: Estimator, family: Family) -> bool:
+    return _under_discrete(estimator, family) and _stays_on_support(estimator, family)
+
+
+def _claims_unbiased_however_extended(estimator: Estimator, family: Family) -> bool:
+    """What neither differentiates nor leaves the support cannot depend on it, as `off-support` shows."""
+    extends = estimator.derivatives > 0 or estimator.relaxes_target
+    claims = _claims_unbiased(estimator, family) and not estimator.depends_off_support
+    return _under_discrete(estimator, family) and extends and claims
+
+
+def _mirrors_a_gaussian(estimator: Estimator, family: Family) -> bool:
+    return estimator.draws == "antithetic" and family.states is None
+
+
+#: name -> the property, and of which estimators it is asked, under which families.
 PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "shapes": (contract.shapes, _always),
     "finite": (contract.finite, _always),
@@ -57,18 +88,26 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "aux-loss": (contract.aux_loss, _always),
     "info": (contract.info, _always),
     "uncoupled": (contract.uncoupled, _always),
-    "derivatives": (contract.derivatives, lambda estimator: estimator.derivatives == 0),
-    "support": (contract.support, lambda estimator: not estimator.relaxes_target),
-    "antithetic": (contract.antithetic, lambda estimator: estimator.draws == "antithetic"),
+    "derivatives": (contract.derivatives, _uses_no_derivative),
+    "support": (contract.support, _stays_on_support),
+    "off-support": (contract.off_support, _stays_on_discrete_support),
+    "sure": (contract.sure, _under_discrete),
+    "impossible": (contract.impossible, _under_discrete),
+    "antithetic": (contract.antithetic, _mirrors_a_gaussian),
     "samples": (sampling.samples, _always),
     "independent": (sampling.independent, _always),
     "replicates": (sampling.replicates, _always),
     "value": (sampling.value, _estimates_elbo),
     "theta": (sampling.theta, _estimates_elbo),
+    "every-size": (sampling.every_size, _claims_any_mean),
     "unbiased": (sampling.unbiased, _claims_unbiased),
     "unbiased-without-prior": (sampling.unbiased_without_prior, _claims_unbiased),
     "unbiased-in-training": (sampling.unbiased_in_training, _claims_unbiased),
+    "unbiased-off-support": (sampling.unbiased_off_support, _claims_unbiased_however_extended),
 }
+
+#: What depends on the numbers of a family, and is asked of one that is like another, too.
+OF_NUMBERS = frozenset({"gradient", "sure", "impossible", "value", "theta", "every-size", "unbiased"})
 
 
 @dataclass(frozen=True)
@@ -135,7 +174,8 @@ def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = 
     checks.append(Check("supports", partial(_supports_one, trials, reasons)))
     for trial in trials:
         for name, (holds, applies) in PROPERTIES.items():
-            if applies(estimator):
+            asked = trial.family.like is None or name in OF_NUMBERS
+            if asked and applies(estimator, trial.family):
                 checks.append(Check(f"{name}[{trial.family.name}]", partial(holds, trial), seed))
     return checks
 

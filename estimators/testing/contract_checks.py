@@ -6,21 +6,18 @@ false alarm worth counting: what they compare must agree to rounding, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributions as td
 from torch.distributions import constraints
 
 from ..base import Estimate, Estimator, Target
 from .toy_problems import FAMILIES, ToyProblem, alien_cases
 from .trial import (
     TOLERANCE,
-    NotApplicable,
-    Outcome,
     Trial,
     evaluate,
     expect,
@@ -37,9 +34,22 @@ from .trial import (
 _REPLICATES = 32  # that the gradients of discrete draws are all zero, or all equal, by chance is ruled out
 
 
+_MANY = 4096  # estimates, of none of which a state of probability zero may be part
+_TRUTHS = (
+    "unbiased",
+    "unbiased_value",
+    "requires_iid_draws",
+    "relaxes_target",
+    "depends_off_support",
+    "deterministic",
+    "couples_batch",
+    "per_datum",
+)
+
+
 def claims(estimator: Estimator) -> None:
     """The declared attributes have the protocol's types."""
-    for name in ("unbiased", "unbiased_value", "requires_iid_draws", "relaxes_target", "couples_batch"):
+    for name in _TRUTHS:
         expect(type(getattr(estimator, name)) is bool, f"{name} is {getattr(estimator, name)!r}, not a bool")
     for name in ("objective", "label"):
         value = getattr(estimator, name)
@@ -73,22 +83,9 @@ def _answer(answer: object) -> str | None:
 # --- The estimate itself ----------------------------------------------------------------------------
 
 
-def _every_shape(trial: Trial) -> Iterator[tuple[str, ToyProblem, Outcome]]:
-    """Estimates with batch (3,), (2, 3), (1,), (2, 1), for each of three S, with and without θ learned."""
-    for data in ((0, 1, 2), (0,)):
-        estimator = trial.fresh(trial.family.problem(data=data))
-        for lead in ((), (2,)):
-            for num_samples in trial.sizes:
-                for learned in (False, True):
-                    problem = trial.family.problem(lead, data, learned=learned)
-                    batch = tuple(problem.eta.shape[:-1])
-                    where = f"batch {batch}, S = {num_samples}"
-                    yield where, problem, evaluate(estimator, problem, num_samples)
-
-
 def shapes(trial: Trial) -> None:
     """Surrogate and value have shape (*batch)."""
-    for where, problem, outcome in _every_shape(trial):
+    for where, problem, outcome in trial.small:
         for name in ("surrogate", "value"):
             shape = getattr(outcome.estimate, name).shape
             expect(shape == problem.eta.shape[:-1], f"{name} has shape {tuple(shape)} for {where}")
@@ -96,7 +93,7 @@ def shapes(trial: Trial) -> None:
 
 def finite(trial: Trial) -> None:
     """Surrogate, value and their gradients are finite."""
-    for where, _, (estimate, eta_grad, theta_grad) in _every_shape(trial):
+    for where, _, (estimate, eta_grad, theta_grad) in trial.small:
         parts = {
             "surrogate": estimate.surrogate,
             "value": estimate.value,
@@ -273,6 +270,68 @@ def support(trial: Trial) -> None:
     )
 
 
+def off_support(trial: Trial) -> None:
+    """What is added to log_likelihood off q's support alone changes nothing that it may not change.
+
+    Nothing at all of an estimator that neither differentiates log_likelihood nor evaluates it there; not the
+    value of one that does not evaluate it there.
+    """
+    problem = trial.family.problem((_REPLICATES,), learned=True)
+    bumped = with_likelihood(problem.target, lambda f: lambda z: f(z) + problem.bump(z))
+    estimator = trial.warm
+    parts = (
+        ["value", "gradient in θ"] if estimator.derivatives else ["gradient in η", "value", "gradient in θ"]
+    )
+    for num_samples in trial.sizes:
+        pair = [seeded(estimator, problem, num_samples, target=t) for t in (problem.target, bumped)]
+        for name, one, two in outcome_parts(*pair):
+            expect(
+                name not in parts or torch.equal(one, two),
+                f"what log_likelihood is off q's support changes the {name} (S = {num_samples})",
+            )
+
+
+def sure(trial: Trial) -> None:
+    """Where q is certain of z, the value is that at this z, the gradient zero, and nothing overflows.
+
+    Logits are ±40, of which float32 rounds probabilities to 0 and 1 and float64 those near 1.
+    """
+    family = trial.family.sure()
+    exact = family.problem().exact().value
+    for kind, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-9)):
+        problem = family.problem((_REPLICATES,), dtype=kind, learned=True)
+        estimator = trial.fresh(problem)
+        for num_samples in trial.sizes:
+            where = f"at logits of ±40 in {kind} (S = {num_samples})"
+            outcome = evaluate(estimator, problem, num_samples)
+            for name, _, part in outcome_parts(outcome, outcome):
+                expect(part.isfinite().all(), f"the {name} is not finite {where}")
+            worst = float(outcome.eta_grad.abs().max())
+            expect(worst <= tolerance, f"the gradient in η is {worst:.2g}, exactly 0, {where}")
+            off = float((outcome.estimate.value.detach().double() - exact).abs().max())
+            expect(off <= 10 * tolerance, f"the value is off by {off:.2g} {where}")
+
+
+def impossible(trial: Trial) -> None:
+    """States of probability zero are never drawn: what log_likelihood is there changes nothing."""
+    family, never = trial.family.forbidden()
+    lead = 1 if trial.deterministic else _MANY // (4 if trial.costly else 1)
+    estimator = trial.fresh(family.problem())
+    for kind, tolerance in ((torch.float32, 1e-4), (torch.float64, TOLERANCE)):
+        for num_samples in trial.sizes if kind == torch.float32 else trial.sizes[:1]:
+            problem = family.problem((lead,), dtype=kind, learned=True)
+            event, there = len(problem.q.event_shape), never.to(kind)
+
+            def moved(
+                f: Callable[[Tensor], Tensor], event: int = event, there: Tensor = there
+            ) -> Callable[[Tensor], Tensor]:
+                return lambda z: f(z) + 1e3 * (z.flatten(-event) * there).sum(-1)
+
+            targets = problem.target, with_likelihood(problem.target, moved)
+            pair = [seeded(estimator, problem, num_samples, target=target) for target in targets]
+            expect_same(pair, f"log_likelihood at a state of probability zero changes in {kind}", tolerance)
+
+
 def antithetic(trial: Trial) -> None:
     """With ``draws = "antithetic"``, what is even about q's mean adds nothing to the gradient in it.
 
@@ -281,8 +340,6 @@ def antithetic(trial: Trial) -> None:
     """
     problem = trial.family.problem((_REPLICATES,))
     q = problem.q
-    if not isinstance(q, td.Independent) or not isinstance(q.base_dist, td.Normal):
-        raise NotApplicable("mirrored pairs are checked under a Gaussian")
     centre = q.mean.detach()
     target = Target(lambda z: -(z - centre).sum(-1).square() - (z - centre).square().sum(-1).cos())
     estimator = trial.fresh()

@@ -16,11 +16,10 @@ from torch import Tensor
 from ..isolation import isolated
 from .mean_test import Deviation, Undecided, find_deviation
 from .toy_problems import ElboGradients
-from .trial import Trial, evaluate, require_support, train_step
+from .trial import Trial, evaluate, require_support, train_step, with_likelihood
 
 _LOOKS = (4096, 16384, 65536, 262144)
 _CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls
-_MANY_EVALUATIONS = 16  # an estimate that evaluates the target more often is drawn a quarter as often
 _CHUNK = 4096
 _CHUNK_IN_TRAINING = 256
 _ROUNDING = 1e-9
@@ -28,9 +27,10 @@ _COMPARED = 4096
 _MORE_SAMPLES = 16
 _SAME = 0.05
 
-#: Looks a family that can raise an alarm, at most: three each of unbiased, value and theta, two each of
-#: unbiased_without_prior, unbiased_in_training, independent and replicates.
-SCREENING_LOOKS = 17
+#: Looks that can raise an alarm, at most, over all families: three each of unbiased, value and theta; two
+#: each of every_size, and of what is not asked of a family like another: unbiased_without_prior,
+#: unbiased_in_training, independent, replicates, and under discrete ones unbiased_off_support.
+SCREENING_LOOKS = 19 + 21 + 21 + 11
 
 
 def unbiased(trial: Trial) -> None:
@@ -49,6 +49,52 @@ def theta(trial: Trial) -> None:
     """E[gradient of value] in θ is the ELBO's; θ includes the prior's parameters."""
     exact = _exact(trial).theta_grad
     _require_mean(trial, lambda n: _draws(trial, n).theta_grad, exact, "value's gradient in θ", _looks(trial))
+
+
+def every_size(trial: Trial) -> None:
+    """At every other S too the means are those claimed: what halves S may err at odd ones alone."""
+    exact = _exact(trial)
+    others = [s for s in trial.sizes if s != trial.num_samples]
+    if not others:
+        return
+    chosen = _claimed(trial, exact)
+
+    def draw(n: int) -> Tensor:
+        return torch.cat([_flat(_claimed(trial, _draws(trial, n, s))) for s in others], -1)
+
+    names = [f"{name} at S = {s}" for s in others for name in chosen]
+    together = torch.cat([_flat(chosen)] * len(others), -1)
+    width = [part.shape[-1] for part in chosen.values()] * len(others)
+    where = [name for name, columns in zip(names, width, strict=True) for _ in range(columns)]
+    looks = _looks(trial)[:-1] if trial.costly else _looks(trial)[1:]
+    _require_mean(trial, draw, together, "mean", looks, where)
+
+
+def _claimed(trial: Trial, means: ElboGradients) -> dict[str, Tensor]:
+    """The parts of which the estimator claims the mean, each (..., B, ·)."""
+    parts = {"gradient in η": means.eta_grad} if trial.warm.unbiased else {}
+    if trial.warm.unbiased_value:
+        parts |= {"value": means.value.unsqueeze(-1), "value's gradient in θ": means.theta_grad}
+    return parts
+
+
+def _flat(parts: dict[str, Tensor]) -> Tensor:
+    return torch.cat(tuple(parts.values()), -1)
+
+
+def unbiased_off_support(trial: Trial) -> None:
+    """The mean gradient stays what it is when log_likelihood is changed off q's support alone."""
+
+    def draw(n: int) -> Tensor:
+        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+
+    def estimate(lead: int) -> Tensor:
+        problem = trial.family.problem((lead,))
+        target = with_likelihood(problem.target, lambda f: lambda z: f(z) + problem.bump(z))
+        return evaluate(trial.warm, problem, trial.num_samples, target).eta_grad
+
+    what = "gradient in η where log_likelihood is changed off q's support"
+    _require_mean(trial, draw, _exact(trial).eta_grad, what, _looks(trial)[1:])
 
 
 def unbiased_without_prior(trial: Trial) -> None:
@@ -132,7 +178,7 @@ def replicates(trial: Trial) -> None:
 
 
 def samples(trial: Trial) -> None:
-    """Estimates from sixteen times the samples are distributed otherwise: they are different samples.
+    """Estimates from sixteen times the samples (two at least) are distributed otherwise: they differ.
 
     The Kolmogorov-Smirnov distance of some coordinate must pass 0.05. Where nothing but the number of copies
     of a sample differs it does so with probability 1e-4 a coordinate; averaging changes any distribution
@@ -141,8 +187,9 @@ def samples(trial: Trial) -> None:
     if trial.deterministic:
         return
     few = trial.sizes[0]
-    many = _MORE_SAMPLES * few
     problem = trial.family.problem((_COMPARED,))
+    tried = (few * _MORE_SAMPLES // 2**k for k in range(4))  # samples that differ run out
+    many = next((s for s in tried if trial.warm.supports(problem.q, problem.target, s) is None), 0)
     require_support(trial.warm, problem, problem.target, many)
     one, more = (evaluate(trial.warm, problem, s).eta_grad.flatten(1) for s in (few, many))
     distances = [_distance(*pair) for pair in zip(one.T, more.T, strict=True)]
@@ -164,7 +211,7 @@ def _exact(trial: Trial, prior: bool = True) -> ElboGradients:
 
 
 def _looks(trial: Trial) -> tuple[int, ...]:
-    return _LOOKS if trial.evaluations <= _MANY_EVALUATIONS else tuple(n // 4 for n in _LOOKS)
+    return tuple(n // 4 for n in _LOOKS) if trial.costly else _LOOKS
 
 
 def _leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
@@ -173,18 +220,19 @@ def _leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
     return [1] if trial.deterministic else [chunk] * (n // chunk)
 
 
-def _draws(trial: Trial, n: int) -> ElboGradients:
+def _draws(trial: Trial, n: int, num_samples: int | None = None) -> ElboGradients:
     """n replicates of an estimate after warm-up; the properties of its mean share them."""
-    if n not in trial.draws:
-        with isolated(trial.seed + n):
-            chunks = [_estimate(trial, lead) for lead in _leads(trial, n)]
-        trial.draws[n] = ElboGradients(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
-    return trial.draws[n]
+    size = num_samples or trial.num_samples
+    if (size, n) not in trial.drawn:
+        with isolated(trial.seed + n + size):
+            chunks = [_estimate(trial, lead, size) for lead in _leads(trial, n)]
+        trial.drawn[size, n] = ElboGradients(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
+    return trial.drawn[size, n]
 
 
-def _estimate(trial: Trial, lead: int) -> ElboGradients:
+def _estimate(trial: Trial, lead: int, num_samples: int) -> ElboGradients:
     problem = trial.family.problem((lead,), learned=True)
-    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, trial.num_samples)
+    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, num_samples)
     return ElboGradients(estimate.value.detach(), eta_grad, theta_grad)
 
 
@@ -208,9 +256,17 @@ def _squash(h: Tensor, over: int) -> Tensor:
 
 
 def _require_mean(
-    trial: Trial, draw: Callable[[int], Tensor], exact: Tensor, what: str, looks: Sequence[int]
+    trial: Trial,
+    draw: Callable[[int], Tensor],
+    exact: Tensor,
+    what: str,
+    looks: Sequence[int],
+    coordinates: Sequence[str] = (),
 ) -> None:
-    """The mean of draws (n, B, ...) is ``exact`` (B, ...), in each entry and along ``exact`` as a whole."""
+    """The mean of draws (n, B, ...) is ``exact`` (B, ...), in each entry and along ``exact`` as a whole.
+
+    The coordinates of a datum are called by their number, or as they are given here.
+    """
 
     def deviations(n: int) -> Tensor:
         draws = draw(n)
@@ -224,7 +280,9 @@ def _require_mean(
 
     found = _search(trial, deviations, looks, _ROUNDING * float(exact.square().mean().sqrt()), len(looks) - 2)
     if found:
-        raise AssertionError(f"biased: {what}, {_where(found.column, exact)}: {_numbers(found, exact)}")
+        raise AssertionError(
+            f"biased: {what}, {_where(found.column, exact, coordinates)}: {_numbers(found, exact)}"
+        )
 
 
 def _search(
@@ -241,10 +299,12 @@ def _search(
         raise SkipTest(str(undecided)) from undecided
 
 
-def _where(column: int, exact: Tensor) -> str:
+def _where(column: int, exact: Tensor, coordinates: Sequence[str]) -> str:
     if column == exact.numel():
         return "along the exact one"
     datum, coordinate = divmod(column, exact.numel() // len(exact))
+    if coordinates:
+        return f"datum {datum}, {coordinates[coordinate]}"
     return f"datum {datum}" if exact.dim() == 1 else f"datum {datum}, coordinate {coordinate}"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,11 +22,17 @@ from ..base import Target
 from ..posteriors.quadrature import enumerate_outcomes, gauss_hermite, outcomes
 
 NODES = 48
-_FREQUENCIES = ((0.9, -0.4, 0.7, 0.2, -0.8, 0.5), (-0.5, 1.1, 0.3, -0.9, 0.4, 0.6))
+_FREQUENCIES = (
+    (0.9, -0.4, 0.7, 0.2, -0.8, 0.5, -0.3, 1.0, 0.6, -0.7, 0.1, -1.1),
+    (-0.5, 1.1, 0.3, -0.9, 0.4, 0.6, 0.8, -0.2, -1.0, 0.5, -0.6, 0.7),
+)
 _PHASES = ((0.3, -1.1), (1.7, 0.4), (-0.6, 2.2))
 _CENTRES = ((0.6,), (-0.9,), (0.2,))
 _BOWL = 0.05
 _OFFSETS = (-1.5, 0.8, -0.4)
+_BUMPS = (2.0, 1.2, 1.6, 0.9, 1.7, 1.1, 0.8, 1.4, 1.9, 1.3, 0.7, 1.5)
+_SURE = 40.0  # a logit of which float32 rounds the probability to 0 or 1
+_NEVER = -1e5  # a logit of which the probability is 0 in every type
 _FEATURES = ((0.5, -1.0), (-0.3, 0.8), (1.2, 0.1))
 
 
@@ -93,6 +100,14 @@ class ToyProblem:
         waves = torch.sin(z @ frequencies.T + phase)
         return offset + (self.theta * waves).sum(-1) - _BOWL * (z - centre).square().sum(-1)
 
+    def bump(self, z: Tensor) -> Tensor:
+        """Σ_k λ_k z_k (1 − z_k) over all coordinates of z: zero on the support of discrete z alone.
+
+        z (S, *batch, *event) -> (S, *batch).
+        """
+        z = z.flatten(-len(self.q.event_shape))
+        return z * (1 - z) @ z.new_tensor(_BUMPS[: z.shape[-1]])
+
     def exact(self, prior: bool = True) -> ElboGradients:
         """E_q[f(z) + log p(z) − log q(z)] and its gradients; without the last two terms if not ``prior``.
 
@@ -130,6 +145,9 @@ class Family:
         eta: (3, P).
         prior_theta: the prior's parameters.
         posterior, prior: parameters -> distribution.
+        states: of each variable; None where they are not finitely many.
+        like: another family that shares everything but its numbers: what does not depend on these is asked of
+            that one alone.
     """
 
     name: str
@@ -137,6 +155,8 @@ class Family:
     prior_theta: tuple[float, ...]
     posterior: Callable[[Tensor], Distribution] = field(repr=False)
     prior: Callable[[Tensor], Distribution] = field(repr=False)
+    states: int | None = None
+    like: str | None = None
 
     def problem(
         self,
@@ -169,6 +189,33 @@ class Family:
             data=data,
         )
 
+    def sure(self) -> Family:
+        """The same with one state of each variable certain: logits of ±40, by the sign or at the largest."""
+        assert self.states is not None
+        eta = torch.tensor(self.eta, dtype=torch.float64)
+        if self.states == 2:
+            return self._at(_SURE * eta.sign())
+        table = eta.unflatten(-1, (-1, self.states))
+        return self._at(torch.where(table == table.amax(-1, keepdim=True), _SURE, -_SURE).flatten(-2))
+
+    def forbidden(self) -> tuple[Family, Tensor]:
+        """The same with states of probability zero, and (3, P) a one where a coordinate of z is then never 1.
+
+        Of the first Bernoulli variable 1 is impossible; of every K-ary variable the least likely state.
+        """
+        assert self.states is not None
+        eta = torch.tensor(self.eta, dtype=torch.float64)
+        if self.states == 2:
+            never = torch.zeros_like(eta)
+            never[:, 0] = 1
+        else:
+            table = eta.unflatten(-1, (-1, self.states))
+            never = (table == table.amin(-1, keepdim=True)).to(eta).flatten(-2)
+        return self._at(torch.where(never == 1, _NEVER, eta)), never
+
+    def _at(self, eta: Tensor) -> Family:
+        return replace(self, eta=tuple(tuple(row) for row in eta.tolist()))
+
 
 def _gaussian(eta: Tensor) -> Distribution:
     loc, log_scale = eta.chunk(2, -1)
@@ -179,8 +226,8 @@ def _bernoulli(logits: Tensor) -> Distribution:
     return td.Independent(td.Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
 
 
-def _one_hot(eta: Tensor) -> Distribution:
-    logits = eta.reshape(*eta.shape[:-1], 2, 3)
+def _one_hot(eta: Tensor, states: int) -> Distribution:
+    logits = eta.unflatten(-1, (-1, states))
     return td.Independent(td.OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
 
 
@@ -202,6 +249,7 @@ FAMILIES = (
         prior_theta=(0.5, -0.8, 0.2),
         posterior=_bernoulli,
         prior=_bernoulli,
+        states=2,
     ),
     Family(
         "one-hot",  # logits, D = 2 variables of K = 3 values
@@ -211,8 +259,22 @@ FAMILIES = (
             (1.2, 0.0, -0.5, -0.9, 0.4, 0.7),
         ),
         prior_theta=(0.4, -0.3, 0.1, -0.6, 0.2, 0.5),
-        posterior=_one_hot,
-        prior=_one_hot,
+        posterior=partial(_one_hot, states=3),
+        prior=partial(_one_hot, states=3),
+        states=3,
+    ),
+    Family(
+        "four-states",  # logits, D = 3 variables of K = 4 values
+        eta=(
+            (0.3, -0.8, 1.1, -0.2, 0.9, 0.1, -0.6, 0.5, -0.4, 1.3, 0.2, -1.0),
+            (-0.7, 0.6, 0.4, 1.2, -0.3, 0.8, 0.0, -0.9, 1.0, -0.5, 0.7, 0.3),
+            (1.4, -0.1, -0.6, 0.2, 0.5, -1.1, 0.9, 0.4, -0.2, 0.6, -0.8, 1.1),
+        ),
+        prior_theta=(0.2, 0.5, -0.4, 0.1, -0.3, 0.6, 0.3, -0.5, 0.7, -0.2, 0.0, 0.4),
+        posterior=partial(_one_hot, states=4),
+        prior=partial(_one_hot, states=4),
+        states=4,
+        like="one-hot",
     ),
 )
 

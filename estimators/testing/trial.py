@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple
 from unittest import SkipTest
 
@@ -20,6 +21,7 @@ SEED = 20240
 _WARM_UP_STEPS = 20
 _LEARNING_RATE = 1e-3
 _SIZES_TRIED = 8
+_MANY_EVALUATIONS = 16
 TOLERANCE = 1e-9  # float64 rounding through sums taken in another order
 
 
@@ -42,10 +44,10 @@ class Trial:
     Attributes:
         build: returns a fresh estimator.
         family: the posterior family.
-        sizes: numbers of samples S that the estimator supports here, smallest first.
+        sizes: the first four numbers of samples S that the estimator supports here, smallest first.
         seed: of every draw.
         confirm_level: at which an alarm of a statistical check must be confirmed (see `find_deviation`).
-        draws: what the properties of the mean have drawn so far, by number of draws.
+        drawn: what the properties of the mean have drawn so far, by S and number of draws.
     """
 
     build: Callable[[], Estimator]
@@ -53,7 +55,7 @@ class Trial:
     sizes: tuple[int, ...]
     seed: int = SEED
     confirm_level: float = CONFIRM_LEVEL
-    draws: dict[int, ElboGradients] = field(default_factory=dict)
+    drawn: dict[tuple[int, int], ElboGradients] = field(default_factory=dict)
 
     def fresh(self, problem: ToyProblem | None = None) -> Estimator:
         """A new estimator in eval mode, shown the problem (by default that of three data) by `init`."""
@@ -61,6 +63,19 @@ class Trial:
         estimator = self.build().to(problem.eta.device).eval()
         estimator.init(problem.q, problem.target)
         return estimator
+
+    @cached_property
+    def small(self) -> list[tuple[str, ToyProblem, Outcome]]:
+        """Estimates with batch (3,), (2, 3), (1,), (2, 1), for each S, with and without θ learned."""
+        found = []
+        with isolated(self.seed + 4):
+            for data in ((0, 1, 2), (0,)):
+                estimator = self.fresh(self.family.problem(data=data))
+                for lead, num_samples, learned in product(((), (2,)), self.sizes, (False, True)):
+                    problem = self.family.problem(lead, data, learned=learned)
+                    where = f"batch {tuple(problem.eta.shape[:-1])}, S = {num_samples}"
+                    found.append((where, problem, evaluate(estimator, problem, num_samples)))
+        return found
 
     @cached_property
     def warm(self) -> Estimator:
@@ -99,13 +114,18 @@ class Trial:
         return sum(counts)
 
     @property
+    def costly(self) -> bool:
+        """Whether an estimate evaluates log_likelihood so often that a quarter of the draws must do."""
+        return self.evaluations > _MANY_EVALUATIONS
+
+    @property
     def num_samples(self) -> int:
         """S where one will do: the second smallest, so that a slip in averaging over S shows."""
         return self.sizes[min(1, len(self.sizes) - 1)]
 
 
 def supported_sizes(estimator: Estimator, problem: ToyProblem, target: Target) -> tuple[int, ...] | str:
-    """The first three S that the estimator supports, or why it supports none.
+    """The first four S that the estimator supports, or why it supports none.
 
     Raises:
         Exception: whatever the estimator's ``supports`` raises.
@@ -113,7 +133,7 @@ def supported_sizes(estimator: Estimator, problem: ToyProblem, target: Target) -
     smallest = estimator.min_samples if isinstance(estimator.min_samples, int) else 1
     answers = {s: estimator.supports(problem.q, target, s) for s in range(smallest, smallest + _SIZES_TRIED)}
     sizes = tuple(s for s, answer in answers.items() if answer is None)
-    return sizes[:3] or str(answers[smallest])
+    return sizes[:4] or str(answers[smallest])
 
 
 def evaluate(

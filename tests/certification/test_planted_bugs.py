@@ -1,4 +1,4 @@
-"""The conformance suite catches every slip planted in wrong_estimators.py, by the property it breaks."""
+"""The conformance suite catches every slip planted in the wrong estimators, by the property it breaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from elbograd.estimators.testing import check as check_module
 from elbograd.estimators.testing import check_estimator, estimator_checks
 from elbograd.estimators.testing.check import PROPERTIES
 
-WRONG = Path(__file__).parents[1] / "helpers" / "wrong_estimators.py"
+HELPERS = Path(__file__).parents[1] / "helpers"
+WRONG = HELPERS / "wrong_estimators.py"
+WRONG_DISCRETE = HELPERS / "wrong_discrete_estimators.py"
 
 #: The class, and a check that must fail on it.
 PLANTED = [
@@ -68,12 +70,29 @@ PLANTED = [
     ("DefaultDtypeNoise", "default-dtype[gaussian]"),
     ("StandardizedCost", "finite[gaussian]"),
     ("RelaxesSilently", "support[bernoulli]"),
+    ("RelaxesSilently", "off-support[bernoulli]"),
     ("DerivativeDenied", "derivatives[gaussian]"),
     ("ForgetsMinSamples", "refusals"),
     ("SupportsRaises", "refusals"),
     ("MinSamplesInWords", "claims"),
     ("SupportsNothing", "supports"),
     ("ConstructorRaises", "create"),
+]
+
+#: The same for discrete latents.
+PLANTED_DISCRETE = [
+    ("OddSampleUncounted", "every-size[bernoulli]"),
+    ("GroupsOfThree", "every-size[one-hot]"),
+    ("NotDividedBySamplesLessOne", "every-size[four-states]"),
+    ("ProductOfMeans", "unbiased[bernoulli]"),
+    ("DividedByDeviation", "unbiased[one-hot]"),
+    ("ClippedRatio", "unbiased[bernoulli]"),
+    ("StraightThrough", "unbiased-off-support[bernoulli]"),
+    ("TaylorNotAddedBack", "unbiased[bernoulli]"),
+    ("RebarConditionalFixed", "unbiased[bernoulli]"),
+    ("LogarithmOfProbabilities", "sure[bernoulli]"),
+    ("SmoothedProbabilities", "impossible[bernoulli]"),
+    ("SmoothedProbabilities", "impossible[four-states]"),
 ]
 
 
@@ -86,20 +105,49 @@ def named(factory):
 
 @pytest.mark.parametrize(("name", "expected"), PLANTED)
 def test_planted_bug_is_caught_by_the_property_it_breaks(name, expected):
+    _caught(f"{WRONG}:{name}", expected)
+
+
+@pytest.mark.parametrize(("name", "expected"), PLANTED_DISCRETE)
+def test_planted_bug_for_discrete_latents_is_caught_by_the_property_it_breaks(name, expected):
+    _caught(f"{WRONG_DISCRETE}:{name}", expected)
+
+
+def _caught(spec, expected):
     with pytest.raises(AssertionError) as failure:
-        named(f"{WRONG}:{name}")[expected]()
+        named(spec)[expected]()
     assert "\n" not in str(failure.value)
 
 
 def test_every_property_has_a_planted_bug():
-    caught = {expected.partition("[")[0] for _, expected in PLANTED}
+    caught = {expected.partition("[")[0] for _, expected in PLANTED + PLANTED_DISCRETE}
     # An estimate on the wrong device takes a second device.
     assert caught == set(PROPERTIES) - {"device"} | {"create", "claims", "refusals", "supports"}
 
 
 @pytest.mark.parametrize("name", ["Correct", "Gaussian", "PathwiseOnce", "Learned", "AntitheticPairs"])
 def test_the_estimators_that_the_bugs_are_planted_in_pass(name):
-    spec = f"{WRONG}:{name}"
+    _passes(f"{WRONG}:{name}")
+
+
+@pytest.mark.parametrize("name", ["Correct", "Pairs", "Taylor", "Rebar"])
+def test_the_estimators_for_discrete_latents_that_the_bugs_are_planted_in_pass(name):
+    _passes(f"{WRONG_DISCRETE}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"), [("OddSampleUncounted", (1, 2, 4), (3,)), ("GroupsOfThree", (1, 2, 3), (4,))]
+)
+def test_a_slip_at_one_number_of_samples_alone_shows(name, right, wrong):
+    """The means at every S but the wrong one pass, so that only trying all of them shows it."""
+    for check in estimator_checks(f"{WRONG_DISCRETE}:{name}"):
+        if check.name in ("unbiased[bernoulli]", "unbiased-without-prior[bernoulli]"):
+            check()
+    with pytest.raises(AssertionError, match=f"gradient in η at S = {wrong[0]}"):
+        named(f"{WRONG_DISCRETE}:{name}")["every-size[bernoulli]"]()
+
+
+def _passes(spec):
     assert check_estimator(spec) == [check.name for check in estimator_checks(spec)]
 
 
@@ -130,7 +178,7 @@ def test_an_estimator_that_raises_fails_each_check_in_one_line():
     with pytest.raises(AssertionError) as failure:
         check_estimator(f"{WRONG}:Raises")
     lines = str(failure.value).splitlines()
-    assert lines[0] == "84 of 88 checks failed:"
+    assert lines[0] == "100 of 104 checks failed:"
     assert "  unbiased[gaussian]: raises RuntimeError: nothing works" in lines
     assert "second line" not in str(failure.value)
 

@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 import torch
+from elbograd.benchmarks.certification import levels
 from elbograd.estimators import Estimator, create
 from elbograd.estimators.testing import estimator_checks, sampling_checks
 from elbograd.estimators.testing import toy_problems as toy
@@ -40,12 +41,22 @@ def test_claims_that_are_not_made_are_not_checked():
         return {check.name for check in estimator_checks(factory)}
 
     everything = names()
+
+    def missing(**claims):
+        return {name.partition("[")[0] for name in everything - names(**claims)}
+
     means = {"unbiased", "unbiased-without-prior", "unbiased-in-training"}
-    absent = {name.partition("[")[0] for name in everything - names(unbiased=False)}
-    assert absent == means
-    assert {n.partition("[")[0] for n in everything - names(objective="iwae")} == means | {"value", "theta"}
-    assert {n.partition("[")[0] for n in everything - names(derivatives=1)} == {"derivatives"}
-    assert {n.partition("[")[0] for n in everything - names(relaxes_target=True)} == {"support"}
+    assert missing(unbiased=False) == means
+    assert missing(unbiased_value=False) == {"value", "theta"}
+    assert missing(unbiased=False, unbiased_value=False) == means | {"value", "theta", "every-size"}
+    assert missing(objective="iwae") == means | {"value", "theta", "every-size"}
+    assert missing(derivatives=1) == {"derivatives"}
+    assert missing(relaxes_target=True) == {"support", "off-support"}
+    added = {name.partition("[")[0] for name in names(derivatives=1) - everything}
+    assert added == {"unbiased-off-support"}
+    assert "unbiased-off-support" not in {
+        n.partition("[")[0] for n in names(derivatives=1, depends_off_support=True)
+    }
 
 
 def test_a_posterior_that_is_not_supported_is_left_out():
@@ -64,20 +75,24 @@ def test_the_callers_random_state_and_default_dtype_are_left_alone():
 
 
 def test_the_false_alarm_rate_is_as_stated(monkeypatch):
-    """5e-4: the looks that the searches of a family may take, less the last of each, which can only confirm."""
+    """7e-4: the looks that all searches may take, less the last of each, which can only confirm."""
     taken = Counter()
 
     def search(draw, looks, screens, floor, level):
-        taken[family] += len(looks) - 1
+        taken[check.name] += len(looks) - 1
         assert level == CONFIRM_LEVEL
 
+    def with_everything_to_check() -> Estimator:
+        estimator = create("score-function")
+        estimator.derivatives = 1
+        return estimator
+
     monkeypatch.setattr(sampling_checks, "find_deviation", search)
-    for check in estimator_checks("score-function"):
-        family = check.name.partition("[")[2]
+    for check in estimator_checks(with_everything_to_check):
         check()
-    assert set(taken.values()) == {SCREENING_LOOKS}
-    assert len(taken) == len(FAMILIES)
-    assert taken.total() * SCREEN_LEVEL * CONFIRM_LEVEL == pytest.approx(5e-4, rel=0.05)
+    assert len({name.partition("[")[2] for name in taken}) == len(FAMILIES)
+    assert taken.total() == SCREENING_LOOKS == levels._CONFORMANCE_LOOKS
+    assert taken.total() * SCREEN_LEVEL * CONFIRM_LEVEL == pytest.approx(7e-4, rel=0.05)
 
 
 # --- The oracle ---
@@ -119,6 +134,29 @@ def test_bernoulli_oracle_agrees_with_a_sum_over_outcomes():
         f = problem.log_likelihood(z.expand(1, 3, 3))[0]
         elbo = elbo + mass * (f + prior_mass.log() - mass.log())
     torch.testing.assert_close(problem.exact().value, elbo.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:], ids=lambda family: family.name)
+def test_what_is_added_off_the_support_is_zero_on_it_and_there_alone(family):
+    problem = family.problem()
+    z = problem.q.sample((50,))
+    assert torch.equal(problem.bump(z), torch.zeros(50, 3).double())
+    assert (problem.bump(problem.q.mean.unsqueeze(0)).abs() > 0.01).all()
+    moved = z.requires_grad_()
+    (slope,) = torch.autograd.grad(problem.bump(moved).sum(), moved)
+    assert (slope.abs() > 0.5).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:], ids=lambda family: family.name)
+def test_a_sure_posterior_and_one_with_forbidden_states(family):
+    sure = family.sure().problem(dtype=torch.float32).q
+    assert torch.equal(sure.sample((1000,)).std(0), torch.zeros_like(sure.mean))
+    forbidden, never = family.forbidden()
+    q = forbidden.problem(dtype=torch.float32).q
+    mean = q.mean.flatten(-len(q.event_shape))
+    assert (mean[never == 1] == 0).all()
+    assert (mean[never == 0] > 0.01).all()
+    assert never.sum() == 3 * (1 if family.states == 2 else q.event_shape[0])
 
 
 def test_scales_avoid_the_blind_spots():
