@@ -79,10 +79,10 @@ class AnnealedPath(DiscretePath):
         if self.annealing < 0:
             raise UsageError(f"annealing={annealing!r} is not 0 or more")
         if self.annealing and self.lowest > start:
-            raise UsageError(
-                f"lowest={lowest!r} is not below temperature={temperature!r}, where annealing starts"
-            )
-        # Rounding a constant would show; a number without dimensions widens nothing that it divides.
+            where = f"temperature={temperature!r}, where annealing starts"
+            raise UsageError(f"lowest={lowest!r} is above {where}")
+        self.updates = self.annealing > 0
+        # float64, or rounding would show; a number without dimensions widens nothing that it divides.
         self.register_buffer("temperature", torch.tensor(start, dtype=torch.float64))
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ def relaxed_integrand(
     _require_path("log_likelihood", f, z)
     if kl == "sampled" and target.prior is not None:
         check_events(q, target.prior)
-        log_p = relaxed_log_prob(target.prior, z)
+        log_p = _log_prior(target.prior, z)
         _require_path("the prior's log_prob", log_p, z)
         f = f + log_p - variables._replace(logits=variables.logits.detach()).log_prob(codes)
     return f
@@ -56,6 +56,15 @@ def with_slope(
         f = relaxed_integrand(q, target, kl, variables, point)
         (slope,) = torch.autograd.grad(f.sum(), point, retain_graph=True, create_graph=attached)
     return f, slope
+
+
+def _log_prior(prior: Distribution, z: Float[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
+    """log p(z), (S, *batch), off the support too."""
+    try:
+        return relaxed_log_prob(prior, z)
+    except ValueError:  # torch's, which prints z
+        why = "the prior refuses z between the states: build all of it with validate_args=False"
+        raise UsageError(why) from None
 
 
 def _require_path(what: str, f: Tensor, z: Tensor) -> None:
