@@ -294,7 +294,9 @@ def off_support(trial: Trial) -> None:
 def sure(trial: Trial) -> None:
     """Where q is certain of z, the value is that at this z, the gradient zero, and nothing overflows.
 
-    Logits are ±40, of which float32 rounds probabilities to 0 and 1 and float64 those near 1.
+    Logits are ±40, of which float32 rounds probabilities to 0 and 1 and float64 those near 1. A temperature
+    above 1 softens them: of a biased gradient, and of what a relaxation integrates, finiteness is all that is
+    asked.
     """
     family = trial.family.sure()
     exact = family.problem().exact().value
@@ -306,10 +308,12 @@ def sure(trial: Trial) -> None:
             outcome = evaluate(estimator, problem, num_samples)
             for name, _, part in outcome_parts(outcome, outcome):
                 expect(part.isfinite().all(), f"the {name} is not finite {where}")
+            relaxed = estimator.objective == "relaxed"
             worst = float(outcome.eta_grad.abs().max())
-            expect(worst <= tolerance, f"the gradient in η is {worst:.2g}, exactly 0, {where}")
+            softened = relaxed or not estimator.unbiased
+            expect(softened or worst <= tolerance, f"the gradient in η is {worst:.2g}, exactly 0, {where}")
             off = float((outcome.estimate.value.detach().double() - exact).abs().max())
-            expect(off <= 10 * tolerance, f"the value is off by {off:.2g} {where}")
+            expect(relaxed or off <= 10 * tolerance, f"the value is off by {off:.2g} {where}")
 
 
 def impossible(trial: Trial) -> None:
