@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...estimators.base import Target
-from ...estimators.posteriors.distributions import closed_form_kl, cut
+from ...estimators.pieces.enumeration import expected, recomputed
+from ...estimators.posteriors.distributions import closed_form_kl
 from .rules import Rule
+
+_ROWS = 2**16  # points, or tuples of them, at a time
 
 
 def closed_form(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
@@ -27,24 +30,24 @@ def closed_form(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
     return value - divergence
 
 
+def by_enumeration(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
+    """The ELBO as a sum over all z, a bounded number of them at a time."""
+    return expected(q, target, "sampled")
+
+
 def bound(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
     """E log (1/K) Σ_k p(x, z_k)/q(z_k) for K samples, over all K-tuples of points; the ELBO for K = 1."""
     z, weights = rule(q)
-    log_w = _log_weights(q, target, z, weights)
-    if samples == 1:
-        return (weights * log_w).sum(0)
-    tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples)
-    each = log_w[tuples].logsumexp(1) - torch.tensor(float(samples), dtype=log_w.dtype).log()
-    return (weights[tuples].prod(1) * each).sum(0)
+    return _bound(_log_weights(target, z, weights, _in_parts(q.log_prob, z)), weights, samples)
 
 
 def wake(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
     """L_K attached to θ alone, and a zero whose gradient in φ is that of E_{p(z|x)}[log q(z)]."""
-    fixed = cut(q)
-    z, weights = rule(fixed)
-    posterior = _tempered(_log_weights(fixed, target, z, weights), weights, 1.0).detach()
-    fit = (posterior * q.log_prob(z)).sum(0)
-    return bound(fixed, target, rule, samples) + fit - fit.detach()
+    z, weights = (part.detach() for part in rule(q))
+    log_q = _in_parts(q.log_prob, z)
+    log_w = _log_weights(target, z, weights, log_q.detach())
+    fit = (_tempered(log_w, weights, 1.0).detach() * log_q).sum(0)
+    return _bound(log_w, weights, samples) + fit - fit.detach()
 
 
 def left_riemann_sum(
@@ -52,11 +55,28 @@ def left_riemann_sum(
 ) -> Float[Tensor, "*batch"]:
     """Σ_p (β_{p+1} − β_p) E_{π_β}[log w] at β = β_p, for π_β ∝ q w^β."""
     z, weights = rule(q)
-    log_w = _log_weights(q, target, z, weights)
+    log_w = _log_weights(target, z, weights, _in_parts(q.log_prob, z))
     value = torch.zeros_like(log_w[0])
     for beta, following in pairwise(betas):
         value = value + (following - beta) * (_tempered(log_w, weights, beta) * log_w).sum(0)
     return value
+
+
+def _bound(
+    log_w: Float[Tensor, "N *batch"], weights: Float[Tensor, "N *batch"], samples: int
+) -> Float[Tensor, "*batch"]:
+    """Over all tuples of ``samples`` points."""
+    if samples == 1:
+        return (weights * log_w).sum(0)
+
+    def over(tuples: Tensor) -> Tensor:
+        each = log_w[tuples].logsumexp(1) - math.log(samples)
+        return (weights[tuples].prod(1) * each).sum(0)
+
+    tuples = torch.cartesian_prod(*[torch.arange(len(log_w))] * samples)
+    if len(tuples) <= _ROWS:
+        return over(tuples)
+    return torch.stack([recomputed(over, part) for part in tuples.split(_ROWS)]).sum(0)
 
 
 def _tempered(
@@ -70,11 +90,21 @@ def _tempered(
 
 
 def _log_weights(
-    q: Distribution, target: Target, z: Shaped[Tensor, "N ..."], weights: Float[Tensor, "N *batch"]
+    target: Target,
+    z: Shaped[Tensor, "N ..."],
+    weights: Float[Tensor, "N *batch"],
+    log_q: Float[Tensor, "N *batch"],
 ) -> Float[Tensor, "N *batch"]:
     """log p(x, z)/q(z) at points z (N, *batch, *event); log p(x|z) where there is no prior."""
-    log_w = target.log_likelihood(z)
+    log_w = _in_parts(target.log_likelihood, z)
     if target.prior is not None:
-        log_w = log_w + target.prior.log_prob(z) - q.log_prob(z)
+        log_w = log_w + _in_parts(target.prior.log_prob, z) - log_q
     # What no sample reaches may be −∞ there, and must not turn 0 × ∞ into NaN.
     return torch.where(weights.detach() > 0, log_w, torch.zeros_like(log_w))
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], z: Shaped[Tensor, "N ..."]) -> Float[Tensor, "N *batch"]:
+    """A function of every z, of which a backward pass through many of them keeps one number each."""
+    if len(z) <= _ROWS:
+        return function(z)
+    return torch.cat([recomputed(function, part) for part in z.split(_ROWS)])

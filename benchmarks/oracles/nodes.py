@@ -18,7 +18,8 @@ from torch import distributions as td
 from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
-from ...estimators.posteriors.quadrature import enumerate_outcomes, gauss_hermite
+from ...estimators.posteriors.outcomes import enumerate_outcomes
+from ...estimators.posteriors.quadrature import gauss_hermite
 
 #: Points z, and a weight for each.
 Nodes = tuple[Float[Tensor, "N *batch D"], Float[Tensor, "N *batch"]]

@@ -16,7 +16,8 @@ from ...estimators.errors import UsageError
 from ...estimators.methods.thermodynamic import Thermodynamic
 from ...estimators.plugins.specification import parse
 from ...estimators.posteriors.distributions import closed_form_kl
-from .integrals import bound, closed_form, left_riemann_sum, wake
+from ...estimators.posteriors.outcomes import outcomes
+from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, wake
 from .rules import TOLERANCE, change, rules_of
 
 _NEEDS_PRIOR = {
@@ -24,6 +25,7 @@ _NEEDS_PRIOR = {
     "inclusive-kl": "the inclusive KL divergence",
     "thermodynamic": "the thermodynamic objective",
 }
+_NOT_FINITE = "the exact answer is not finite"
 _OF_SEVERAL_SAMPLES = ("iwae", "inclusive-kl")
 
 Integral = Callable[[Distribution, Target], Tensor]
@@ -67,6 +69,14 @@ def exact_objective(
             of this name.
         num_samples: K.
     """
+    found = exact_with_method(q, target, objective, num_samples)
+    return found if isinstance(found, str) else found[0]
+
+
+def exact_with_method(
+    q: Distribution, target: Target, objective: str = "elbo", num_samples: int = 1
+) -> tuple[Float[Tensor, "*batch"], str] | str:
+    """What `exact_objective` says, and how it was found: "closed-form", "enumeration" or "quadrature"."""
     integrals = _integrals(q, target, objective, num_samples)
     if isinstance(integrals, str):
         return integrals
@@ -74,7 +84,7 @@ def exact_objective(
     value = finest(q, target)
     with torch.no_grad():
         moved = max((change(integral(q, target), value) for integral in coarse), default=0.0)
-    return value if moved <= TOLERANCE else _not_converged(moved)
+    return (value, integrals.method) if moved <= TOLERANCE else _not_converged(moved)
 
 
 def exact_gradients(
@@ -104,6 +114,9 @@ def exact_gradients(
         climb: begin with the coarsest rule and stop at the first that counts as exact, which over many data
             spares most of the work; else use the two finest.
     """
+    together = _all_at_once(q_of, eta, target_of, x, theta, objective)
+    if together is not None:
+        return together
     found, methods = [], []
     for one, datum in zip(eta.split(1), x.split(1), strict=True):
         with torch.no_grad():
@@ -123,6 +136,28 @@ def exact_gradients(
     return ExactGradients(torch.cat(values), torch.cat(gradients), torch.stack(thetas).mean(0), methods[0])
 
 
+def _all_at_once(
+    q_of: Callable[[Tensor], Distribution],
+    eta: Tensor,
+    target_of: Callable[[Tensor], Target],
+    x: Tensor,
+    theta: Sequence[Tensor],
+    objective: str,
+) -> ExactGradients | str | None:
+    """An ELBO by enumeration of all data together, which can share the decoder; None for other answers."""
+    with torch.no_grad():
+        q, target = q_of(eta), target_of(x)
+        if outcomes(q) is None or q.batch_shape != eta.shape[:1]:
+            return None
+        integrals = _integrals(q, target, objective, 1)
+    if isinstance(integrals, str) or integrals.each != [by_enumeration]:
+        return None
+    value, eta_grad, summed = _differentiate(by_enumeration, q_of, eta, target_of, x, theta)
+    if not all(part.isfinite().all() for part in (value, eta_grad, summed)):
+        return _NOT_FINITE
+    return ExactGradients(value, eta_grad, summed / len(eta), integrals.method)
+
+
 def _converged(ways: Sequence[Callable[[], Answer]]) -> Answer | str:
     """The first answer that the one before agrees with, or the only one; or why there is none."""
     answer, moved = ways[0](), None
@@ -133,7 +168,7 @@ def _converged(ways: Sequence[Callable[[], Answer]]) -> Answer | str:
             break
     if moved is not None and not moved <= TOLERANCE:
         return _not_converged(moved)
-    return answer if all(part.isfinite().all() for part in answer) else "the exact answer is not finite"
+    return answer if all(part.isfinite().all() for part in answer) else _NOT_FINITE
 
 
 def _largest_change(coarse: Answer, fine: Answer) -> float:
@@ -172,6 +207,8 @@ def _integrals(q: Distribution, target: Target, objective: str, num_samples: int
     if isinstance(found, str):
         return found
     method, rules = found
+    if objective == "elbo" and method == "enumeration":
+        return _Integrals(method, [by_enumeration])
     if name == "inclusive-kl":
         return _Integrals(method, [partial(wake, rule=rule, samples=samples) for rule in rules])
     if betas is not None:

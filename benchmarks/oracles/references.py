@@ -17,8 +17,10 @@ from torch import Tensor
 
 from ...estimators.base import Estimator, Target
 from ...estimators.plugins.registry import create
+from ...estimators.posteriors.outcomes import outcomes
 from ...estimators.text import one_line
-from ..jacobians.products import pull_back
+from ..gradients import frozen
+from ..jacobians.products import pull_back, trainable
 from ..jacobians.spectrum import largest_eigenvalue
 from ..linalg import in_float64
 from ..problems.as_trained import as_trained, eta_of
@@ -28,15 +30,16 @@ from ..problems.protocol import Problem
 from ..seeds import derived
 from ..variance.measure import measure_variance
 from ..variance.result import VarianceResult
+from ..variance.route import factorizes
 from .clock import Clock, TookTooLong
-from .objectives import exact_gradients
+from .objectives import exact_gradients, exact_with_method
 
 RELAXED = "relaxed"  #: the objective with relaxed latents in place of discrete ones
 LONG_RUN = 16_384  # replicates in each half of a long run, at most
 _SHORT_RUN = 512  # at least, and of whole gradients at most
 _FEW, _LOOK_SECONDS = 8, 2.0  # of a pilot
 _TIMES = 4  # of the replicates that it serves, in each half
-LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8))
+LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8), ("leave-one-out[kl=sampled]", 8))
 _GATE_Z = 5.0
 _NOT_WHOLE = "gradients in η-space are not the whole gradient"
 
@@ -137,13 +140,21 @@ def whole_reference(
     clock = clock or Clock()
     try:
         with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
-            if only_through_eta(problem, x):
+            if not only_through_eta(problem, x):
+                exact = _exact_whole(problem, x, objective, num_samples, clock)
+                if isinstance(exact, WholeReference) or objective != "elbo":
+                    return exact
+            elif factorizes(eta_of(problem, x)):
                 found = reference_gradient(
                     problem, x, seed, objective, num_samples, length=length, clock=clock
                 )
                 return found if isinstance(found, str) else _pulled_back(problem, x, found)
-            if objective != "elbo":
-                return _NOT_WHOLE
+            else:
+                found = exact_reference(problem, x, objective, num_samples, clock)
+                if isinstance(found, Reference):
+                    return _pulled_back(problem, x, found)
+                if objective != "elbo":
+                    return found
             return _whole_run(problem, x, seed, length, clock)
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
@@ -221,7 +232,7 @@ def exact_reference(
         x = to_encoder(exact, x)
         with torch.enable_grad(), kept_buffers(exact.encoder), kept_buffers(exact.decoder):
             eta = eta_of(exact, x)
-            target = _timed(exact.target, clock)
+            target = _timed(exact.target, clock, _evaluations(exact, x, objective))
             answer = exact_gradients(exact.posterior, eta, target, x, [], objective, num_samples, climb=True)
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
@@ -232,15 +243,47 @@ def exact_reference(
     return Reference(answer.method, mean, none, 0.0)
 
 
-def _timed(target_of: Callable[[Tensor], Target], clock: Clock) -> Callable[[Tensor], Target]:
-    """The targets, which look at the clock whenever they are evaluated."""
+def _exact_whole(
+    problem: Problem, x: Tensor, objective: str, num_samples: int, clock: Clock
+) -> WholeReference | str:
+    """The exact one of a posterior that holds φ itself, or why there is none in one line."""
+    exact = place(problem, dtype=torch.float64)
+    x = to_encoder(exact, x)
+    with torch.enable_grad(), frozen(exact.decoder):
+        eta = exact.encoder(x)
+        if not torch.equal(eta, exact.encoder(x)):
+            return _NOT_WHOLE
+        target = _timed(exact.target, clock, _evaluations(exact, x, objective))(x)
+        found = exact_with_method(exact.posterior(eta), target, objective, num_samples)
+        if isinstance(found, str):
+            return found
+        value, method = found
+        phi = trainable(exact.encoder)
+        parts = torch.autograd.grad(value.mean(), list(phi.values()), materialize_grads=True)
+    return WholeReference(method, dict(zip(phi, parts, strict=True)), 0.0)
+
+
+def _evaluations(problem: Problem, x: Tensor, objective: str) -> int | None:
+    """Of log p(x|z) in an ELBO by enumeration; None of other answers."""
+    count = outcomes(problem.posterior(eta_of(problem, x))) if objective == "elbo" else None
+    return None if count is None else count * len(x)
+
+
+def _timed(
+    target_of: Callable[[Tensor], Target], clock: Clock, evaluations: int | None = None
+) -> Callable[[Tensor], Target]:
+    """The targets, which look at the clock whenever they are evaluated, so many times in all."""
+    done = 0
 
     def timed(x: Tensor) -> Target:
         target = target_of(x)
 
         def log_likelihood(z: Tensor) -> Tensor:
-            clock.check()
-            return target.log_likelihood(z)
+            nonlocal done
+            f = target.log_likelihood(z)
+            done += f.numel()
+            clock.check(min(done / evaluations, 1.0) if evaluations else 0.0)
+            return f
 
         clock.check()
         return replace(target, log_likelihood=log_likelihood)

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from ...estimators.posteriors.distributions import describe
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
-from ...estimators.posteriors.quadrature import outcomes
+from ...estimators.posteriors.outcomes import outcomes, too_many
 from .nodes import all_outcomes, beta_nodes, gamma_nodes, gaussian_nodes, von_mises_nodes
 
 TOLERANCE = 1e-6  # relative change from a rule to the next finer one
@@ -33,7 +33,6 @@ _FIXED: dict[type[Distribution], tuple[Callable[..., tuple[Tensor, Tensor]], _Ta
     td.Beta: (beta_nodes, _BETA_NODES),
     td.VonMises: (von_mises_nodes, _VON_MISES_NODES),
 }
-_MAX_POINTS = 2**15  # of a sum over all samples of a multi-sample bound
 
 #: From a posterior to points (N, *batch, *event) and weights (N, *batch), see `nodes`.
 Rule = Callable[[Distribution], tuple[Tensor, Tensor]]
@@ -58,12 +57,8 @@ def rules_of(q: Distribution, samples: int = 1) -> Rules | str:
         q: of any family.
         samples: that the integrand takes at a time; its integral is a sum over tuples of points.
     """
-    count = outcomes(q)
-    if count is not None:
-        if count**samples > _MAX_POINTS:
-            size = f"{count}^{samples}" if count <= _MAX_POINTS else f"more than {_MAX_POINTS}"
-            return f"{size} outcomes are too many to enumerate"
-        return Rules("enumeration", [all_outcomes])
+    if outcomes(q) is not None:
+        return too_many(q, samples) or Rules("enumeration", [all_outcomes])
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
     base = q.base_dist if type(q) is td.TransformedDistribution else q
     family = type(q.base_dist) if type(q) is td.Independent and dimension else None

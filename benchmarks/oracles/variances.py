@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -18,8 +18,10 @@ from ...estimators.methods.moving_average_baseline import MovingAverageBaseline
 from ...estimators.methods.reparameterization import Reparameterization
 from ...estimators.methods.score_function import ScoreFunction
 from ...estimators.methods.sticking_the_landing import StickingTheLanding
+from ...estimators.pieces.enumeration import expected, integrand_of_outcomes, outcomes_at_a_time
 from ...estimators.posteriors.distributions import cut
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
+from ...estimators.posteriors.outcomes import Outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
 from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
 
@@ -68,11 +70,14 @@ def _score(
     found = rules_of(q_of(eta))
     if isinstance(found, str):
         return []
+    if found.method == "enumeration":
+        return [_by_enumeration(estimator, q_of, eta, target, num_samples)]
     answers = []
     for rule in found.rules[-2:]:
         f, score, weights = _score_moments(estimator, q_of, eta, target, rule)
         if isinstance(estimator, LeaveOneOut):
-            answers.append(_sample_covariance_variance(f, score, weights, num_samples))
+            centred = f - (weights.squeeze(-1) * f).sum(0)
+            answers.append(_sample_covariance_variance(_comoments(centred, score, weights), num_samples))
             continue
         assert isinstance(estimator, ScoreFunction)
         term = (f - estimator.baseline(f, target)).unsqueeze(-1) * score
@@ -95,16 +100,61 @@ def _score_moments(
     return f.detach(), score, weights.unsqueeze(-1)
 
 
-def _sample_covariance_variance(f: Tensor, score: Tensor, weights: Tensor, s: int) -> Tensor:
+def _by_enumeration(
+    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
+) -> Tensor:
+    """Over all outcomes, a bounded number of them at a time."""
+    leaf, kl = eta.detach().clone().requires_grad_(), getattr(estimator, "kl", "analytic")
+    value = expected(q_of(leaf), target, kl)
+    (mean,) = torch.autograd.grad(value.sum(), leaf)
+    comoments, spread = torch.zeros(4, *eta.shape).to(eta), torch.zeros_like(eta)
+    for f, score, weights in _outcomes_and_scores(q_of, eta, target, kl):
+        if isinstance(estimator, LeaveOneOut):
+            comoments += _comoments(f - value.detach(), score, weights)
+        else:
+            assert isinstance(estimator, ScoreFunction)
+            term = (f - estimator.baseline(f, target)).unsqueeze(-1) * score
+            spread += (weights * (term - mean).square()).sum(0).detach()
+    if isinstance(estimator, LeaveOneOut):
+        return _sample_covariance_variance(comoments, num_samples)
+    return spread / num_samples
+
+
+def _outcomes_and_scores(
+    q_of: Posterior, eta: Tensor, target: Target, kl: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """f (n, B), score (n, B, P) and weights (n, B, 1) of all outcomes, n at a time."""
+    q = q_of(eta)
+    every, rows = Outcomes(q), outcomes_at_a_time(q)
+    f, _ = integrand_of_outcomes(q, every, target, kl)
+    for start in range(0, len(every), rows):
+        z = every.between(start, min(start + rows, len(every)))
+        leaf = eta.detach().expand(len(z), *eta.shape).clone().requires_grad_()
+        log_q = q_of(leaf).log_prob(z.expand(-1, *q.batch_shape, *q.event_shape))
+        (score,) = torch.autograd.grad(log_q.sum(), leaf)
+        weights = log_q.detach().exp()
+        with torch.no_grad():
+            values = f(z, log_q.detach()).expand_as(weights)
+        possible = torch.where(weights > 0, values, torch.zeros_like(values))
+        yield possible, score, weights.unsqueeze(-1)
+
+
+def _comoments(
+    centred: Float[Tensor, "N B"], score: Float[Tensor, "N B P"], weights: Float[Tensor, "N #B 1"]
+) -> Float[Tensor, "4 B P"]:
+    """E of f·s, f², s² and f²s², for f less its mean, each (B, P)."""
+    f = centred.unsqueeze(-1).expand_as(score)
+    parts = (f * score, f.square(), score.square(), (f * score).square())
+    return torch.stack([(weights * part).sum(0) for part in parts])
+
+
+def _sample_covariance_variance(comoments: Float[Tensor, "4 B P"], s: int) -> Float[Tensor, "B P"]:
     """Leave-one-out is the sample covariance of f and the score, whose own mean is zero.
 
     References:
         Kendall & Stuart, The Advanced Theory of Statistics, volume 1 (sampling cumulants, κ(11 11)).
     """
-    centred = (f.unsqueeze(-1) - (weights * f.unsqueeze(-1)).sum(0)).expand_as(score)
-    mu11 = (weights * centred * score).sum(0)
-    mu20, mu02 = (weights * centred**2).sum(0), (weights * score**2).sum(0)
-    mu22 = (weights * (centred * score) ** 2).sum(0)
+    mu11, mu20, mu02, mu22 = comoments
     return mu22 / s - (s - 2) / (s * (s - 1)) * mu11**2 + mu20 * mu02 / (s * (s - 1))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ..gradients import frozen
 from ..jacobians.encoder import Jacobian
+from ..problems.as_trained import eta_of
 from ..problems.checks import check_trainable
 from ..problems.protocol import Problem
 from ..statistics.moments import Moments
@@ -19,6 +20,8 @@ from .factorized import DirectPathError, FactorizedRoute
 from .full import FullRoute
 from .moments import Sums
 from .signal import Sample
+
+_LARGEST_GRAM = 2**26  # numbers
 
 
 @runtime_checkable  # for the shapes' checks in the tests
@@ -115,6 +118,11 @@ class Route(Protocol):
         ...
 
 
+def factorizes(eta: Tensor) -> bool:
+    """Whether eta (B, P) has few enough coordinates for the factorized route's matrices (B, P, P)."""
+    return eta.numel() * eta.shape[-1] <= _LARGEST_GRAM
+
+
 def choose_route(
     problem: Problem,
     estimator: Estimator,
@@ -138,12 +146,16 @@ def choose_route(
         chunk: see `measure_variance`.
         like: another route on this problem and x, whose Jacobian is used again.
 
+    That is where η is not all that φ enters through, and where it has so many coordinates that a matrix of
+    them for each datum is too large.
+
     Raises:
         UsageError: there is nothing to differentiate with respect to.
     """
     side = "encoder" if wrt == "phi" else "decoder"
     check_trainable(problem, side)
-    if wrt == "phi" and route == "factorized" and not estimator.couples_batch:
+    factorized = wrt == "phi" and route == "factorized" and not estimator.couples_batch
+    if factorized and factorizes(eta_of(problem, x)):
         jacobian = None if like is None else like.jacobian
         try:
             with frozen(problem.decoder):

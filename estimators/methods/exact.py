@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..errors import UsageError
 from ..pieces.arguments import one_of, positive_integer
+from ..pieces.enumeration import expected
 from ..pieces.objective import analytic_kl, integrand
 from ..posteriors.distributions import closed_form_kl, describe
-from ..posteriors.quadrature import (
-    DEFAULT_NODES,
-    MAX_DIMENSIONS,
-    MAX_OUTCOMES,
-    enumerate_outcomes,
-    gauss_hermite,
-    gaussian_dimension,
-    outcomes,
-)
+from ..posteriors.outcomes import outcomes, too_many
+from ..posteriors.quadrature import DEFAULT_NODES, MAX_DIMENSIONS, gauss_hermite, gaussian_dimension
 
 METHODS = ("auto", "closed-form", "enumeration", "quadrature")
 
@@ -29,9 +22,10 @@ class Exact(Estimator):
     r"""Integrate instead of sampling: ∇_η E_q[f(z)] − ∇_η KL without Monte Carlo error.
 
     By the first of these that applies (``method="auto"``): the target's closed form
-    (`Target.expectation`); Σ_z q(z) f(z) over all z of a discrete posterior (up to 4096 outcomes);
-    tensor Gauss-Hermite quadrature under a Gaussian posterior of up to 3 dimensions. The draw count S
-    is ignored and the variance is zero. Quadrature is exact for polynomials of degree 2·nodes − 1 and
+    (`Target.expectation`); Σ_z q(z) f(z) over all z of a posterior whose support is finite, its variables
+    independent or not (up to 2²⁰ outcomes, a bounded number of them at a time); tensor Gauss-Hermite
+    quadrature under a Gaussian posterior of up to 3 dimensions. The draw count S is ignored and the variance
+    is zero. Quadrature is exact for polynomials of degree 2·nodes − 1 and
     otherwise as good as f is smooth: compare two values of ``nodes`` before trusting it.
 
     Args:
@@ -83,10 +77,13 @@ class Exact(Estimator):
         kl = "analytic"
         if target.prior is not None and closed_form_kl(q, target.prior) is None:
             kl = "sampled"
-        z, weights = self._points(q, method)
-        log_q = q.log_prob(z)
-        weights = log_q.exp() if method == "enumeration" else _column(weights, log_q)
-        elbo = (weights * integrand(q, target, z, kl, log_q)).sum(0) - analytic_kl(q, target, kl)
+        if method == "enumeration":
+            integral = expected(q, target, kl)
+        else:
+            z, weights = gauss_hermite(q, self._nodes(q))
+            log_q = q.log_prob(z)
+            integral = (_column(weights, log_q) * integrand(q, target, z, kl, log_q)).sum(0)
+        elbo = integral - analytic_kl(q, target, kl)
         return Estimate(surrogate=elbo, value=elbo)
 
     def _choose(self, q: Distribution, target: Target) -> str:
@@ -96,15 +93,11 @@ class Exact(Estimator):
             return "closed-form"
         return "enumeration" if _cannot_enumerate(q) is None else "quadrature"
 
-    def _points(
-        self, q: Distribution, method: str
-    ) -> tuple[Shaped[Tensor, "points *batch_event"], Float[Tensor, "weights"]]:
-        if method == "enumeration":
-            return enumerate_outcomes(q), torch.empty(0)
+    def _nodes(self, q: Distribution) -> int:
         reason = _cannot_integrate(q)
         if reason:
             raise UsageError(f"exact: {reason}")
-        return gauss_hermite(q, self.nodes or DEFAULT_NODES[q.event_shape[0]])
+        return self.nodes or DEFAULT_NODES[q.event_shape[0]]
 
 
 def _column(
@@ -114,12 +107,9 @@ def _column(
 
 
 def _cannot_enumerate(q: Distribution) -> str | None:
-    count = outcomes(q)
-    if count is None:
+    if outcomes(q) is None:
         return f"a {describe(q)} posterior cannot be enumerated"
-    if count > MAX_OUTCOMES:
-        return f"{count} outcomes are too many to enumerate (at most {MAX_OUTCOMES})"
-    return None
+    return too_many(q)
 
 
 def _cannot_integrate(q: Distribution) -> str | None:

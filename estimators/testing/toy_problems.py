@@ -19,7 +19,8 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ..base import Target
-from ..posteriors.quadrature import enumerate_outcomes, gauss_hermite, outcomes
+from ..posteriors.outcomes import enumerate_outcomes, outcomes
+from ..posteriors.quadrature import gauss_hermite
 
 NODES = 48
 _FREQUENCIES = (
