@@ -25,7 +25,7 @@ _LABELS = 11  # columns
 _DATA = 2
 _SAMPLES = (4, 6, 8)
 _DIMENSIONS = (1, 2, 3)
-_OBJECTIVES = {"elbo": "the ELBO", "iwae": "the IWAE bound"}
+_OBJECTIVES = {"elbo": "the ELBO", "iwae": "the IWAE bound", "relaxed": "the relaxed ELBO"}
 
 
 def describe_estimators(names: Sequence[str]) -> Iterator[str]:

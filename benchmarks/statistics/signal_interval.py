@@ -140,7 +140,8 @@ def _pearson(z: float, skewness: float) -> float:
 def _invert(score: Callable[[float], float], of: Evidence, unit: float) -> tuple[float, float]:
     """Where the score leaves ±1 on both sides of the estimate; in units of the norm over ``unit``."""
     value = math.sqrt(max(of.signal, 0.0)) / unit
-    step = math.sqrt(of.total.mean / of.total.n) / unit
+    # Where hardly anything is noise, and a step would be lost in the digits of the value, by its last digits.
+    step = max(math.sqrt(of.total.mean / of.total.n) / unit, 4 * math.ulp(value))
     low = 0.0 if score(0.0) <= 1 else _crossing(lambda at: score(at) - 1, 0.0, value)
     inner, outer = value, value + step
     while score(outer) > -1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -78,7 +78,7 @@ class ARSM(Estimator):
 
 def _first(
     variables: Variables, log_clocks: Float[Tensor, "S *batch D K"]
-) -> Float[Tensor, "S *batch_event"]:
+) -> Shaped[Tensor, "S *batch_event"]:
     """z whose states are those of the clocks, of rates exp(φ), that ring first."""
     return variables.z(variables.one_hot((log_clocks - variables.logits.detach()).argmin(-1)))
 

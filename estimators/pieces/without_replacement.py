@@ -110,7 +110,7 @@ def inclusion(log_q: Float64[Tensor, "S *batch"]) -> Inclusion:
         Kool, van Hoof & Welling, Estimating Gradients for Discrete Random Variables by Sampling without
         Replacement, 2020, appendix B.
     """
-    p = log_q.detach().double().exp().flatten(1).T  # (rows, S)
+    p = log_q.detach().double().exp().reshape(len(log_q), -1).T  # (rows, S)
     at_once = max(1, _ENTRIES // (p.shape[1] * len(_grid(p.shape[1], p))))
     parts = [_inclusion(rows) for rows in p.split(at_once)]
     first, second = (torch.cat(each) for each in zip(*parts, strict=True))

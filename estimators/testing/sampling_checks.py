@@ -24,7 +24,7 @@ _CHUNK = 4096
 _CHUNK_IN_TRAINING = 256
 _ROUNDING = 1e-9
 _COMPARED = 4096
-_MORE_SAMPLES = 16
+_MORE_SAMPLES = 8
 _SAME = 0.05
 
 #: Looks that can raise an alarm, at most, over all families: three each of unbiased, value and theta; two
@@ -66,8 +66,7 @@ def every_size(trial: Trial) -> None:
     together = torch.cat([_flat(chosen)] * len(others), -1)
     width = [part.shape[-1] for part in chosen.values()] * len(others)
     where = [name for name, columns in zip(names, width, strict=True) for _ in range(columns)]
-    looks = _looks(trial)[:-1] if trial.costly else _looks(trial)[1:]
-    _require_mean(trial, draw, together, "mean", looks, where)
+    _require_mean(trial, draw, together, "mean", _looks(trial)[:-1], where)
 
 
 def _claimed(trial: Trial, means: ElboGradients) -> dict[str, Tensor]:
@@ -178,7 +177,7 @@ def replicates(trial: Trial) -> None:
 
 
 def samples(trial: Trial) -> None:
-    """Estimates from sixteen times the samples (two at least) are distributed otherwise: they differ.
+    """Estimates from eight times the samples (two at least) are distributed otherwise: they differ.
 
     The Kolmogorov-Smirnov distance of some coordinate must pass 0.05. Where nothing but the number of copies
     of a sample differs it does so with probability 1e-4 a coordinate; averaging changes any distribution
@@ -188,7 +187,7 @@ def samples(trial: Trial) -> None:
         return
     few = trial.sizes[0]
     problem = trial.family.problem((_COMPARED,))
-    tried = (few * _MORE_SAMPLES // 2**k for k in range(4))  # samples that differ run out
+    tried = (few * _MORE_SAMPLES // 2**k for k in range(3))  # samples that differ run out
     many = next((s for s in tried if trial.warm.supports(problem.q, problem.target, s) is None), 0)
     require_support(trial.warm, problem, problem.target, many)
     one, more = (evaluate(trial.warm, problem, s).eta_grad.flatten(1) for s in (few, many))

@@ -11,6 +11,7 @@ from elbograd.estimators import Target, create
 from elbograd.estimators.methods.gapped_straight_through import GappedStraightThrough
 from elbograd.estimators.methods.reinmax import ReinMax
 from elbograd.estimators.pieces.relaxations import along_softmax, drawn, log_probs
+from torch import distributions as td
 
 BITS = torch.tensor([-1.3, 0.4, 2.1], dtype=torch.float64)
 KINDS = torch.tensor(
@@ -266,3 +267,39 @@ def test_several_samples_are_averaged(spec):
         close(estimate.value.detach(), wavy(chosen).mean(0))
     close(found[0], sum(found[1:]) / 3)
     assert math.prod(found[0].shape) == 6
+
+
+# --- How the posterior is written, and what is integrated ---
+
+
+@pytest.mark.parametrize(("family", "logits"), CASES)
+@pytest.mark.parametrize("name", ["straight-through", "reinmax"])
+def test_parameters_that_are_probabilities_have_their_gradient_too(name, family, logits):
+    """That of E f in probabilities π/Σπ, f linear; a Bernoulli variable's own slope."""
+    kind = td.Bernoulli if family is bernoulli else td.OneHotCategorical
+    probs = torch.sigmoid(logits) if family is bernoulli else logits.softmax(-1)
+    states = EveryState(family, logits)
+    leaf = probs.expand(len(states.z), *probs.shape).clone().requires_grad_()
+    q = td.Independent(kind(probs=leaf), 1)
+    q.sample = lambda shape: states.z.expand(*shape, *states.z.shape)
+    estimate = create(name)(q, Target(linear), 1)
+    found = torch.tensordot(states.weights, torch.autograd.grad(estimate.surrogate.sum(), leaf)[0], 1)
+    whole = probs.clone().requires_grad_()
+    normalized = whole if family is bernoulli else whole / whole.sum(-1, keepdim=True)
+    close(found, torch.autograd.grad(linear(normalized), whole)[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("family", "logits"), CASES)
+@pytest.mark.parametrize("spec", [*FORMULAS, "straight-through-gumbel-softmax", "gumbel-rao"])
+def test_the_value_is_the_integrand_at_the_samples(spec, family, logits):
+    seen = []
+
+    def f(z):
+        seen.append(z.detach())
+        return wavy(z)
+
+    q, prior = family(logits.expand(4, *logits.shape).clone().requires_grad_()), priors(family, logits)
+    estimate = create(spec, kl="sampled")(q, Target(f, prior), 3)
+    (z,) = seen
+    assert set(z.unique().tolist()) == {0.0, 1.0}
+    close(estimate.value, (wavy(z) + prior.log_prob(z) - q.log_prob(z)).mean(0))

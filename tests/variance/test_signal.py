@@ -128,3 +128,12 @@ def test_intervals_follow_the_unit_of_the_gradient(scale):
     assert other.snr.high == pytest.approx(one.snr.high, rel=1e-6)
     assert other.norm.high == pytest.approx(scale * one.norm.high, rel=1e-6)
     assert other.cosine.low == pytest.approx(one.cosine.low, rel=1e-6)
+
+
+def test_what_is_noisy_in_its_last_digit_alone():
+    """A step of the search for an end, the noise over the mean's, is lost in the last digit of the ratio."""
+    eps = torch.ones(100, 1, dtype=torch.float64)
+    eps[0] -= 1.2e-16
+    found = measured(eps)[1].snr
+    assert math.ulp(found.value) > 1
+    assert found.low <= found.value <= found.high
