@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 
 from ...estimators.text import printable
 from ..oracles.references import RELAXED
+from ..rows.text import short_names
 from .findings import Findings
 from .measured import Interval, Measured, pays_until
 from .rank import Entry, Ranking
@@ -112,10 +114,15 @@ def _ratio(ratio: Interval | None) -> str:
 
 
 def _short(value: float) -> str:
-    """Two digits, more where they are before the point."""
+    """Two digits, more where they are before the point; exponents take as little room as they can.
+
+    >>> [_short(v) for v in (math.inf, 1234.0, 0.0123, 3.1e6, 2.9e-5)]
+    ['∞', '1234', '0.012', '3.1e6', '2.9e-5']
+    """
     if value == math.inf:
         return "∞"
-    return f"{value:.0f}" if 10 <= value < 1e4 else f"{value:.2g}"
+    text = f"{value:.0f}" if 10 <= value < 1e4 else f"{value:.2g}"
+    return re.sub(r"e([+-])0*", lambda e: "e" + e[1].strip("+"), text)
 
 
 def _bias(measured: Measured) -> str:
@@ -162,6 +169,8 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     spare = _WIDTH - sum(widths) - 2 * (len(widths) - 1)
     if spare < 0:  # long specifications are cut, numbers never
         widths[1] = max(_NARROWEST, widths[1] + spare)
+        names = short_names([row[1] for row in rows], widths[1])
+        rows = [[row[0], names[row[1]], *row[2:]] for row in rows]
     return [
         "  ".join(_cut(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
