@@ -66,6 +66,28 @@ _BUILTINS = {
     "ovis": Style("#D55E00", "X", _DOTTED),
     "reweighted-wake-sleep": Style("#E69F00", "D", _SOLID),
     "thermodynamic": Style("#56B4E9", "^", _DASHED),
+    # For discrete latents: a colour a family.
+    "local-expectation": Style("#117733", "o", _SOLID),
+    "bit-flip": Style("#117733", "s", _DASHED),
+    "arm": Style("#56B4E9", "v", _DOTTED),
+    "arsm": Style("#56B4E9", "X", _DASH_DOT),
+    "disarm": Style("#0072B2", "D", _SOLID),
+    "arms": Style("#0072B2", "^", _DASHED),
+    "carms": Style("#0072B2", "P", _LONG),
+    "unordered-set": Style("#8C5A2B", "o", _SOLID),
+    "sum-and-sample": Style("#8C5A2B", "s", _DASHED),
+    "muprop": Style("#CC79A7", "o", _SOLID),
+    "rebar": Style("#AA4499", "s", _SOLID),
+    "relax": Style("#AA4499", "^", _DASHED),
+    "double-control-variate": Style("#882255", "P", _DASH_DOT),
+    "rodeo": Style("#882255", "o", _SOLID),
+    "gumbel-softmax": Style("#E69F00", "o", _SOLID),
+    "gapped-straight-through": Style("#E69F00", "P", _DASH_DOT),
+    "straight-through": Style("#D55E00", "o", _SOLID),
+    "straight-through-gumbel-softmax": Style("#D55E00", "^", _DASHED),
+    "gumbel-rao": Style("#CC6677", "v", _LONG),
+    "reinmax": Style("#661100", "s", _SOLID),
+    "local-disarm": Style("#999933", "o", _LONG),
 }
 # For all other names: colours (Tol's muted scheme) and markers that no built-in estimator has.
 _COLORS = ("#332288", "#882255", "#44AA99", "#999933", "#CC6677", "#117733", "#AA4499")

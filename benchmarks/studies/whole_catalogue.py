@@ -1,8 +1,11 @@
 """Every estimator of the suite, compared: ``python -m elbograd.benchmarks.studies.whole_catalogue``.
 
-Three runs: ``training``, on the shared VAE at the start, half-way and near the optimum, over S;
+Gaussian latents: ``training``, on the shared VAE at the start, half-way and near the optimum, over S;
 ``roughness``, on one-dimensional costs from smooth to rough; ``distance``, from the true posterior away.
-docs/choosing-an-estimator.md draws its conclusions from these.
+Discrete ones, at equal evaluations of the decoder: ``discrete-training``, on a Bernoulli and a categorical
+VAE; ``discrete-bounds``, of several samples there; ``discrete-temperature``, what that buys and costs;
+``discrete-size``, over the number of variables and of their states. docs/choosing-an-estimator.md draws its
+conclusions from these.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from ..problems.specifications import specifications
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
 from ..store import default_folder
+from .discrete.figures import draw_discrete
+from .discrete.runs import RUNS as DISCRETE_RUNS
+from .discrete.runs import AtEqualEvaluations
 
 #: Settings of the built-in estimators that are compared beside their defaults.
 VARIANTS = (
@@ -76,7 +82,7 @@ class WholeCatalogue(Variance):
         return Variance.grid(replace(self, step=(step,)))
 
 
-RUNS = {
+RUNS: dict[str, WholeCatalogue | AtEqualEvaluations] = {
     "training": WholeCatalogue(),
     "roughness": WholeCatalogue(
         problem=("exponential[k=[0.01,0.1,1,10,100,1000]]", "cosine[k=[0.01,0.1,1,10,100]]"),
@@ -102,13 +108,12 @@ RUNS = {
             "ovis",
         ),
     ),
+    **DISCRETE_RUNS,
 }
 
 
 def main(
-    which: Annotated[
-        list[str] | None, typer.Argument(help="training, roughness or distance; all by default.")
-    ] = None,
+    which: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(RUNS)}; all by default.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="For a run folder each; the same go on there."),
@@ -120,28 +125,28 @@ def main(
     """Compare every estimator of the suite: tables and figures of variance and cost."""
     folder = output or default_folder("catalogue")
     try:
-        done = [
-            run(
-                Run(
-                    [_small(options) if quick else options], folder / name, Engine(jobs=jobs), dry_run=dry_run
-                )
-            )
-            for name, options in {name: _run(name) for name in which or RUNS}.items()
-        ]
+        done = []
+        for name, options in {name: _run(name) for name in which or RUNS}.items():
+            asked = [_small(options) if quick else options]
+            done.append(run(Run(asked, folder / name, Engine(jobs=jobs), dry_run=dry_run)))
+            if name in DISCRETE_RUNS and not dry_run:
+                draw_discrete(folder / name)
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(0 if all(done) else 1)
 
 
-def _run(name: str) -> WholeCatalogue:
+def _run(name: str) -> WholeCatalogue | AtEqualEvaluations:
     if name not in RUNS:
         raise UsageError(f"no comparison {name!r}: choose from {', '.join(RUNS)}")
     return RUNS[name]
 
 
-def _small(options: WholeCatalogue) -> WholeCatalogue:
+def _small(options: WholeCatalogue | AtEqualEvaluations) -> WholeCatalogue | AtEqualEvaluations:
     last = tuple(re.sub(r"\[([\d.]+,)+", "[", problem) for problem in options.problem)
+    if isinstance(options, AtEqualEvaluations):
+        return replace(options, problem=last, step=(0,), replicates=200)
     return replace(options, problem=last, num_samples=(4,), step=(0,), replicates=200)
 
 
