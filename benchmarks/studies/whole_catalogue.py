@@ -25,7 +25,6 @@ from ..problems.specifications import specifications
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
 from ..store import default_folder
-from .discrete.figures import draw_discrete
 from .discrete.runs import RUNS as DISCRETE_RUNS
 from .discrete.runs import AtEqualEvaluations
 
@@ -130,11 +129,18 @@ def main(
             asked = [_small(options) if quick else options]
             done.append(run(Run(asked, folder / name, Engine(jobs=jobs), dry_run=dry_run)))
             if name in DISCRETE_RUNS and not dry_run:
-                draw_discrete(folder / name)
+                _draw(folder / name)
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(0 if all(done) else 1)
+
+
+def _draw(folder: Path) -> None:
+    """The figures that only this comparison has."""
+    from .discrete.figures import draw_discrete
+
+    draw_discrete(folder)
 
 
 def _run(name: str) -> WholeCatalogue | AtEqualEvaluations:

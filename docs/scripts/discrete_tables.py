@@ -51,7 +51,7 @@ def unbiased() -> str:
 
 
 def biased(family: str) -> str:
-    """Bias and variance at 16 evaluations, and up to which n averaged estimates the biased pay, at each step."""
+    """Bias and variance at 16 evaluations, and up to how many averaged estimates it pays, at each step."""
     table = points("discrete-training")
     table = table[(table["budget"] == BUDGET) & (table["family"] == family)]
     steps = sorted(int(s) for s in table["step"].unique())
@@ -105,7 +105,7 @@ def temperature(family: str) -> str:
 
 
 def size(family: str, column: str, symbol: str) -> str:
-    """Mean squared error over the squared norm of the gradient, at each D or K; with the bias of the biased."""
+    """Variance over the squared norm of the gradient at each D or K, and the bias of the biased."""
     table = points("discrete-size")
     table = table[table["family"] == family]
     values = sorted(int(v) for v in table[column].unique())

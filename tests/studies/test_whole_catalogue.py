@@ -40,9 +40,7 @@ def test_the_command_prints_runs_and_refuses(tmp_path, capsys, monkeypatch):
     with pytest.raises(Exit) as stop:
         main(["speed"])
     assert stop.value.exit_code == 2
-    assert (
-        capsys.readouterr().err == "error: no comparison 'speed': choose from training, roughness, distance\n"
-    )
+    assert capsys.readouterr().err == "error: no comparison 'speed': choose from " + ", ".join(RUNS) + "\n"
     seen = []
     monkeypatch.setattr(whole_catalogue, "run", lambda request: seen.append(request) or True)
     with pytest.raises(Exit):

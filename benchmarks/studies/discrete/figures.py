@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from ...plots.axes import intervals, log_axis, log_limits, markers, measured_ticks
+from ...plots.labels import label_points
+from ...plots.sheet import legend_of, sheet
+from ...plots.style import FAINT, INK, Style, literal, save, styles_of, themed
+from ...rows.text import short_names
+from ...store import load_results
 from .points import front, points_of
 from .runs import BUDGETS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from ...plots.sheet import Legend
-    from ...plots.style import Style
 
 _BUDGET = 16  # of the figures about one number of evaluations
 _AVERAGED = (1, 4, 16, 64, 256)
@@ -27,9 +28,6 @@ _LABEL = {"bernoulli": "Bernoulli", "categorical": "categorical"}
 
 def draw_discrete(folder: Path) -> list[Path]:
     """Draw all figures that the rows of a run folder have something for, into its ``figures/``."""
-    from ...plots.style import save
-    from ...store import load_results
-
     points = points_of(load_results(folder))
     figures = {
         "error-vs-cost": error_vs_cost,
@@ -37,7 +35,7 @@ def draw_discrete(folder: Path) -> list[Path]:
         "error-vs-temperature": error_vs_temperature,
         "error-vs-size": error_vs_size,
     }
-    drawn = {name: _themed(draw, points) for name, draw in figures.items()}
+    drawn = {name: draw(points) for name, draw in figures.items()}
     return [
         save(figure, folder / "figures" / f"{name}.png")
         for name, figure in drawn.items()
@@ -45,28 +43,18 @@ def draw_discrete(folder: Path) -> list[Path]:
     ]
 
 
-def _themed(draw: Callable[[pd.DataFrame], Figure | None], points: pd.DataFrame) -> Figure | None:
-    from ...plots.style import themed
-
-    return themed(draw)(points)
-
-
+@themed
 def error_vs_cost(points: pd.DataFrame) -> Figure | None:
     """Mean squared error against milliseconds at 16 evaluations, with the Pareto fronts.
 
     A panel a problem and step. One front is of the unbiased estimators, whose error is their variance, one
     of all.
     """
-    from matplotlib.lines import Line2D
-
-    from ...plots.axes import intervals, log_axis, log_limits, markers
-    from ...plots.labels import label_points
-    from ...plots.sheet import legend_of, sheet
-    from ...plots.style import INK, literal, styles_of
-
+    if points["problem"].nunique() > len(_LABEL):
+        return None
     points = _at_one_budget(points[points["milliseconds"].notna()])
     panels = _panels(points)
-    if len(panels) == 0 or points["problem"].nunique() > len(_LABEL):
+    if not panels:
         return None
     seen = set.union(*(set(_shown(of_panel)["estimator"]) for _, of_panel in panels))
     styles = styles_of(seen)
@@ -114,23 +102,19 @@ def error_vs_cost(points: pd.DataFrame) -> Figure | None:
     return figure
 
 
+@themed
 def bias_vs_variance(points: pd.DataFrame) -> Figure | None:
     """Squared bias against variance of the biased, and where they stop to pay.
 
     A line is where squared bias + variance/n is the variance of the best unbiased estimator over n: below it
     a biased one has the lower error when n estimates of each are averaged.
     """
-    from matplotlib.lines import Line2D
-
-    from ...plots.axes import intervals, log_axis, markers
-    from ...plots.labels import label_points
-    from ...plots.sheet import legend_of, sheet
-    from ...plots.style import FAINT, INK, literal, styles_of
-
+    if points["problem"].nunique() > len(_LABEL):
+        return None
     points = _at_one_budget(points)
     panels = _panels(points)
     biased = points[points["biased"] & points["squared_bias"].notna()]
-    if biased.empty or points["problem"].nunique() > len(_LABEL):
+    if biased.empty:
         return None
     styles = styles_of(points["estimator"])
     crossing = Line2D([], [], color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)))
@@ -186,7 +170,6 @@ def bias_vs_variance(points: pd.DataFrame) -> Figure | None:
 
 
 def _crossings(axes: Axes, variance: float) -> None:
-    from ...plots.style import FAINT
 
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x = np.geomspace(left, variance * (1 - 1e-6), 400)
@@ -202,6 +185,7 @@ def _crossings(axes: Axes, variance: float) -> None:
     axes.set_ylim(low, high)
 
 
+@themed
 def error_vs_temperature(points: pd.DataFrame) -> Figure | None:
     """Variance, squared bias and their sum against the temperature, at one S."""
     tempered = points[points["temperature"].notna() & points["biased"]]
@@ -224,6 +208,7 @@ def error_vs_temperature(points: pd.DataFrame) -> Figure | None:
     )
 
 
+@themed
 def error_vs_size(points: pd.DataFrame) -> Figure | None:
     """Error over the squared norm of the gradient against D, and against K, and the squared bias likewise."""
     if points["problem"].nunique() <= len(_LABEL):
@@ -266,9 +251,6 @@ def _rows_of_panels(
     metrics: Sequence[str],
 ) -> Figure:
     """Lines over a setting: a row of panels a metric, a column a part of the points."""
-    from ...plots.sheet import sheet
-    from ...plots.style import literal, styles_of
-
     styles = styles_of(points["estimator"])
     figure, grid = sheet(
         len(metrics) * len(columns),
@@ -276,8 +258,8 @@ def _rows_of_panels(
         3.1,
         title,
         subtitle,
-        ["Bars: 95% intervals. What is below a panel is at its lower edge or not told from 0."],
-        _legend(styles),
+        ["Bars: 95% intervals. Left out: what is 1e5 times below the others, and a bias that noise explains."],
+        legend_of(styles),
     )
     for index, axes in enumerate(grid):
         metric, (name, of_column) = metrics[index // len(columns)], columns[index % len(columns)]
@@ -292,7 +274,6 @@ def _rows_of_panels(
 
 
 def _lines(axes: Axes, points: pd.DataFrame, setting: str, metric: str, styles: dict[str, Style]) -> None:
-    from ...plots.axes import intervals, log_axis, log_limits, markers, measured_ticks
 
     points = points[points[metric] > points[metric].median() * 1e-5]
     log_axis(axes, "y", *log_limits(points, metric))
@@ -302,12 +283,6 @@ def _lines(axes: Axes, points: pd.DataFrame, setting: str, metric: str, styles: 
         axes.plot(one[setting], one[metric], color=style.color, linestyle=style.linestyle, zorder=2)
         intervals(axes, "y", one[setting], one, metric, style)
         markers(axes, one[setting], one[metric], style, name, one["biased"])
-
-
-def _legend(styles: dict[str, Style]) -> Legend:
-    from ...plots.sheet import legend_of
-
-    return legend_of(styles)
 
 
 def _at_one_budget(points: pd.DataFrame) -> pd.DataFrame:
@@ -340,7 +315,6 @@ def _left_above(points: pd.DataFrame) -> str:
 
 
 def _short(names: pd.Series) -> list[str]:
-    from ...rows.text import short_names
 
     short = short_names(names, 26)
     return [short[name] for name in names]
