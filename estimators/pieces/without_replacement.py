@@ -101,7 +101,7 @@ class Inclusion(NamedTuple):
 
 
 @torch.no_grad()
-def inclusion(log_q: Float64[Tensor, "S *batch"]) -> Inclusion:
+def inclusion(log_q: Float[Tensor, "S *batch"]) -> Inclusion:
     """From P(S) = ∫ r e^{−rt} Π_s (1 − e^{−p_s t}) dt, r the probability of the rest: the rest rings last.
 
     Without s the product loses a factor, and r stays. By the trapezoidal rule in log rt, exact to 1e-13.

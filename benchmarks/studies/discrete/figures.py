@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -197,14 +197,13 @@ def error_vs_temperature(points: pd.DataFrame) -> Figure | None:
     return _rows_of_panels(
         tempered,
         "temperature",
-        "temperature τ",
         [
-            (_LABEL[family], tempered[tempered["family"] == family])
+            (_LABEL[family], "temperature τ", tempered[tempered["family"] == family])
             for family in dict.fromkeys(tempered["family"])
         ],
         "What temperature buys",
         f"S = {tempered['num_samples'].iloc[0]:.0f}, after {tempered['step'].iloc[0]:.0f} steps of training",
-        ("variance", "squared_bias", "error"),
+        {"variance": "variance, tr Cov(ĝ)", "squared_bias": "squared bias", "error": "mean squared error"},
     )
 
 
@@ -216,41 +215,31 @@ def error_vs_size(points: pd.DataFrame) -> Figure | None:
     for metric in ("variance", "squared_bias", "error"):
         for end in ("", "_low", "_high"):
             points = points.assign(**{f"{metric}{end}": points[f"{metric}{end}"] / points["squared_norm"]})
+    binary, others = (points[points["family"] == family] for family in _LABEL)
     by_size = [
-        (
-            "variables, D (Bernoulli)",
-            points[points["family"] == "bernoulli"].assign(size=lambda t: t["variables"]),
-        ),
-        (
-            "states, K (three variables)",
-            points[points["family"] == "categorical"].assign(size=lambda t: t["states"]),
-        ),
+        ("Bernoulli", "variables, D", binary.assign(size=binary["variables"])),
+        ("categorical, three variables", "states, K", others.assign(size=others["states"])),
     ]
     return _rows_of_panels(
         points,
         "size",
-        "",
         by_size,
         "What the number of variables and of states does",
-        f"over the squared norm of the gradient, at most {BUDGETS[-1]} evaluations a datum and estimate, "
+        f"at most {BUDGETS[-1]} evaluations a datum and estimate, "
         f"after {points['step'].iloc[0]:.0f} steps of training",
-        ("variance", "squared_bias"),
+        {"variance": "variance / ‖∇φ‖²", "squared_bias": "squared bias / ‖∇φ‖²"},
     )
-
-
-_NAMES = {"variance": "variance, tr Cov(ĝ)", "squared_bias": "squared bias", "error": "mean squared error"}
 
 
 def _rows_of_panels(
     points: pd.DataFrame,
     setting: str,
-    label: str,
-    columns: Sequence[tuple[str, pd.DataFrame]],
+    columns: Sequence[tuple[str, str, pd.DataFrame]],
     title: str,
     subtitle: str,
-    metrics: Sequence[str],
+    metrics: Mapping[str, str],
 ) -> Figure:
-    """Lines over a setting: a row of panels a metric, a column a part of the points."""
+    """Lines over a setting: a row of panels a metric, a column a title, axis label and part of the points."""
     styles = styles_of(points["estimator"])
     figure, grid = sheet(
         len(metrics) * len(columns),
@@ -258,18 +247,18 @@ def _rows_of_panels(
         3.1,
         title,
         subtitle,
-        ["Bars: 95% intervals. Left out: what is 1e5 times below the others, and a bias that noise explains."],
+        ["Bars: 95% intervals. Left out: what is 1e5 times below the others, and a bias estimated as 0."],
         legend_of(styles),
     )
     for index, axes in enumerate(grid):
-        metric, (name, of_column) = metrics[index // len(columns)], columns[index % len(columns)]
+        metric, (name, label, of_column) = [*metrics][index // len(columns)], columns[index % len(columns)]
         of_column = of_column[of_column[metric] > 0]
         if metric == "squared_bias":
             of_column = of_column[of_column["biased"]]
         _lines(axes, of_column, setting, metric, styles)
         axes.set_title(literal(name))
-        axes.set_xlabel(label or name)
-        axes.set_ylabel(_NAMES[metric])
+        axes.set_xlabel(label)
+        axes.set_ylabel(metrics[metric])
     return figure
 
 
