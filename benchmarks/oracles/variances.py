@@ -23,6 +23,7 @@ from ...estimators.posteriors.distributions import cut
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
 from ...estimators.posteriors.outcomes import Outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
+from .discrete_moments import discrete_moments
 from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
 
 _FIXED_BASELINE = (ScoreFunction, ConstantBaseline, MovingAverageBaseline)
@@ -38,7 +39,7 @@ def exact_variance(
 
     Known for the estimators of the suite whose samples are independent terms, or antithetic pairs under a
     Gaussian, and for leave-one-out, where a finer rule changes it by 1e-6 at most (its integrand is a square,
-    and converges later than the mean's).
+    and converges later than the mean's); and for those of discrete latents that `discrete_moments` knows.
 
     Args:
         estimator: of exactly one of these classes: a derived one may do anything.
@@ -52,6 +53,9 @@ def exact_variance(
         return torch.zeros_like(eta)
     if estimator.draws == "sobol" or (estimator.draws == "antithetic" and not _is_gaussian(q_of(eta))):
         return None
+    moments = discrete_moments(estimator, q_of, eta, target, num_samples)
+    if moments is not None:
+        return moments.variance
     if kind in _PATHWISE:
         answers = _pathwise(estimator, q_of, eta, target, num_samples)
     elif kind in (*_FIXED_BASELINE, LeaveOneOut):
