@@ -134,4 +134,5 @@ class RELAX(REBAR):
         if target.features is not None:
             features = target.features.to(inputs)
             inputs = torch.cat((inputs, features.expand(*inputs.shape[:-1], features.shape[-1])), -1)
-        return self.network(inputs).squeeze(-1) * self.unit
+        value = self.network(inputs.to(self.unit)).squeeze(-1) * self.unit
+        return value.to(both)

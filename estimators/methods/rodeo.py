@@ -138,4 +138,5 @@ class RODEO(Estimator):
         """H, less a factor of D."""
         if self.network is None:
             raise UsageError("rodeo: call init(q, target) before the first estimate")
-        return self.network(torch.stack((along, f - self.centre), -1) / self.unit) * self.unit
+        inputs = torch.stack((along, f - self.centre), -1) / self.unit
+        return (self.network(inputs.to(self.unit)) * self.unit).to(f)
