@@ -46,7 +46,7 @@ class References:
             num_samples: S, which the IWAE's bound depends on.
             screened: which tell how long a long run takes.
         """
-        clock = Clock(max(self.seconds, _EXACT), option="a larger budget")
+        clock = Clock(max(self.seconds / 2, _EXACT), option="a larger budget")
         exact = exact_reference(self.point.problem, self.point.x, objective, num_samples, clock)
         self.seconds -= clock.spent
         runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(objective, ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..oracles.references import RELAXED
 from .measured import Interval, Measured, cost_ratio, pays_until
 from .rank import LEAST_MARGIN, Entry, Ranking
 
@@ -15,6 +16,13 @@ NOTHING = {
     True: "Stopped at the first look: no advice.",
     False: "Nothing could be measured: no advice.",
 }
+
+
+#: Said of relaxed latents that could not be held against the ELBO's gradient.
+RELAXED_APART = (
+    "How far the mean is from the ELBO's gradient is not known, and every temperature has an objective of "
+    "its own: these variances compare with no others."
+)
 
 
 def name_of(measured: Measured, ranking: Ranking) -> str:
@@ -29,6 +37,7 @@ def advice_on(ranking: Ranking) -> str:
     sentences = [
         _choice(ranking),
         _of_the_unchecked(ranking),
+        RELAXED_APART if ranking.objective.partition("[")[0] == RELAXED else "",
         _of_the_biased(ranking),
         _of_the_noiseless(ranking),
     ]

@@ -13,11 +13,13 @@ import pytest
 import torch
 from elbograd.benchmarks import advise, load_results
 from elbograd.benchmarks.advice import measure
+from elbograd.benchmarks.advice.candidates import find_candidates
 from elbograd.benchmarks.advice.measured import BiasVerdict, Measured, compare, fewest_rounds, pays_until
 from elbograd.benchmarks.advice.rank import rank_all
 from elbograd.benchmarks.advice.result import Advice
 from elbograd.benchmarks.advice.sentence import advice_on, advice_over
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems.placement import first_batch
 from elbograd.benchmarks.statistics.bias import SquaredNorm
 from elbograd.benchmarks.statistics.moments import mean_moments
 from elbograd.estimators import Estimate, Estimator, analytic_kl
@@ -149,6 +151,8 @@ def test_relaxed_objectives_are_ranked_with_the_elbo_where_their_bias_to_it_is_k
     apart = [synthetic("soft", 0.1, objective="relaxed", num_samples=s) for s in (1, 4)]
     rankings = rank_all([synthetic("sound", 1.0), *apart])
     assert [r.group for r in rankings] == [(0, "elbo", None), (0, "relaxed", None)]
+    assert "compare with no others" in advice_on(rankings[1])
+    assert "compare with no others" not in advice_on(rankings[0])
     held = biased("soft", 0.1, 5.0, objective="relaxed", compared="elbo")
     ranking = only([synthetic("sound", 1.0), replace(held, claims_unbiased=True)])
     assert names(ranking.biased) == ["soft"]
@@ -341,6 +345,36 @@ def test_every_kind_of_problem(problem):
     assert a.left_out[0]
     labels = {e.measured.estimator for r in a.rankings for e in r.entries}
     assert not labels & {x.label for x in a.left_out[0]}
+
+
+def test_discrete_latents_are_advised_on_by_mean_squared_error():
+    chosen = [
+        "leave-one-out",
+        "gumbel-softmax",
+    ]  # no more: the first two are never too far behind to be measured
+    a = advise("small-vae[posterior=bernoulli]", chosen, budget=3.0, num_samples=(4,))
+    (ranking,) = a.rankings
+    assert ranking.group == (0, "elbo", None)
+    by_name = {e.measured.estimator: e.measured for e in ranking.entries}
+    assert set(by_name) == set(chosen)
+    assert names(ranking.biased) == ["gumbel-softmax"]
+    soft = by_name["gumbel-softmax"]
+    assert (soft.objective, soft.compared) == ("relaxed", "elbo")
+    assert soft.bias.reference == "enumeration"
+    assert soft.squared_bias().low > 0
+    assert "pays up to n" in str(a)
+    metrics = {r["metric"] for r in a.rows() if r["estimator"] == "gumbel-softmax"}
+    assert {"squared_bias", "mean_squared_error", "work_normalized_error", "pays_until"} <= metrics
+
+
+def test_estimators_for_discrete_latents_are_left_out_elsewhere_with_a_line_each():
+    _, left_out = find_candidates(
+        load_problem("quadratic"), first_batch(load_problem("quadratic"), 4, 0), None, (4,)
+    )
+    reasons = {x.label: x.reason for x in left_out}
+    for name in ("disarm", "gumbel-softmax", "rebar", "unordered-set"):
+        assert "needs independent Bernoulli or categorical latents" in reasons[name]
+        assert "\n" not in reasons[name]
 
 
 def test_the_budget_is_kept_within_a_third_and_the_problem_is_unchanged():
