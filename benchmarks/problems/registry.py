@@ -20,6 +20,10 @@ _BUILTINS = {
     "vae": ("vae:GaussianVAE", "VAE on 8×8 digits: Gaussian posterior, Bernoulli decoder, MLPs"),
     "bernoulli-vae": ("vae:BernoulliVAE", "the same VAE with Bernoulli latents"),
     "categorical-vae": ("vae:CategoricalVAE", "the same VAE with categorical (one-hot) latents"),
+    "sigmoid-belief-network": (
+        "sigmoid_belief_network:SigmoidBeliefNetwork",
+        "two layers of binary latents on the digits, the upper one inferred from the lower",
+    ),
     "linear-gaussian": (
         "linear_gaussian:LinearGaussianVAE",
         "VAE with a linear decoder and Gaussian noise; all is known in closed form",
