@@ -69,7 +69,7 @@ class RELAX(REBAR):
     def __init__(
         self,
         control: str = "both",
-        hidden: int = 64,
+        hidden: int = 32,
         temperature: float = 0.5,
         eta: float | None = None,
         kl: str = "analytic",

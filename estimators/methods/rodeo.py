@@ -20,7 +20,7 @@ _PILOT = 64
 
 
 class RODEO(Estimator):
-    r"""Leave-one-out plus Stein control variates: functions less their mean over a step to a neighbour.
+    r"""Leave-one-out plus Stein control variates: the mean of a function over a step, less the function.
 
     The operator of random-scan Gibbs sampling, which redraws one of the D variables, has mean zero for any h:
 
@@ -34,8 +34,8 @@ class RODEO(Estimator):
     backward pass to z: f at the D (K − 1) neighbours is not needed, only H is evaluated there.
 
     H is learned: `aux_loss` is ‖ĝ‖² without the KL. It is 0 at first, which is ``leave-one-out``; its units
-    are the mean and D standard deviations of f over 64 pilot samples of `init`. For long training of
-    Bernoulli or one-hot categorical latents where f is expensive; a few updates do not pay for it.
+    are the mean and D standard deviations of f over 64 pilot samples of `init`. Use it where there are some
+    hundreds of updates to learn from and f is expensive against S D (K − 1) evaluations of H.
 
     With ``kl="sampled"`` f gains log p(z) − log q(z), linear between the states.
 
@@ -54,8 +54,8 @@ class RODEO(Estimator):
         torch.Size([4])
 
     References:
-        Shi, Zhou, Hwang, Titsias & Mackey, Gradient Estimation with Discrete Stein Operators, 2022, section
-        4.
+        Shi, Zhou, Hwang, Titsias & Mackey, Gradient Estimation with Discrete Stein Operators, 2022,
+        section 4.
     """
 
     min_samples = 2
@@ -64,7 +64,7 @@ class RODEO(Estimator):
     centre: Tensor
     unit: Tensor
 
-    def __init__(self, hidden: int = 64, kl: str = "analytic") -> None:
+    def __init__(self, hidden: int = 16, kl: str = "analytic") -> None:
         super().__init__()
         self.hidden = positive_integer("hidden", hidden)
         self.kl = one_of("kl", kl, KL_CHOICES)
@@ -93,7 +93,8 @@ class RODEO(Estimator):
         codes = variables.codes(draw(q, num_samples))
         f, slope = with_slope(q, target, self.kl, variables, codes)
         fixed, centred = f.detach(), codes - variables.probs
-        first, second = self._stein(codes, centred, variables.probs, fixed, slope)
+        with torch.set_grad_enabled(self.training):  # of D (K − 1) values a sample, H's graph is large
+            first, second = self._stein(codes, centred, variables.probs, fixed, slope)
         replaced = fixed + first
         baseline = (replaced.sum(0) - replaced) / others
         gradient = ((fixed - baseline)[..., None, None] * centred + second).mean(0)
