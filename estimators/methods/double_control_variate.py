@@ -49,7 +49,7 @@ class DoubleControlVariate(Estimator):
 
     References:
         Titsias & Shi, Double Control Variates for Gradient Estimation in Discrete Latent Variable Models,
-        2022, section 3.
+        2022.
     """
 
     min_samples = 2

@@ -51,7 +51,7 @@ class REBAR(Estimator):
 
     References:
         Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, REBAR: Low-variance, Unbiased Gradient Estimates for
-        Discrete Latent Variable Models, 2017, section 3; appendix B on the conditional noise.
+        Discrete Latent Variable Models, 2017, section 3.
     """
 
     derivatives = 1

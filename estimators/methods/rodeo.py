@@ -54,8 +54,7 @@ class RODEO(Estimator):
         torch.Size([4])
 
     References:
-        Shi, Zhou, Hwang, Titsias & Mackey, Gradient Estimation with Discrete Stein Operators, 2022,
-        section 4.
+        Shi, Zhou, Hwang, Titsias & Mackey, Gradient Estimation with Discrete Stein Operators, 2022.
     """
 
     min_samples = 2
