@@ -57,4 +57,6 @@ def inner(
     parameter: Float[Tensor, "*batch_rest"], gradient: Float[Tensor, "*batch_rest"], batch_shape: torch.Size
 ) -> Float[Tensor, "*batch"]:
     """⟨parameter, gradient⟩ of each datum, (*batch): its derivative in the parameter is the gradient."""
+    # A logit of −∞ times the gradient of 0 that it has is no number.
+    parameter = parameter.clamp_min(torch.finfo(parameter.dtype).min)
     return (parameter * gradient.detach()).reshape(*batch_shape, -1).sum(-1)
