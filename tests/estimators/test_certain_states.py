@@ -105,7 +105,7 @@ def test_the_mean_over_all_that_can_be_drawn_is_exact(spec, name, dtype):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-@pytest.mark.parametrize("spec", (*ESTIMATORS, *ALSO_FINITE))
+@pytest.mark.parametrize("spec", [*ESTIMATORS, *ALSO_FINITE])
 def test_estimates_are_finite_at_any_number_of_samples(spec, name):
     for num_samples, dtype in itertools.product((1, 2, 3, 100), (torch.float32, torch.float64)):
         leaf, q, target, weight = problem(name, dtype, 4)
