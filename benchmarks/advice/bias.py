@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..oracles.bias import Bias, measure_bias
+from ..oracles.bias import AnyReference, Bias, measure_bias
 from ..oracles.clock import Clock
 from ..oracles.references import (
     LONG_RUN,
     LONG_RUNS,
     Reference,
-    WholeReference,
     compared_objective,
     exact_reference,
     long_run,
+    only_through_eta,
     whole_of,
+    whole_reference,
 )
+from ..problems.as_trained import eta_of
+from ..variance.route import factorizes
 from .contender import Contender, Point
 from .measured import BiasVerdict
 
@@ -38,7 +41,7 @@ class References:
     point: Point
     seconds: float
 
-    def find(self, objective: str, num_samples: int, screened: list[Contender]) -> Reference | str:
+    def find(self, objective: str, num_samples: int, screened: list[Contender]) -> AnyReference | str:
         """The reference for an objective at S, or why there is none in time.
 
         Args:
@@ -47,6 +50,9 @@ class References:
             screened: which tell how long a long run takes.
         """
         clock = Clock(max(self.seconds / 2, _EXACT), option="a larger budget")
+        point = self.point
+        if not self._by_eta():
+            return whole_reference(point.problem, point.x, point.seed, objective, num_samples, clock=clock)
         exact = exact_reference(self.point.problem, self.point.x, objective, num_samples, clock)
         self.seconds -= clock.spent
         runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(objective, ())
@@ -59,6 +65,14 @@ class References:
         found = long_run(self.point.problem, self.point.x, self.point.seed, runs, length=length, clock=clock)
         self.seconds -= clock.spent
         return found if isinstance(found, Reference) else f"{exact}; {found}"
+
+    def _by_eta(self) -> bool:
+        """Whether gradients in η-space are all there is, and few enough to be kept."""
+        problem, x = self.point.problem, self.point.x
+        try:
+            return only_through_eta(problem, x) and factorizes(eta_of(problem, x))
+        except Exception:  # a user's problem may raise anything
+            return True
 
     def _affordable(self, runs: Sequence[tuple[str, int]], screened: list[Contender]) -> int:
         """How long each half of the first of the runs that was looked at may be; draws from it some more."""
@@ -76,14 +90,14 @@ class References:
         return 0
 
 
-def compared_with(contender: Contender, references: dict[tuple[str, int], Reference | str]) -> str:
+def compared_with(contender: Contender, references: dict[tuple[str, int], AnyReference | str]) -> str:
     """The objective that a contender of relaxed latents is ranked under: the ELBO if that is known."""
     other = compared_objective(contender.candidate.objective)
-    known = other != contender.candidate.objective and isinstance(references.get((other, 1)), Reference)
+    known = other != contender.candidate.objective and isinstance(references.get((other, 1)), AnyReference)
     return other if known else ""
 
 
-def judge_bias(contender: Contender, reference: Reference | str, estimators: int) -> BiasVerdict | str:
+def judge_bias(contender: Contender, reference: AnyReference | str, estimators: int) -> BiasVerdict | str:
     """Hold an estimator's mean against a reference; or why that cannot be done, in one line.
 
     Args:
@@ -95,8 +109,8 @@ def judge_bias(contender: Contender, reference: Reference | str, estimators: int
         return reference
     result = contender.result()
     point = contender.point
-    held: Reference | WholeReference | str = reference
-    if result.eta_mean is None:
+    held: AnyReference | str = reference
+    if result.eta_mean is None and isinstance(reference, Reference):
         held = whole_of(point.problem, point.x, reference)
     bias = measure_bias(point.problem, point.x, result, held)
     if not isinstance(bias, Bias):
@@ -105,7 +119,7 @@ def judge_bias(contender: Contender, reference: Reference | str, estimators: int
     return BiasVerdict(bias.relative, bias.bound, shown, bias.reference, bias.squared)
 
 
-def squared_bias(contender: Contender, reference: Reference | str) -> float | None:
+def squared_bias(contender: Contender, reference: AnyReference | str) -> float | None:
     """At first look, of what is biased by its own word; None where it is not known."""
     if contender.estimator.unbiased and not contender.compared:
         return 0.0

@@ -23,6 +23,8 @@ from ..problems.specifications import specifications
 from .rank import same_at_every_s
 from .spellings import same_estimator
 
+SAMPLED = "kl=sampled"  #: the parameter of most that refuse a posterior without a closed-form KL
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -56,6 +58,8 @@ def find_candidates(
 ) -> tuple[list[Candidate], list[LeftOut]]:
     """What can be measured: of the whole catalogue where ``estimators`` is None.
 
+    Of the catalogue, what needs a closed-form KL that there is not is tried with a sampled one.
+
     Raises:
         UsageError: an estimator that was asked for does not exist or supports nothing of what was asked; or
             nothing is left.
@@ -67,6 +71,11 @@ def find_candidates(
     spelled: list[Candidate] = []  # instances may hold what was trained
     for one in given:
         candidate = _candidate(one, q, target, num_samples)
+        if isinstance(candidate, LeftOut) and estimators is None and SAMPLED in candidate.reason:
+            sampled = _candidate(f"{one}[{SAMPLED}]", q, target, num_samples)
+            candidate = (
+                sampled if isinstance(sampled, Candidate) else LeftOut(candidate.label, sampled.reason)
+            )
         if isinstance(candidate, Candidate):
             twin = _twin(candidate, spelled) if isinstance(one, str) else None
             spelled += [candidate] if isinstance(one, str) and twin is None else []

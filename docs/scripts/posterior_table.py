@@ -35,6 +35,7 @@ DISCRETE = {
     "Bernoulli": "small-vae[posterior=bernoulli]",
     "K-ary, one-hot": "small-vae[posterior=categorical]",
     "K-ary, integers": INTEGERS,
+    "two layers": "sigmoid-belief-network",
 }
 
 
@@ -101,13 +102,13 @@ def discrete_table() -> str:
     ]
     for name in catalogue():
         cells = [cell(name, problem, {}) for problem in DISCRETE.values()]
-        if "✓" not in cells:
+        if not {"✓", "✓ˢ"} & {*cells}:
             continue
         estimator = create(name)
         uses = {
             "its mean depends on it": estimator.depends_off_support,
             "evaluated": estimator.relaxes_target,
-            "differentiated": estimator.derivatives > 0,
+            "differentiated": estimator.derivatives > 0 and not estimator.deterministic,
         }
         use = next((words for words, holds in uses.items() if holds), "")
         objective = estimator.objective.partition("[")[0]
@@ -115,7 +116,7 @@ def discrete_table() -> str:
         lines.append([f"`{name}`", *cells, objective, "✓" if estimator.unbiased else "no", use])
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     reasons = "\n".join(f"- [{number}] {why}" for why, number in notes.items())
-    return f"{grid}\n\n{reasons}\n"
+    return f"{grid}\n\n✓ˢ: with `kl=sampled`.\n\n{reasons}\n"
 
 
 def page_with_tables(text: str) -> str:
