@@ -13,6 +13,7 @@ from .candidates import Candidate
 from .contender import Point
 
 _SMALL = 1024  # S, or evaluations, that are tried without asking
+_WIDE = 64  # coordinates of eta, with which evaluations may grow whatever S is
 _ESTIMATES = 20  # that a first look takes, about
 _MOST_NUMBERS = 2**31  # of S × B × D that are drawn at once
 
@@ -53,10 +54,13 @@ def why_too_slow(point: Point, candidate: Candidate, num_samples: int, seconds: 
 
 
 def _too_many_evaluations(point: Point, candidate: Candidate, num_samples: int, seconds: float) -> str | None:
-    x, estimator = point.x[:1], candidate.build()
+    x = point.x[:1]
     try:
         with torch.no_grad():
             eta = point.problem.encoder(x)
+        if eta.numel() < _WIDE:
+            return None
+        estimator = candidate.build()
         q, target = posterior_and_target(point.problem, x, eta)
         estimator.init(q, target)
         estimator.to(device=eta.device, dtype=eta.dtype)

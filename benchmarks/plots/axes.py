@@ -19,12 +19,12 @@ Direction = Literal["x", "y"]
 
 
 def log_limits(points: pd.DataFrame, metric: str, margin: float = 1.25) -> tuple[float, float]:
-    """Ends of a logarithmic axis for values and their intervals.
+    """Ends of a logarithmic axis for values and their intervals, where they have some.
 
     An interval that reaches zero or far below everything measured is cut at the axis; the values never are.
     """
     values = points[metric][points[metric] > 0]
-    ends = points[[f"{metric}_low", f"{metric}_high"]].to_numpy(dtype=float)
+    ends = points.reindex(columns=[f"{metric}_low", f"{metric}_high"]).to_numpy(dtype=float)
     ends = ends[np.isfinite(ends) & (ends > values.min() / 10) & (ends < values.max() * 10)]
     both = np.concatenate([values.to_numpy(dtype=float), ends])
     low, high = float(both.min()), float(both.max())

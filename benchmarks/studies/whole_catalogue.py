@@ -2,10 +2,10 @@
 
 Gaussian latents: ``training``, on the shared VAE at the start, half-way and near the optimum, over S;
 ``roughness``, on one-dimensional costs from smooth to rough; ``distance``, from the true posterior away.
-Discrete ones, at equal evaluations of the decoder: ``discrete-training``, on a Bernoulli and a categorical
-VAE; ``discrete-bounds``, of several samples there; ``discrete-temperature``, what that buys and costs;
-``discrete-size``, over the number of variables and of their states. docs/choosing-an-estimator.md draws its
-conclusions from these.
+Discrete ones, at equal evaluations of the decoder: ``discrete-cost``, what a gradient takes, one case at a
+time; ``discrete-training``, on a Bernoulli and a categorical VAE; ``discrete-bounds``, of several samples
+there; ``discrete-temperature``, what that buys and costs; ``discrete-size``, over the number of variables and
+of their states. docs/choosing-an-estimator.md draws its conclusions from these.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..problems.specifications import specifications
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
 from ..store import default_folder
+from .discrete.runs import COST, AtEqualEvaluations
 from .discrete.runs import RUNS as DISCRETE_RUNS
-from .discrete.runs import AtEqualEvaluations
 
 #: Settings of the built-in estimators that are compared beside their defaults.
 VARIANTS = (
@@ -127,8 +127,9 @@ def main(
         done = []
         for name, options in {name: _run(name) for name in which or RUNS}.items():
             asked = [_small(options) if quick else options]
-            done.append(run(Run(asked, folder / name, Engine(jobs=jobs), dry_run=dry_run)))
-            if name in DISCRETE_RUNS and not dry_run:
+            alone = name == COST
+            done.append(run(Run(asked, folder / name, Engine(jobs=1 if alone else jobs), dry_run=dry_run)))
+            if name in DISCRETE_RUNS and not alone and not dry_run:
                 _draw(folder / name)
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.rows.text import interval, number, percent
 from elbograd.benchmarks.studies.discrete.points import pays_until, points_of
+from elbograd.benchmarks.studies.discrete.runs import COST
 
 RESULTS = Path(__file__).parents[2] / "results" / "published" / "catalogue"
 BUDGET = 16
@@ -17,7 +18,8 @@ FAMILIES = {"bernoulli": "Bernoulli", "categorical": "categorical"}
 
 def points(run: str) -> pd.DataFrame:
     """The cases of a run, one a line; objectives of several samples apart from their own run left out."""
-    found = points_of(load_results(RESULTS / run / "rows.parquet"))
+    costs = load_results(RESULTS / COST / "rows.parquet")
+    found = points_of(load_results(RESULTS / run / "rows.parquet"), costs)
     return found if run == "discrete-bounds" else found[found["objective"].isin(["elbo", "relaxed"])]
 
 

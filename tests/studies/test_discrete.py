@@ -14,7 +14,7 @@ from elbograd.benchmarks.store import load_results
 from elbograd.benchmarks.studies.discrete import figures
 from elbograd.benchmarks.studies.discrete.evaluations import samples_for
 from elbograd.benchmarks.studies.discrete.points import front, pays_until, points_of
-from elbograd.benchmarks.studies.discrete.runs import BERNOULLI, RUNS, AtEqualEvaluations
+from elbograd.benchmarks.studies.discrete.runs import BERNOULLI, COST, RUNS, AtEqualEvaluations
 from elbograd.estimators import create
 from elbograd.estimators.plugins.registry import BUILTIN_NAMES
 
@@ -139,6 +139,15 @@ def test_until_when_bias_pays():
     assert pays_until(points.loc["gumbel-softmax"], points.loc["leave-one-out"]) == 0
     assert list(front(points)["estimator"]) == ["straight-through"]
     assert list(front(points[~points["biased"]])["estimator"]) == ["leave-one-out"]
+
+
+def test_times_are_those_of_the_run_made_for_them():
+    rows, costs = of_a_run([("bernoulli-vae", 8)], MADE_UP), of_a_run([("bernoulli-vae", 8)], MADE_UP)
+    costs["value"] = costs["value"].where(costs["metric"] != "seconds", 7e-3)
+    assert (points_of(rows)["milliseconds"] == 1.0).all()
+    assert points_of(rows, costs)["milliseconds"].tolist() == pytest.approx([7.0] * len(MADE_UP))
+    assert {c.settings.step for c in RUNS[COST].grid()} == {0}
+    assert {c.settings.bias for c in RUNS[COST].grid()} == {False}
 
 
 def test_figures_are_drawn_of_what_is_there():

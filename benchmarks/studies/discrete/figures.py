@@ -18,7 +18,7 @@ from ...plots.style import FAINT, INK, Style, literal, save, styles_of, themed
 from ...rows.text import short_names
 from ...store import load_results
 from .points import front, points_of
-from .runs import BUDGETS
+from .runs import BUDGETS, COST
 
 _BUDGET = 16  # of the figures about one number of evaluations
 _AVERAGED = (1, 4, 16, 64, 256)
@@ -27,8 +27,12 @@ _LABEL = {"bernoulli": "Bernoulli", "categorical": "categorical"}
 
 
 def draw_discrete(folder: Path) -> list[Path]:
-    """Draw all figures that the rows of a run folder have something for, into its ``figures/``."""
-    points = points_of(load_results(folder))
+    """Draw all figures that the rows of a run folder have something for, into its ``figures/``.
+
+    Times are those of the run made for them, where it is beside this one.
+    """
+    cost = folder.parent / COST
+    points = points_of(load_results(folder), load_results(cost) if cost.exists() else None)
     figures = {
         "error-vs-cost": error_vs_cost,
         "bias-vs-variance": bias_vs_variance,
@@ -159,7 +163,11 @@ def bias_vs_variance(points: pd.DataFrame) -> Figure | None:
             intervals(axes, "y", one["variance"], one, "squared_bias", styles[name])
             y = one["squared_bias"].clip(lower=axes.get_ylim()[0])
             markers(axes, one["variance"], y, styles[name], name, False, size=7.0)
-        axes.set_title(literal(f"{title}: best unbiased {first['estimator']}"), fontsize=9)
+        axes.annotate(
+            literal(str(first["estimator"])), (first["variance"], axes.get_ylim()[0]), xytext=(3, 4),
+            textcoords="offset points", rotation=90, fontsize=8, color=INK, va="bottom",
+        )  # fmt: skip
+        axes.set_title(literal(title))
         axes.set_xlabel("variance, tr Cov(ĝ)")
         axes.set_ylabel("squared bias")
     for (_, of_panel), axes in zip(panels, grid, strict=True):

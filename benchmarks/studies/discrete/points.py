@@ -24,17 +24,23 @@ _METRICS = (
 _ENDS = ("", "_low", "_high")
 
 
-def points_of(rows: pd.DataFrame) -> pd.DataFrame:
+def points_of(rows: pd.DataFrame, costs: pd.DataFrame | None = None) -> pd.DataFrame:
     """One line a case: what `pivot` makes of the metrics of a comparison, and what follows from them.
 
     That is ``biased``; ``error`` with its interval, the mean squared error, of an unbiased one the variance;
     ``budget``, the number of evaluations that S was chosen for; ``milliseconds`` with its interval;
     ``squared_norm`` of the gradient there; ``base``, the estimator's name, and its ``temperature``;
     ``family``, "bernoulli" or "categorical", ``variables`` and ``states`` of a problem.
+
+    Args:
+        rows: of a run.
+        costs: those of the run that times are taken from, which depend on no step; None for the same.
     """
     frame = select(rows, "variance")
     wide = pivot(frame[frame["status"] == "done"], _METRICS)
     wide = wide[wide["variance"].notna()].reset_index(drop=True)
+    if costs is not None:
+        wide = _timed(wide, costs)
     wide["biased"] = wide["unbiased"] == 0
     for end in _ENDS:
         wide[f"error{end}"] = wide[f"mean_squared_error{end}"].where(wide["biased"], wide[f"variance{end}"])
@@ -49,6 +55,14 @@ def points_of(rows: pd.DataFrame) -> pd.DataFrame:
     wide["variables"] = wide["latent_dim"]
     wide["states"] = [int(str(p.parameters.get("categories", 2))) for p in problems]
     return wide
+
+
+def _timed(wide: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """With the seconds of another run, of the same problem, estimator and S."""
+    keys = ["problem", "estimator", "num_samples"]
+    times = [f"seconds{end}" for end in _ENDS]
+    other = pivot(select(costs, "variance"), ("seconds",))[[*keys, *times]]
+    return wide.drop(columns=times).merge(other, on=keys, how="left")
 
 
 def _squared_norm(wide: pd.DataFrame) -> pd.Series:

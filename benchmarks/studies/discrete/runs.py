@@ -107,7 +107,8 @@ class AtEqualEvaluations(Variance):
 
     def _at(self, step: int) -> VarianceSettings:
         steps = tuple(sorted(self.step)) if max(self.step) else None
-        return VarianceSettings(self.replicates, None, self.route, step, steps=steps)
+        bias = False if self.no_bias else None
+        return VarianceSettings(self.replicates, None, self.route, step, steps=steps, bias=bias)
 
 
 def _has_state(estimator: str) -> bool:
@@ -117,7 +118,11 @@ def _has_state(estimator: str) -> bool:
     return has_moving_state(create(estimator)) or estimator.startswith(("learned-baseline", "rodeo", "relax"))
 
 
+#: The run whose times the others' figures and tables use: one case at a time, and nothing else beside it.
+COST = "discrete-cost"
+
 RUNS = {
+    COST: AtEqualEvaluations(evaluations=(_EVERYWHERE,), step=(0,), replicates=50, no_bias=True),
     "discrete-training": AtEqualEvaluations(),
     "discrete-bounds": AtEqualEvaluations(compared=BOUNDS, given_samples=16),
     "discrete-temperature": AtEqualEvaluations(evaluations=(4,), step=(300,), compared=TEMPERED),
