@@ -230,7 +230,12 @@ def exact_reference(
     try:
         exact = place(problem, dtype=torch.float64)
         x = to_encoder(exact, x)
-        with torch.enable_grad(), kept_buffers(exact.encoder), kept_buffers(exact.decoder):
+        with (
+            torch.enable_grad(),
+            frozen(exact.decoder),
+            kept_buffers(exact.encoder),
+            kept_buffers(exact.decoder),
+        ):
             eta = eta_of(exact, x)
             target = _timed(exact.target, clock, _evaluations(exact, x, objective))
             answer = exact_gradients(exact.posterior, eta, target, x, [], objective, num_samples, climb=True)

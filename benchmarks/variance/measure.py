@@ -65,7 +65,8 @@ def measure_variance(
             the data of x; None for 500 where it has any. Where the problem has no other data, on x.
         wrt: "phi" (the gradient of ``surrogate``) or "theta" (of ``value``, by the full route).
         route: "factorized", or "full" for one φ-gradient a replicate; an estimator that couples the
-            batch, and a posterior that holds φ itself, take the full route in any case.
+            batch, a posterior that holds φ itself, and eta of thousands of coordinates take the full route in
+            any case.
         seed: of the data batch and the draws.
         device: where to measure; None for where the problem is.
         dtype: floating-point type; None for the problem's.

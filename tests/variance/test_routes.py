@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from elbograd.benchmarks.gradients import prepare, seeded
+from elbograd.benchmarks.oracles.references import whole_reference
+from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems.placement import first_batch
+from elbograd.benchmarks.variance import route
 from elbograd.benchmarks.variance.route import choose_route
 from elbograd.estimators import UsageError, create
 from floors import imported, modules
@@ -23,12 +27,12 @@ def test_nobody_outside_their_room_knows_the_two_routes():
     assert found == {f"{ROOM}.route"}
 
 
-def drawn(route="factorized", like=None, estimator=None, replicates=40):
+def drawn(wanted="factorized", like=None, estimator=None, replicates=40):
     problem, x = linear_gaussian()
     estimator = estimator or create("score-function")
     with seeded(0, x.device):
         prepare(problem, estimator, x, 1, None)
-        chosen = choose_route(problem, estimator, x, 1, route=route, like=like)
+        chosen = choose_route(problem, estimator, x, 1, route=wanted, like=like)
         chosen.add(replicates)
     return chosen
 
@@ -68,3 +72,28 @@ def test_the_sample_of_both_routes_is_of_the_same_distribution():
     assert one.estimates.shape == other.estimates.shape == (256, w.numel())
     assert one.variance_along(w) == pytest.approx(other.variance_along(w), rel=0.3)
     assert factorized.total().mean == pytest.approx(full.total().mean, rel=0.3)
+
+
+def test_eta_of_very_many_coordinates_takes_the_full_route(monkeypatch):
+    """Matrices (B, P, P) of 3,000 logits are 4.6 GB each for 64 data: whole gradients are drawn instead."""
+    assert route.factorizes(torch.empty(64, 1024))
+    assert not route.factorizes(torch.empty(64, 3000))
+    assert route.factorizes(torch.empty(1, 3000))
+    assert drawn().name == "factorized"
+    monkeypatch.setattr(route, "_LARGEST_GRAM", 4 * 4 * 4 - 1)
+    assert drawn().name == "full"
+    assert drawn(like=drawn("full")).total() == drawn("full").total()
+
+
+@pytest.mark.parametrize("name", ["linear-gaussian", "bernoulli-vae[latent_dim=3,hidden=4]", "vae[hidden=4]"])
+def test_such_a_gradient_has_a_reference_too(name, monkeypatch):
+    problem = load_problem(name)
+    x = first_batch(problem, 2, 0)
+    before = whole_reference(problem, x, length=64)
+    monkeypatch.setattr(route, "_LARGEST_GRAM", 0)
+    found = whole_reference(problem, x, length=64)
+    if name.startswith("vae"):
+        assert found.kind == "long run of reparameterization (128 whole gradients)"
+        return
+    assert found.kind == before.kind
+    torch.testing.assert_close(found.mean, before.mean)
