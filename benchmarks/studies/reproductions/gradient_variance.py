@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...statistics.moments import Moments
 from ...variance.measure import measure_variance
+from .agreement import Variance, variances_agree
 from .result import Claim, Curve, Panel, Reproduction
 
 Array = NDArray[np.float64]
@@ -32,7 +33,6 @@ _GRIDS = {
     "cosine": (0.1, 0.3, 1.0, 2.0, 4.0, 8.0),
 }
 _NAMES = {"mean": "∂μ", "scale": "∂σ"}
-_FAMILY_LEVEL = 1e-3
 
 
 def reproduce(quick: bool = False, seed: int = 0) -> Reproduction:
@@ -102,22 +102,14 @@ def _legendre(low: float, high: float, nodes: int) -> tuple[Array, Array]:
 
 
 def _agreement(found: dict[tuple[str, str, str], list[tuple[float, Moments]]]) -> Claim:
-    """All measured variances against their closed forms, at a family-wise level of 1e-3."""
-    points = [(*key, k, moments) for key, measured in found.items() for k, moments in measured]
-    confidence = 1 - _FAMILY_LEVEL / len(points)
-    outside, worst = 0, 0.0
-    for cost, part, estimator, k, moments in points:
-        exact = exact_variance(cost, estimator, part, k)
-        low, high = moments.interval(confidence)
-        rounding = 1e-9 * max(exact, 1.0)
-        outside += not low - rounding <= exact <= high + rounding
-        if exact > 1e-9:
-            worst = max(worst, abs(moments.mean / exact - 1))
-    return Claim(
-        f"{len(points)} variances agree with their closed forms",
-        f"{len(points) - outside} inside their intervals, largest relative difference {100 * worst:.2g}%",
-        f"all, at a family-wise level of {_FAMILY_LEVEL:g}",
-        outside == 0,
+    """All measured variances against their closed forms."""
+    return variances_agree(
+        "variances agree with their closed forms",
+        [
+            Variance(moments, exact_variance(cost, estimator, part, k), rounding=1e-9)
+            for (cost, part, estimator), measured in found.items()
+            for k, moments in measured
+        ],
     )
 
 
