@@ -61,7 +61,7 @@ def test_a_reproduction_passes_and_draws(name):
     assert draw(result) is not None
 
 
-@pytest.mark.parametrize("name", REPRODUCTIONS)
+@pytest.mark.parametrize("name", WRONG_CLAIMS)
 def test_a_wrong_estimator_fails_it(name, monkeypatch):
     plant(name, monkeypatch)
     failed = [c.what for c in reproduce(name, quick=True).claims if not c.holds]
