@@ -97,6 +97,7 @@ def exact_gradients(
     num_samples: int = 1,
     *,
     climb: bool = False,
+    tell: Callable[[float], None] | None = None,
 ) -> ExactGradients | str:
     """Exact value and gradients, datum by datum, or why there are none in one line.
 
@@ -113,6 +114,7 @@ def exact_gradients(
         num_samples: K.
         climb: begin with the coarsest rule and stop at the first that counts as exact, which over many data
             spares most of the work; else use the two finest.
+        tell: told the share of the data that are done, where they are done one by one.
     """
     together = _all_at_once(q_of, eta, target_of, x, theta, objective)
     if together is not None:
@@ -132,6 +134,8 @@ def exact_gradients(
             return answer
         found.append(answer)
         methods.append(integrals.method)
+        if tell is not None:
+            tell(len(found) / len(eta))
     values, gradients, thetas = zip(*found, strict=True)
     return ExactGradients(torch.cat(values), torch.cat(gradients), torch.stack(thetas).mean(0), methods[0])
 

@@ -238,7 +238,9 @@ def exact_reference(
         ):
             eta = eta_of(exact, x)
             target = _timed(exact.target, clock, _evaluations(exact, x, objective))
-            answer = exact_gradients(exact.posterior, eta, target, x, [], objective, num_samples, climb=True)
+            answer = exact_gradients(
+                exact.posterior, eta, target, x, [], objective, num_samples, climb=True, tell=clock.check
+            )
     except Exception as error:  # a user's problem may raise anything
         return raised(error)
     if isinstance(answer, str):

@@ -42,12 +42,12 @@ class LayeredBernoulli(Distribution):
         first, second = (upper, lower) if self.top_down else (lower, upper)
         return _log_bernoulli(first, self.logits) + _log_bernoulli(second, self.network(first))
 
-    @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """z (*sample_shape, *batch, D₁ + D₂)."""
-        logits = self.logits.expand(*sample_shape, *self.logits.shape)
-        first = torch.bernoulli(logits.sigmoid())
-        second = torch.bernoulli(self.network(first).sigmoid())
+        with torch.no_grad():
+            logits = self.logits.expand(*sample_shape, *self.logits.shape)
+            first = torch.bernoulli(logits.sigmoid())
+            second = torch.bernoulli(self.network(first).sigmoid())
         return torch.cat((second, first) if self.top_down else (first, second), -1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:

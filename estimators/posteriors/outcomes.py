@@ -30,7 +30,7 @@ class Outcomes:
         self._ones, self._event = (1,) * len(q.batch_shape), q.event_shape
 
     def __len__(self) -> int:
-        return math.prod(len(values) for values in self.supports)
+        return math.prod([len(values) for values in self.supports])
 
     def between(self, start: int, stop: int) -> Shaped[Tensor, "n *ones_event"]:
         """z of numbers start … stop − 1, (n, *ones, *event), one for all data."""
@@ -48,7 +48,7 @@ class Outcomes:
 def outcomes(q: Distribution) -> int | None:
     """Number of values z can take, or None when the support is not finite."""
     supports = supports_of(q)
-    return None if supports is None else math.prod(len(values) for values in supports)
+    return None if supports is None else math.prod([len(values) for values in supports])
 
 
 def too_many(q: Distribution, samples: int = 1) -> str | None:
