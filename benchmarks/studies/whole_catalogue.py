@@ -2,8 +2,8 @@
 
 Gaussian latents: ``training``, on the shared VAE at the start, half-way and near the optimum, over S;
 ``roughness``, on one-dimensional costs from smooth to rough; ``distance``, from the true posterior away.
-Discrete ones, at equal evaluations of the decoder: ``discrete-cost``, what a gradient takes, one case at a
-time; ``discrete-training``, on a Bernoulli and a categorical VAE; ``discrete-bounds``, of several samples
+Discrete ones, at equal evaluations of the decoder: ``discrete-cost``, the processor time that a gradient
+takes; ``discrete-training``, on a Bernoulli and a categorical VAE; ``discrete-bounds``, of several samples
 there; ``discrete-temperature``, what that buys and costs; ``discrete-size``, over the number of variables and
 of their states. docs/choosing-an-estimator.md draws its conclusions from these.
 """
@@ -25,6 +25,7 @@ from ..problems.specifications import specifications
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
 from ..store import default_folder
+from .discrete.cost import measure_costs
 from .discrete.runs import COST, AtEqualEvaluations
 from .discrete.runs import RUNS as DISCRETE_RUNS
 
@@ -126,10 +127,12 @@ def main(
     try:
         done = []
         for name, options in {name: _run(name) for name in which or RUNS}.items():
-            asked = [_small(options) if quick else options]
-            alone = name == COST
-            done.append(run(Run(asked, folder / name, Engine(jobs=1 if alone else jobs), dry_run=dry_run)))
-            if name in DISCRETE_RUNS and not alone and not dry_run:
+            asked = _small(options) if quick else options
+            if isinstance(asked, AtEqualEvaluations) and name == COST and not dry_run:
+                measure_costs(asked, folder / name, turns=6 if quick else 64)
+                continue
+            done.append(run(Run([asked], folder / name, Engine(jobs=jobs), dry_run=dry_run)))
+            if name in DISCRETE_RUNS and not dry_run:
                 _draw(folder / name)
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)

@@ -12,6 +12,7 @@ from elbograd.benchmarks.rows.schema import row
 from elbograd.benchmarks.running.suite import Run, run
 from elbograd.benchmarks.store import load_results
 from elbograd.benchmarks.studies.discrete import figures
+from elbograd.benchmarks.studies.discrete.cost import measure_costs
 from elbograd.benchmarks.studies.discrete.evaluations import samples_for
 from elbograd.benchmarks.studies.discrete.points import front, pays_until, points_of
 from elbograd.benchmarks.studies.discrete.runs import BERNOULLI, COST, RUNS, AtEqualEvaluations
@@ -147,7 +148,22 @@ def test_times_are_those_of_the_run_made_for_them():
     assert (points_of(rows)["milliseconds"] == 1.0).all()
     assert points_of(rows, costs)["milliseconds"].tolist() == pytest.approx([7.0] * len(MADE_UP))
     assert {c.settings.step for c in RUNS[COST].grid()} == {0}
-    assert {c.settings.bias for c in RUNS[COST].grid()} == {False}
+
+
+def test_processor_time_is_taken_of_every_case(tmp_path):
+    few = AtEqualEvaluations(
+        problem=(BERNOULLI,),
+        evaluations=(4,),
+        step=(0,),
+        compared=("leave-one-out", "rebar", "gumbel-softmax"),
+    )
+    measure_costs(few, tmp_path / COST, turns=6)
+    rows = load_results(tmp_path / COST / "rows.parquet")
+    seconds = rows.set_index("estimator")["value"]
+    assert set(seconds.index) == {"leave-one-out", "rebar", "gumbel-softmax"}
+    assert 0 < seconds["leave-one-out"] < seconds["rebar"] < 1
+    assert (rows["ci_low"] < rows["value"]).all()
+    assert (tmp_path / COST / "environment.json").exists()
 
 
 def test_figures_are_drawn_of_what_is_there():

@@ -96,7 +96,7 @@ def error_vs_cost(points: pd.DataFrame) -> Figure | None:
             intervals(axes, "x", one["error"], one, "milliseconds", styles[name])
             markers(axes, one["milliseconds"], one["error"], styles[name], name, one["biased"], size=7.0)
         axes.set_title(literal(title))
-        axes.set_xlabel("time of a training-step gradient (ms)")
+        axes.set_xlabel("processor time of a training-step gradient (ms)")
         axes.set_ylabel("mean squared error")
     for (_, of_panel), axes in zip(panels, grid, strict=True):
         shown = _shown(of_panel)

@@ -118,7 +118,7 @@ def _has_state(estimator: str) -> bool:
     return has_moving_state(create(estimator)) or estimator.startswith(("learned-baseline", "rodeo", "relax"))
 
 
-#: The run whose times the others' figures and tables use: one case at a time, and nothing else beside it.
+#: The run whose times the others' figures and tables use, see `cost`.
 COST = "discrete-cost"
 
 RUNS = {
