@@ -14,6 +14,7 @@ from .oracle import Draws, Oracle
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
+_NOTHING = 1e-10  # a relative bias that is rounding error
 _SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
 
 
@@ -57,7 +58,8 @@ def gradient_block(oracle: Oracle, confirm_level: float) -> Block:
     """Every coordinate of the gradient in η, and its projection on the exact one."""
     exact = oracle.eta_grad.flatten()
     unit = (exact / exact.norm().clamp_min(1e-300)).unsqueeze(1)
-    floor = torch.full((len(exact) + 1,), _rounding(oracle) * _rms(exact), dtype=torch.float64)
+    rounding = _rounding(oracle) * _rms(exact) + _cancelled(oracle)
+    floor = torch.full((len(exact) + 1,), rounding, dtype=torch.float64)
     floor[-1] *= len(exact) ** 0.5
 
     def columns(draws: Draws) -> Tensor:
@@ -72,6 +74,21 @@ def gradient_block(oracle: Oracle, confirm_level: float) -> Block:
     return Block(
         "gradient", columns, torch.cat((exact, exact @ unit)), floor, len(exact), where, confirm_level
     )
+
+
+def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float) -> Block:
+    """Every coordinate of a biased gradient, against the mean that its formula has."""
+    bias = (mean - oracle.eta_grad).flatten()
+    rounding = _rounding(oracle) * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle)
+    floor = torch.full_like(bias, rounding)
+
+    def where(column: int) -> str:
+        return f"mean gradient {_entry(column, mean.shape[1])}"
+
+    def columns(draws: Draws) -> Tensor:
+        return draws.gradient.flatten(1) - bias
+
+    return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level)
 
 
 def value_block(oracle: Oracle, confirm_level: float) -> Block:
@@ -103,17 +120,25 @@ def theta_block(oracle: Oracle, confirm_level: float) -> Block:
 
 
 _CANCELLED = 1e-13  # rounding error of terms of order 1
+_NEVER_SEEN = 1e6  # times that: the standard deviation of what has a probability of 1e-14
 
 
-def variance_block(oracle: Oracle, variance: Tensor, confirm_level: float) -> Block:
-    """The variance of every coordinate, as a multiple of the exact one."""
+def variance_block(oracle: Oracle, variance: Tensor, mean: Tensor, confirm_level: float) -> Block | None:
+    """The variance of every coordinate about the exact mean, as a multiple of the exact one.
+
+    None where it is that of events too rare to be drawn, which would be missed.
+    """
+    largest, unit = float(variance.max().sqrt()), _cancelled(oracle)
+    if unit < largest < _NEVER_SEEN * unit:
+        return None
+    bias = mean - oracle.eta_grad
     # A variance of zero is measured to the rounding error of terms that cancel, which the others tell.
     terms = _rms(oracle.eta_grad) + float(variance.max().sqrt())
-    scale = variance + (_rounding(oracle) * terms + _CANCELLED) ** 2
+    scale = variance + (_rounding(oracle) * terms + unit) ** 2
     ones = torch.ones(variance.numel(), dtype=torch.float64)
 
     def columns(draws: Draws) -> Tensor:
-        return ((draws.gradient.square() - variance) / scale).flatten(1)
+        return (((draws.gradient - bias).square() - variance) / scale).flatten(1)
 
     def where(column: int) -> str:
         return f"variance of the gradient {_entry(column, variance.shape[1])}, over the exact one,"
@@ -136,16 +161,35 @@ def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: f
     squared, trace = float(mean.square().sum()), float(covariance.trace())
     largest = max(float(torch.linalg.eigvalsh(covariance)[-1]), 0.0)
     squares = float(covariance.square().sum())
-    scale = max(oracle.norm, _SMALL_GRADIENT * typical_norm, 1e-300)
+    scale = _scale(oracle, typical_norm)
     high = bias_bound(squared, trace, largest, confidence, squares)
     low = bias_floor(squared, trace, largest, confidence, squares)
     estimate = max(squared - trace, 0.0) ** 0.5
     return BiasBound(estimate / scale, low / scale, high / scale, high)
 
 
+def exact_bias(oracle: Oracle, mean: Tensor, typical_norm: float) -> BiasBound:
+    """The bias of an estimate whose mean is known: both ends of its interval are the estimate."""
+    bias = float((mean - oracle.eta_grad).norm())
+    relative = bias / _scale(oracle, typical_norm)
+    if relative < _NOTHING:
+        return BiasBound(0.0, 0.0, 0.0, 0.0)
+    return BiasBound(relative, relative, relative, bias)
+
+
+def _scale(oracle: Oracle, typical_norm: float) -> float:
+    """What a bias is relative to."""
+    return max(oracle.norm, _SMALL_GRADIENT * typical_norm, 1e-300)
+
+
 def _entry(column: int, width: int) -> str:
     datum, coordinate = divmod(column, width)
     return f"of datum {datum}, coordinate {coordinate}," if width > 1 else f"of datum {datum}"
+
+
+def _cancelled(oracle: Oracle) -> float:
+    """Rounding error where terms as large as the value cancel."""
+    return _CANCELLED * max(_rms(oracle.value), 1.0)
 
 
 def _rounding(oracle: Oracle) -> float:

@@ -13,8 +13,8 @@ from ..rows.certificate import ALARM_RATE
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
 LOOKS = 7
 _SCREEN_LEVEL = 1e-3
-_BLOCKS = 4  # that each look is asked about: gradient, value, theta, variance
-_CELLS = 8  # of a problem: points at the smallest S, and three more
+_BLOCKS = 4  # that each look is asked about: gradient (or mean), value, theta, variance
+_CELLS = 10  # of a problem: five points at the smallest S, and five more
 _CONFORMANCE_LOOKS = 72  # of the conformance suite, on four families
 
 

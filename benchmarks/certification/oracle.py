@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...estimators.base import Estimator, Target
 from ..gradients import check_estimate
+from ..oracles.discrete_moments import discrete_moments
 from ..oracles.objectives import exact_gradients
 from ..oracles.variances import exact_variance
 from ..problems.placement import place, to_encoder
@@ -71,6 +72,13 @@ class Oracle:
         exact = place(self.problem, dtype=torch.float64)
         target = exact.target(to_encoder(exact, self.x))
         return exact_variance(estimator, exact.posterior, self.eta.double(), target, num_samples)
+
+    def mean(self, estimator: Estimator, num_samples: int) -> Tensor | None:
+        """Exact mean of an estimate, (B, P), whatever it estimates, where it is known."""
+        exact = place(self.problem, dtype=torch.float64)
+        target = exact.target(to_encoder(exact, self.x))
+        found = discrete_moments(estimator, exact.posterior, self.eta.double(), target, num_samples)
+        return None if found is None else found.mean
 
     def draw(self, estimator: Estimator, target: Target, num_samples: int, replicates: int) -> Draws:
         """Independent estimates, less the exact answers.

@@ -14,6 +14,8 @@ ORACLE_PROBLEMS = (
     "small-vae[posterior=full-gaussian]",
     "small-vae[posterior=bernoulli]",
     "small-vae[posterior=categorical]",
+    "binary-toy[latent_dim=3,target=0.4,probability=0.3]",
+    "categorical-toy",
     "small-vae[posterior=flow]",
     "gamma-poisson",
 )

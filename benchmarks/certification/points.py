@@ -8,11 +8,13 @@ at large ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ...estimators.base import Target
+from ...estimators.pieces.variables import not_discrete, variables_of
 from ...estimators.plugins.registry import create
 from ..gradients import seeded
 from ..problems.as_trained import eta_of
@@ -24,13 +26,15 @@ _ASCENT_RATE = 0.1
 _ASCENT_SAMPLES = 64
 _SCALES = {"scales": (0.3, 2.0), "extreme scales": (0.15, 3.0)}
 _STRETCH = 2.5
+_SURE = 40.0
 
 
 def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
     """Name -> eta (B, P): where the encoder is, on the way to the optimum, near it, and far off.
 
     With a prior η ascends the objective from where the encoder puts it. With `eta_parts` that name a scale,
-    scales alternate between 0.3 and 2 (0.15 and 3) over data and coordinates; without, η is stretched.
+    scales alternate between 0.3 and 2 (0.15 and 3) over data and coordinates; without, η is stretched, and
+    where it is made of logits so far that q is certain of z.
 
     Args:
         problem: eta_parts may have "log_scale" or "scale".
@@ -46,11 +50,22 @@ def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
     parts = eta_parts(problem, eta.shape[1])
     name = next((n for n in ("log_scale", "scale") if n in parts), None)
     if name is None:
-        return points | {"stretched": _STRETCH * eta}
+        return points | {"stretched": _STRETCH * eta} | _certain(problem, eta, parts)
     for point, pair in _SCALES.items():
         values = [math.log(v) for v in pair] if name == "log_scale" else list(pair)
         points[point] = _alternating(eta, parts[name], values)
     return points
+
+
+def _certain(problem: Problem, eta: Tensor, parts: Mapping[str, slice]) -> dict[str, Tensor]:
+    """Logits of ±40: 40 at the likeliest state of every variable; nothing where η is more than logits."""
+    q = problem.posterior(eta)
+    if tuple(parts) != ("logits",) or not_discrete(q) is not None or q.event_shape.numel() != eta.shape[1]:
+        return {}
+    variables = variables_of(q)
+    table = eta.unflatten(-1, (-1, variables.states)) if variables.kind == "one-hot" else None
+    likeliest = eta > 0 if table is None else (table == table.amax(-1, keepdim=True)).flatten(-2)
+    return {"certain": torch.where(likeliest, _SURE, -_SURE).to(eta)}
 
 
 def _alternating(eta: Tensor, part: slice, values: list[float]) -> Tensor:

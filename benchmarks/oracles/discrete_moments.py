@@ -94,7 +94,8 @@ def discrete_moments(
         weights = values.weights.unsqueeze(-1)
         mean = (weights * h).sum(0)
         variance = (weights * (h - mean).square()).sum(0) / values.terms
-    return Moments(mean + every.beside(estimator), variance)
+    found = Moments(mean + every.beside(estimator), variance)
+    return found if all(part.isfinite().all() for part in found) else None
 
 
 class _Every:
@@ -344,19 +345,20 @@ def _sticks(every: _Every) -> tuple[Float[Tensor, "B D J"], Int64[Tensor, "B D K
         order = torch.tensor([1, 0], device=every.pi.device).expand(every.pi.shape)
     else:
         order = every.log_pi.argsort(-1)
-    pi = every.pi.gather(-1, order)
-    rest = pi.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    return pi[..., :-1].log() - rest.log(), order
+    log_pi = every.log_pi.gather(-1, order)
+    return log_pi[..., :-1] - _log_rest(log_pi), order
+
+
+def _log_rest(log_pi: Float[Tensor, "B D K"]) -> Float[Tensor, "B D J"]:
+    """Of what comes after each state but the last."""
+    return log_pi.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
 
 
 def _from_sticks(every: _Every, order: Tensor, gradient: Float[Tensor, "N B D J"]) -> Tensor:
     """What log π is multiplied by: a bit's logit is log π of its state, less the log of what comes after."""
-    pi = every.pi.gather(-1, order)
-    rest = pi.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    shares = gradient / rest
-    none = torch.zeros_like(gradient[..., :1])
-    before = torch.cat((none, shares.cumsum(-1)), -1)
-    placed = torch.cat((gradient, none), -1) - pi * before
+    log_pi = every.log_pi.gather(-1, order)
+    shares = (log_pi.unsqueeze(-2) - _log_rest(log_pi).unsqueeze(-1)).exp().triu(1)  # (B, D, J, K)
+    placed = torch.nn.functional.pad(gradient, (0, 1)) - torch.einsum("nbdj,bdjk->nbdk", gradient, shares)
     return torch.zeros_like(placed).scatter(-1, order.expand_as(placed), placed)
 
 
@@ -430,9 +432,8 @@ def _carms(every: _Every, estimator: Estimator, num_samples: int) -> _Values:
 def _sticks_in_order(every: _Every) -> tuple[Tensor, Tensor]:
     """`_sticks` in the order of the probabilities, of a Bernoulli variable too."""
     order = every.log_pi.argsort(-1)
-    pi = every.pi.gather(-1, order)
-    rest = pi.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    return pi[..., :-1].log() - rest.log(), order
+    log_pi = every.log_pi.gather(-1, order)
+    return log_pi[..., :-1] - _log_rest(log_pi), order
 
 
 def _of_places(p: Float[Tensor, "B D J"], places: list[int], n: int) -> Float[Tensor, "B D"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import Distribution
 from ...estimators.base import Target
 from ...estimators.pieces.enumeration import expected, recomputed
 from ...estimators.posteriors.distributions import closed_form_kl
+from .nodes import relaxed_bits
 from .rules import Rule
 
 _ROWS = 2**16  # points, or tuples of them, at a time
@@ -60,6 +62,16 @@ def left_riemann_sum(
     for beta, following in pairwise(betas):
         value = value + (following - beta) * (_tempered(log_w, weights, beta) * log_w).sum(0)
     return value
+
+
+def relaxed(q: Distribution, target: Target, nodes: int, temperature: float) -> Float[Tensor, "*batch"]:
+    """E f(σ((φ + X)/τ)), X logistic, less the KL of the Bernoulli q itself."""
+    z, weights = relaxed_bits(q, nodes, temperature)
+    value = (weights * _in_parts(target.log_likelihood, z)).sum(0)
+    if target.prior is None:
+        return value
+    nothing = replace(target, log_likelihood=lambda z: torch.zeros_like(q.log_prob(z)))
+    return value + by_enumeration(q, nothing)
 
 
 def _bound(

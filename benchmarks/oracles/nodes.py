@@ -8,6 +8,7 @@ density, so that no reparameterization of torch's is used.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -84,6 +85,41 @@ def von_mises_nodes(q: Distribution, nodes: int) -> Nodes:
         points = torch.arange(nodes).to(base.loc) * (2 * math.pi / nodes) - math.pi
         z = _product(points.reshape(-1, *(1,) * base.loc.dim()).expand(-1, *base.loc.shape))
     return z, (base.log_prob(z) + math.log(2 * math.pi / nodes)).sum(-1).exp()
+
+
+def relaxed_bits(q: Distribution, nodes: int, temperature: float) -> Nodes:
+    """Of σ((φ + X)/τ), X logistic, φ the logits of a Bernoulli: N = nodes^D points.
+
+    The weights carry the gradient. The trapezoidal rule in s(v) = asinh v/2 + asinh x/2, v = (φ + x)/τ, whose
+    points are close where σ(v) bends and where the noise is, and from there ever further apart.
+    """
+    base = q.base_dist  # type: ignore[attr-defined]
+    phi = base.logits
+    with torch.no_grad():
+
+        def place(x: Tensor) -> Tensor:
+            return ((phi + x) / (2 * temperature)).asinh() + (x / 2).asinh()
+
+        low, high = torch.full_like(phi, -_NEGLIGIBLE), torch.full_like(phi, _NEGLIGIBLE)
+        unit = torch.linspace(0, 1, nodes, dtype=phi.dtype, device=phi.device)
+        s = torch.lerp(place(low), place(high), unit.reshape(-1, *(1,) * phi.dim()))
+        x = _inverse(place, s, low, high)
+        v = (phi + x) / temperature
+        slope = 1 / (temperature * (4 + v.square()).sqrt()) + 1 / (4 + x.square()).sqrt()
+        length = (place(high) - place(low)) / (nodes - 1) / slope
+    noise = x + (phi.detach() - phi)  # of the same v
+    weights = length * noise.sigmoid() * (-noise).sigmoid()
+    return _product(v.sigmoid()), _product(weights).prod(-1)
+
+
+def _inverse(increasing: Callable[[Tensor], Tensor], values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Where a function takes these values, by halving."""
+    low, high = low.expand_as(values), high.expand_as(values)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = increasing(middle) < values
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
 
 
 def _legendre_between(low: Tensor, high: Tensor, nodes: int) -> tuple[Tensor, Tensor]:

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution, Independent
 
 from ...estimators.base import Target
 from ...estimators.errors import UsageError
 from ...estimators.methods.thermodynamic import Thermodynamic
 from ...estimators.plugins.specification import parse
-from ...estimators.posteriors.distributions import closed_form_kl
+from ...estimators.posteriors.distributions import closed_form_kl, describe
 from ...estimators.posteriors.outcomes import outcomes
-from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, wake
+from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, relaxed, wake
 from .rules import TOLERANCE, change, rules_of
 
 _NEEDS_PRIOR = {
@@ -26,6 +26,7 @@ _NEEDS_PRIOR = {
     "thermodynamic": "the thermodynamic objective",
 }
 _NOT_FINITE = "the exact answer is not finite"
+_RELAXED_NODES = {1: (128, 192), 2: (96, 128), 3: (56, 72)}  # ever finer, by the number of bits
 _OF_SEVERAL_SAMPLES = ("iwae", "inclusive-kl")
 
 Integral = Callable[[Distribution, Target], Tensor]
@@ -66,7 +67,7 @@ def exact_objective(
         objective: "elbo"; "iwae" for L_K = E log (1/K) Σ p(x, z_k)/q(z_k); "inclusive-kl" for the value and
             the θ-gradient of L_K with the η-gradient of −KL(p(z|x) ‖ q), which reweighted wake-sleep climbs
             side by side; "thermodynamic[partitions=P,smallest=β_1]" for the left Riemann sum of the estimator
-            of this name.
+            of this name; "relaxed[temperature=τ]" for E f(softmax((φ + G)/τ)) − KL.
         num_samples: K.
     """
     found = exact_with_method(q, target, objective, num_samples)
@@ -199,6 +200,8 @@ def _differentiate(
 def _integrals(q: Distribution, target: Target, objective: str, num_samples: int) -> _Integrals | str:
     """Ways to integrate, or why there are none in one line."""
     name = objective.partition("[")[0]
+    if name == "relaxed":
+        return _relaxed(q, objective)
     betas = _betas(objective) if name == "thermodynamic" else None
     if name not in ("elbo", *_NEEDS_PRIOR) or (name == "thermodynamic" and betas is None):
         return f"no exact value of the objective {objective!r} is known"
@@ -218,6 +221,29 @@ def _integrals(q: Distribution, target: Target, objective: str, num_samples: int
     if betas is not None:
         return _Integrals(method, [partial(left_riemann_sum, rule=rule, betas=betas) for rule in rules])
     return _Integrals(method, [partial(bound, rule=rule, samples=samples) for rule in rules])
+
+
+def _relaxed(q: Distribution, objective: str) -> _Integrals | str:
+    """Of a few Bernoulli variables at a temperature that the objective names."""
+    temperature = _number(objective, "temperature")
+    if temperature is None:
+        return f"no exact value of the objective {objective!r} is known"
+    base = q.base_dist if type(q) is Independent else None
+    nodes = _RELAXED_NODES.get(q.event_shape.numel()) if type(base) is Bernoulli else None
+    if nodes is None:
+        return f"no quadrature for the relaxation of a {describe(q)} of event shape {tuple(q.event_shape)}"
+    each: list[Integral] = [partial(relaxed, nodes=n, temperature=temperature) for n in nodes]
+    return _Integrals("quadrature", each)
+
+
+def _number(objective: str, parameter: str) -> float | None:
+    """The one parameter that an objective names, or None where it names others."""
+    try:
+        parameters = parse(objective).parameters
+    except UsageError:
+        return None
+    value = parameters.get(parameter)
+    return float(value) if parameters.keys() == {parameter} and isinstance(value, int | float) else None
 
 
 def _has_closed_kl(q: Distribution, target: Target) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,11 @@ class Certificate:
     @property
     def bias(self) -> BiasBound | None:
         """The largest relative bias measured, with its interval; None: not measured."""
-        return max((c.bias for c in self.checks if c.bias), key=lambda b: b.high, default=None)
+        return max(self.biases("gradient", "bias"), key=lambda b: b.high, default=None)
+
+    def biases(self, *names: str) -> list[BiasBound]:
+        """Of the checks of these names, one a point and S."""
+        return [c.bias for c in self.checks if c.bias and c.name in names]
 
     @property
     def counted(self) -> tuple[Check, ...]:
@@ -104,13 +109,16 @@ class Certificate:
     @property
     def bias_text(self) -> str:
         """What is known of the bias, ending in a comma."""
+        beside = self.biases("elbo-bias")
+        relaxed = f"{span(beside)} off the gradient of the ELBO, " if beside else ""
         worst = self.bias
         if worst is None:
-            return ""
-        at = f"at {100 * self.confidence:g}% confidence, "
+            return relaxed
+        at = f"at {100 * self.confidence:g}% confidence"
         if self.unbiased:
-            return f"relative bias ≤ {percent(worst.high)} {at}"
-        return f"relative bias {percent(worst.estimate)} ({percent(worst.low)} to {percent(worst.high)}) {at}"
+            return f"relative bias ≤ {percent(worst.high)} {at}, {relaxed}"
+        ends = "exact" if worst.exact else f"at worst {percent(worst.low)} to {percent(worst.high)} {at}"
+        return f"relative bias {span(self.biases('bias'))} (declared; {ends}), {relaxed}"
 
     def rows(self) -> list[dict[str, Any]]:
         """All checks and bounds as long rows, what was skipped, and what is claimed."""
@@ -129,6 +137,16 @@ class Certificate:
     def _bound_reached(self) -> bool:
         bound = self.bias_bound
         return bound is not None and bound <= self.tolerance
+
+
+def span(biases: Sequence[BiasBound]) -> str:
+    """From the least to the largest of the estimates, over the points where they were found.
+
+    >>> span([BiasBound(0.12, 0.11, 0.13, 1.0), BiasBound(0.031, 0.02, 0.04, 1.0)])
+    '3.1% … 12%'
+    """
+    ends = [percent(pick(b.estimate for b in biases)) for pick in (min, max)]
+    return " … ".join(dict.fromkeys(ends))
 
 
 def percent(share: float) -> str:
@@ -162,6 +180,15 @@ def outcome(rows: Sequence[Mapping[str, Any]]) -> str:
     if not checks:
         return f"skipped: {next(r['reason'] for r in rows if r['status'] == 'skipped')}"
     ran = sum(r["value"] is not None for r in checks)
-    bound = max((r["ci_high"] for r in rows if r["metric"] == "relative_bias"), default=None)
-    bias = "" if bound is None else f", relative bias ≤ {percent(bound)}"
-    return f"{ran} of {len(checks)} checks hold{bias}"
+    found: dict[str, list[BiasBound]] = {}
+    for r in (r for r in rows if r["metric"] == "relative_bias"):
+        bound = BiasBound(r["value"], r["ci_low"], r["ci_high"], math.nan)
+        found.setdefault(r["parameter"], []).append(bound)
+    said = [f"{ran} of {len(checks)} checks hold"]
+    if "gradient" in found:
+        said.append(f"relative bias ≤ {percent(max(b.high for b in found['gradient']))}")
+    if "bias" in found:
+        said.append(f"relative bias {span(found['bias'])} (declared)")
+    if "elbo-bias" in found:
+        said.append(f"{span(found['elbo-bias'])} off the gradient of the ELBO")
+    return ", ".join(said)

@@ -18,6 +18,8 @@ class BiasBound:
         low: lower end of its interval.
         high: upper end: the bound.
         absolute: the bound, not divided.
+
+    Where the mean is known exactly, both ends are the estimate.
     """
 
     estimate: float
@@ -25,13 +27,20 @@ class BiasBound:
     high: float
     absolute: float
 
+    @property
+    def exact(self) -> bool:
+        """Whether nothing of it was measured."""
+        return self.low == self.estimate == self.high
+
 
 @dataclass(frozen=True)
 class Check:
     """One check of one claim.
 
     Attributes:
-        name: "gradient", "value", "theta", "variance", or of the conformance suite, e.g. "finite[gaussian]".
+        name: "gradient", "value", "theta", "variance"; of a biased gradient "bias" and, where its mean is
+            known, "mean"; "elbo-bias" of what relaxes the ELBO; or of the conformance suite, e.g.
+            "finite[gaussian]".
         holds: None where no verdict was reached.
         reason: what is wrong, or why there is no verdict.
         problem: label of the oracle problem; "" for the conformance suite.

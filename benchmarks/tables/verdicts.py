@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..rows.certificate import ALARM_RATE, Certificate, percent
+from ..rows.certificate import ALARM_RATE, Certificate, percent, span
 from ..rows.certificates import certificates
 from ..rows.text import clean, shorten
 from .columns import Column, word
@@ -130,16 +130,17 @@ def _cells(c: Certificate) -> list[str]:
 
 
 def _bias(c: Certificate) -> str:
-    if c.bias is None:
-        return ""
-    if c.unbiased:
-        return f"≤ {percent(c.bias.high)}"
-    return f"{percent(c.bias.estimate)} ({percent(c.bias.low)} to {percent(c.bias.high)})"
+    beside = c.biases("elbo-bias")
+    found = [f"ELBO: {span(beside)}"] if beside else []
+    if c.bias is not None:
+        found.insert(0, f"≤ {percent(c.bias.high)}" if c.unbiased else f"{span(c.biases('bias'))} (declared)")
+    return "; ".join(found)
 
 
 def _worst(c: Certificate) -> str:
     """Where the bias may be largest."""
-    found = max((k for k in c.checks if k.bias), key=lambda k: k.bias.high if k.bias else 0.0, default=None)
+    biased = [k for k in c.checks if k.bias and k.name != "elbo-bias"]
+    found = max(biased, key=lambda k: k.bias.high if k.bias else 0.0, default=None)
     return "" if found is None else f"{shorten(found.problem, 40)} at {found.point}, S = {found.num_samples}"
 
 
@@ -148,7 +149,8 @@ def _statement(found: list[Certificate]) -> str:
     first = found[0]
     return (
         f"Bias: upper bound at {100 * first.confidence:g}% confidence at the worst of all points, "
-        "relative to the norm of the exact gradient; an interval where no unbiasedness is claimed. "
+        "relative to the norm of the exact gradient; where a bias is declared, from the least to the largest "
+        "over all points. "
         f"Holds: every check ran, and the bound is at most {percent(first.tolerance)}. The chance that a "
         f"whole run over correct estimators fails any of them is at most {ALARM_RATE:g}."
     )
