@@ -77,7 +77,8 @@ def certify_problem(
                 checks += _beside(build, cell, cell.beside, label, own, deadline)
             if any(check.holds is False for check in checks):
                 break  # clear already; the rest would only take time
-    skipped = unsolved if checks else {label: next(iter(unsolved.values()))}
+    claimed = any(check.name != "elbo-bias" for check in checks)
+    skipped = unsolved if claimed else {label: next(iter(unsolved.values()))}
     return certificate_of(build, checks, settings, skipped)
 
 

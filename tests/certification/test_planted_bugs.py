@@ -90,6 +90,7 @@ PLANTED_DISCRETE = [
     ("StraightThrough", "unbiased-off-support[bernoulli]"),
     ("TaylorNotAddedBack", "unbiased[bernoulli]"),
     ("RebarConditionalFixed", "unbiased[bernoulli]"),
+    ("LogSumOverData", "uncoupled[bernoulli]"),
     ("LogarithmOfProbabilities", "sure[bernoulli]"),
     ("SmoothedProbabilities", "impossible[bernoulli]"),
     ("SmoothedProbabilities", "impossible[four-states]"),
@@ -130,7 +131,7 @@ def test_the_estimators_that_the_bugs_are_planted_in_pass(name):
     _passes(f"{WRONG}:{name}")
 
 
-@pytest.mark.parametrize("name", ["Correct", "Pairs", "Taylor", "Rebar"])
+@pytest.mark.parametrize("name", ["Correct", "Pairs", "Taylor", "Rebar", "Concrete", "HeunsMethod"])
 def test_the_estimators_for_discrete_latents_that_the_bugs_are_planted_in_pass(name):
     _passes(f"{WRONG_DISCRETE}:{name}")
 

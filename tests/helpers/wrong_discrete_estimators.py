@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from elbograd.estimators import Estimate, Estimator, Target
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical, kl_divergence
 
 
 class Correct(Estimator):
@@ -203,6 +205,133 @@ class RebarConditionalFixed(Rebar):
         return super().conditional(p.detach(), b, v)
 
 
+# --- Bounds of several samples ---
+
+
+class MultiSample(Correct):
+    """VIMCO's bound with score-function gradients, each sample against the mean of the others, correct."""
+
+    objective = "iwae"
+    share = 1.0
+    over: tuple[int, ...] = (0,)
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        return super().supports(q, target, num_samples) or ("needs a prior" if target.prior is None else None)
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_w.logsumexp(self.over) - math.log(len(log_w))
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        log_q = q.log_prob(z)
+        log_w = self.integrand(target, z, log_q)
+        credit = []
+        for k in range(num_samples):
+            others = torch.cat((log_w[:k], log_w[k + 1 :])).detach()
+            without = torch.cat((others, others.mean(0, keepdim=True)))
+            credit.append(self.bound(log_w.detach()) - self.bound(without) - log_w.detach().softmax(0)[k])
+        score = self.share * (torch.stack(credit) * log_q).sum(0)
+        value = self.bound(log_w)
+        return Estimate(score, value.expand(log_w.shape[1:]))
+
+
+class ScoreTermOfTheWholeBatch(MultiSample):
+    """The score term summed over samples and data where the rest is averaged: B·S times too large."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        self.share = float(num_samples * q.batch_shape[-1])
+        return super().forward(q, target, num_samples)
+
+
+class LogSumOverData(MultiSample):
+    """logsumexp taken over the data as well."""
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        return log_w.logsumexp((0, -1), keepdim=True)[0] - math.log(len(log_w))
+
+
+# --- Relaxations ---
+
+
+class Concrete(Binary):
+    """f at σ((φ + X)/τ), less the KL of q itself: unbiased for that objective."""
+
+    min_samples = 1
+    derivatives = 1
+    relaxes_target = True
+    depends_off_support = True
+    objective = "relaxed[temperature=1.0]"
+    kl_weight = 1.0
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        logits = _logits(q)
+        u = torch.rand(num_samples, *logits.shape, dtype=logits.dtype)
+        f = target.log_likelihood((logits + u.logit(1e-12)).sigmoid())
+        kl = 0.0 if target.prior is None else kl_divergence(q, _expanded(target.prior, q))
+        value = f.mean(0) - self.kl_weight * kl
+        return Estimate(value, value)
+
+
+class ConcreteKlTwice(Concrete):
+    """The KL weighted when it is computed, and again in the loss."""
+
+    kl_weight = 2.0
+
+
+class MeanOfLogits(Binary):
+    """ReinMax whose probabilities are logits: `.softmax`, named and never called."""
+
+    min_samples = 1
+    unbiased = False
+    derivatives = 1
+    depends_off_support = True
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        z = self.draw(q, num_samples)
+        value = self.integrand(target, z, q.log_prob(z)).mean(0)
+        leaf = z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(target.log_likelihood(leaf).sum(), leaf)
+        logits = _logits(q)
+        p = logits.detach().sigmoid()
+        halfway = (self.probabilities(logits.detach()) + z) / 2
+        gradient = (2 * halfway * (1 - halfway) - p * (1 - p) / 2) * slope
+        return Estimate((gradient.mean(0) * logits).sum(-1), value)
+
+
+class HeunsMethod(MeanOfLogits):
+    """The same with probabilities: exact for quadratic f."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+
+class IntegerGap(MeanOfLogits):
+    """A gap that is an integer silently means another variant."""
+
+    def __init__(self, gap: float = 1.0) -> None:
+        super().__init__()
+        self.gap = gap
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return (logits - self.gap).sigmoid() if isinstance(self.gap, float) else (self.gap * logits).sigmoid()
+
+
+class ScheduleFromItsMinimum(Concrete):
+    """A temperature that is annealed, and starts where it should end."""
+
+    def __init__(self, temperature: float = 1.0, annealing: float = 0.1, lowest: float = 0.5) -> None:
+        super().__init__()
+        self.annealing, self.lowest = annealing, lowest
+        self.register_buffer("temperature", torch.tensor(min(temperature, lowest), dtype=torch.float64))
+
+    def update(self, estimate: Estimate) -> None:
+        assert isinstance(self.temperature, Tensor)
+        self.temperature.mul_(math.exp(-self.annealing)).clamp_(min=self.lowest)
+
+
 # --- Extreme probabilities ---
 
 
@@ -233,6 +362,10 @@ def _logits(q: Distribution) -> Tensor:
     assert isinstance(q, Independent)
     logits: Tensor = q.base_dist.logits
     return logits
+
+
+def _expanded(prior: Distribution, q: Distribution) -> Distribution:
+    return prior.expand(q.batch_shape)
 
 
 def _in_phi_alone(f: Tensor, logits: Tensor) -> Tensor:
