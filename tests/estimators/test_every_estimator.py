@@ -66,6 +66,7 @@ VARIANTS = (
 SPECS = (*BUILTIN_NAMES, *VARIANTS)
 DIMENSION = 2
 WRONG = Path(__file__).parents[1] / "helpers" / "wrong_estimators.py"
+WRONG_DISCRETE = WRONG.with_name("wrong_discrete_estimators.py")
 
 #: Evaluations of log p(x|z) an estimate, where it is not S.
 EVALUATIONS = {
@@ -366,6 +367,50 @@ def test_an_argument_that_makes_no_sense_is_told_in_one_line(name, parameter):
         assert "\n" not in str(error.value)
 
 
+BELOW_ONE = ("decay", "gamma", "lowest", "smallest")  # numbers that 2 is no value of
+NUMBERS = [
+    (name, parameter.name)
+    for name, parameter in ARGUMENTS
+    if "float" in str(parameter.annotation) and parameter.name not in BELOW_ONE
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), NUMBERS, ids=str)
+def test_an_integer_is_a_number_like_any_other(name, parameter):
+    """The estimate with 2 is that with 2.0, to the last bit: no other variant hides behind a type."""
+    compared = 0
+    for family in (normal, bernoulli):
+        case, found = Case(family), []
+        for value in (2, 2.0):
+            torch.manual_seed(0)
+            estimator = create(name, **{parameter: value}).eval()
+            if estimator.supports(case.q, case.target, 4) is not None:
+                break
+            estimator.init(case.q, case.target)
+            surrogate = estimator(case.q, case.target, 4).surrogate
+            found.append(torch.autograd.grad(surrogate.sum(), case.leaf, retain_graph=True)[0])
+        if found:
+            assert torch.equal(*found)
+            compared += 1
+    assert compared
+
+
+ANNEALED = [
+    name for name in BUILTIN_NAMES if "annealing" in inspect.signature(REGISTRY.find(name)).parameters
+]
+
+
+@pytest.mark.parametrize("name", ANNEALED)
+def test_an_annealed_temperature_starts_where_it_is_given_and_ends_at_the_lowest(name):
+    case = Case(bernoulli)
+    estimator = create(name, temperature=2.0, annealing=0.5, lowest=0.7).train()
+    estimate, seen = estimator(case.q, case.target, 1), []
+    for _ in range(5):
+        seen.append(float(estimator.temperature))
+        estimator.update(estimate)
+    assert seen == pytest.approx([max(0.7, 2 * math.exp(-0.5 * step)) for step in range(5)])
+
+
 # --- The mean ---
 
 
@@ -427,3 +472,15 @@ def certified(spec, pretended=False):
 def test_a_wrong_one_is_seen(test, wrong):
     with pytest.raises((AssertionError, AttributeError, RuntimeError)):
         test(f"{WRONG}:{wrong}")
+
+
+def test_an_integer_that_means_another_variant_is_seen():
+    with pytest.raises(AssertionError):
+        test_an_integer_is_a_number_like_any_other(f"{WRONG_DISCRETE}:IntegerGap", "gap")
+
+
+def test_a_schedule_that_starts_at_its_minimum_is_seen():
+    with pytest.raises(AssertionError):
+        test_an_annealed_temperature_starts_where_it_is_given_and_ends_at_the_lowest(
+            f"{WRONG_DISCRETE}:ScheduleFromItsMinimum"
+        )

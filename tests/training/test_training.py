@@ -8,6 +8,7 @@ import pytest
 import torch
 from elbograd.benchmarks import train
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.training import train as module
 from elbograd.benchmarks.training.held_out import importance_weighted_log_likelihood
 from elbograd.benchmarks.training.step import TrainingStep, backward
 from elbograd.benchmarks.training.train import tune_learning_rate
@@ -142,6 +143,27 @@ def test_the_importance_weighted_bound_nears_the_likelihood():
     bound = importance_weighted_log_likelihood(problem, x, 2**15, seed=0)
     assert bound == pytest.approx(float(exact), abs=0.03)
     assert bound > importance_weighted_log_likelihood(problem, x, 2, seed=0)
+
+
+def evaluated_after(num_samples):
+    """What is held out of a problem that training does not change, whatever S is trained with."""
+    run = train(
+        "bernoulli-vae[latent_dim=3,hidden=4]", "vimco", steps=1, num_samples=num_samples, learning_rate=1e-30
+    )
+    return [*(h.heldout_objective for h in run.history), run.heldout_log_likelihood]
+
+
+def test_evaluation_has_its_own_number_of_samples(monkeypatch):
+    assert evaluated_after(2) == evaluated_after(7)
+
+    def with_those_of_training(num_samples):
+        def wrong(problem, x, importance_samples, seed):
+            return importance_weighted_log_likelihood(problem, x, num_samples, seed)
+
+        monkeypatch.setattr(module, "importance_weighted_log_likelihood", wrong)
+        return evaluated_after(num_samples)
+
+    assert with_those_of_training(2) != with_those_of_training(7)
 
 
 def validating():
