@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks.gradients import eta_gradients
+from elbograd.benchmarks.oracles.gumbel_means import gumbel_softmax_gradient, gumbel_softmax_value
 from elbograd.benchmarks.oracles.objectives import exact_gradients, exact_objective
 from elbograd.benchmarks.oracles.variances import exact_variance
 from elbograd.benchmarks.problems import load_problem
@@ -293,3 +294,46 @@ def test_a_problem_is_measured_and_trained(name):
     assert v.route == "factorized"
     run = train(name, "leave-one-out", steps=3, num_samples=2)
     assert math.isfinite(run.history[-1].heldout_objective)
+
+
+# --- Relaxed bits ---
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("logit", [-40.0, -2.2, 0.3, 6.0])
+def test_one_relaxed_bit_agrees_with_another_quadrature(logit, temperature):
+    """Panels in the noise there, one rule in a variable that follows z here."""
+    leaf = torch.tensor([[logit]], dtype=torch.float64, requires_grad=True)
+    q = td.Independent(td.Bernoulli(logits=leaf), 1)
+    target = Target(lambda z: -((z.squeeze(-1) - 0.45) ** 2))
+    value = exact_objective(q, target, f"relaxed[temperature={temperature}]")
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    expected = gumbel_softmax_value(lambda z: -((z - 0.45) ** 2), logit, temperature)
+    assert value.item() == pytest.approx(expected, rel=1e-10)
+    derivative = gumbel_softmax_gradient(lambda z: -2 * (z - 0.45), logit, temperature)
+    assert slope.item() == pytest.approx(derivative, rel=1e-8, abs=1e-15)
+
+
+def test_relaxed_bits_that_enter_apart_are_a_sum_and_the_kl_is_that_of_the_bits():
+    logits = torch.tensor([[-1.2, 0.4, 2.0]], dtype=torch.float64)
+    q, prior = (td.Independent(td.Bernoulli(logits=at), 1) for at in (logits, 0 * logits + 0.3))
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    target = Target(lambda z: (weights * z.square()).sum(-1), prior)
+    value = exact_objective(q, target, "relaxed[temperature=0.7]")
+    each = [gumbel_softmax_value(torch.square, float(logit), 0.7) for logit in logits[0]]
+    expected = sum(w * e for w, e in zip(weights.tolist(), each, strict=True))
+    expected -= td.kl_divergence(q, prior).item()
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("relaxed", "no exact value of the objective 'relaxed' is known"),
+        ("relaxed[temperature=cold]", "no exact value"),
+        ("relaxed[temperature=1]", "no quadrature for the relaxation of a OneHotCategorical"),
+    ],
+)
+def test_what_relaxation_has_no_exact_value_is_told(objective, message):
+    q = td.OneHotCategorical(logits=torch.zeros(2, 3, dtype=torch.float64))
+    assert message in exact_objective(q, Target(lambda z: z.sum(-1)), objective)
