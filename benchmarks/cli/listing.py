@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import REGISTRY, catalogue, create
 from ...estimators.text import one_line, printable
 from ..gradients import seeded
+from ..rows.certificate import span
 
 _WIDTH = 80
 _LABELS = 11  # columns
@@ -62,13 +64,14 @@ def _describe(name: str) -> str:
         summary = next(iter((inspect.getdoc(type(estimator)) or "").splitlines()), "-")
         facts = {
             "gradient of": _objective(estimator),
+            "bias": bias_in_words(estimator, partial(create, name)),
             "needs": _needs(estimator),
             "cost": cost_in_words(estimator),
             "reference": reference_of(estimator),
         }
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise UsageError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
-    return "\n".join([_lines(name, summary), *(_fact(label, fact) for label, fact in facts.items())])
+    return "\n".join([_lines(name, summary), *(_fact(label, fact) for label, fact in facts.items() if fact)])
 
 
 def _objective(estimator: Estimator) -> str:
@@ -79,17 +82,48 @@ def _objective(estimator: Estimator) -> str:
 def _needs(estimator: Estimator) -> str:
     orders = {0: "no derivative", 1: "the gradient", 2: "second derivatives"}
     parts = [
-        f"S ≥ {estimator.min_samples}",
+        f"{'even ' if _pairs(estimator) else ''}S ≥ {estimator.min_samples}",
         f"{orders.get(estimator.derivatives, f'{estimator.derivatives} derivatives')} of log p(x|z) in z",
         "iid draws" if estimator.requires_iid_draws else "",
         "log p(x|z) off the support of q" if estimator.relaxes_target else "",
     ]
     traits = [
+        "its mean depends on log p(x|z) off the support" if estimator.depends_off_support else "",
         "draws nothing" if estimator.deterministic else "",
         "couples the batch" if estimator.couples_batch else "",
         f"{estimator.draws} draws" if estimator.draws != "iid" else "",
     ]
     return "; ".join(filter(None, [", ".join(filter(None, parts)), *traits]))
+
+
+def _pairs(estimator: Estimator) -> bool:
+    """Whether no odd S will do, under the first family that some S is supported for."""
+    sizes = range(estimator.min_samples, estimator.min_samples + 4)
+    for posterior in _FAMILIES.values():
+        _, q = posterior(_DIMENSIONS[-1])
+        target = _target(q, lambda z: z.flatten(2).sum(-1))
+        supported = [s for s in sizes if estimator.supports(q, target, s) is None]
+        if supported:
+            return all(s % 2 == 0 for s in supported)
+    return False
+
+
+def bias_in_words(estimator: Estimator, build: Callable[[], Estimator]) -> str:
+    """How far the mean is from the gradient where it is biased, or of another objective than the ELBO.
+
+    At three points of a small problem: exactly, or measured by a fixed number of draws.
+    """
+    from ..certification.typical_bias import typical_bias
+
+    if estimator.unbiased and estimator.objective.partition("[")[0] != "relaxed":
+        return ""
+    found = typical_bias(build)
+    if isinstance(found, str):
+        return f"not known: {found}"
+    how = "exactly" if all(bias.exact for bias in found.biases) else "measured"
+    whose = " of the ELBO" if found.objective == "elbo" else ""
+    where = f"{found.problem}, S = {found.num_samples}"
+    return f"{span(found.biases)} of the gradient{whose}, {how} ({where})"
 
 
 def reference_of(estimator: Estimator) -> str:
@@ -110,25 +144,44 @@ def cost_in_words(estimator: Estimator) -> str:
     On posteriors of dimension 1 to 3 and at three S, of the first family that the estimator supports; numbers
     that do not follow a + b S + c D + d D S are given as they are for the largest.
     """
-    for family, posterior in _FAMILIES.items():
-        counted = {
-            (d, s): _count(estimator, posterior(d), s)
-            for d in _DIMENSIONS
-            for s in (max(s, estimator.min_samples) for s in _SAMPLES)
-        }
-        found = {key: count for key, count in counted.items() if count is not None}
-        if found:
-            evaluations = _formula({key: count[0] for key, count in found.items()})
-            calls = _formula({key: count[1] for key, count in found.items()})
-            plural = "" if calls == "1" else "s"
-            dimension = ", D dimensions" if "D" in evaluations + calls else ""
-            return f"{evaluations} evaluations of log p(x|z) in {calls} call{plural} ({family} q{dimension})"
-    return "not counted: it supports none of the posteriors tried"
+    counted = ((family, _counted(estimator, posterior)) for family, posterior in _FAMILIES.items())
+    told = ((family, *formulas) for family, formulas in counted if formulas is not None)
+    first = next(told, None)
+    if first is None:
+        return "not counted: it supports none of the posteriors tried"
+    said = _cost(*first, "evaluations of log p(x|z)")
+    if first[0] == "Bernoulli":  # with more states there may be more of them
+        said += "".join(f"; {_cost(*other)}" for other in told if other[1] != first[1])
+    return said
+
+
+def _cost(family: str, evaluations: str, calls: str, of_what: str = "evaluations") -> str:
+    plural = "" if calls == "1" else "s"
+    dimension = ", D dimensions" if "D" in evaluations + calls else ""
+    return f"{evaluations} {of_what} in {calls} call{plural} ({family} q{dimension})"
+
+
+def _counted(
+    estimator: Estimator, posterior: Callable[[int], tuple[Tensor, Distribution]]
+) -> tuple[str, str] | None:
+    """Evaluations and calls under one family, as formulas; None where it is not supported."""
+    counts = {
+        (d, s): _count(estimator, posterior(d), s)
+        for d in _DIMENSIONS
+        for s in (max(s, estimator.min_samples) for s in _SAMPLES)
+    }
+    found = {key: count for key, count in counts.items() if count is not None}
+    if not found:
+        return None
+    evaluations, calls = ({key: count[part] for key, count in found.items()} for part in (0, 1))
+    return _formula(evaluations), _formula(calls)
 
 
 def _formula(counts: dict[tuple[int, int], int]) -> str:
     """a + b S + c D + d D S in whole numbers, where it gives every count; of (D, S) -> count."""
     (d, s), largest = max(counts.items())
+    if set(counts.values()) == {largest}:
+        return str(largest)
     design = np.array([(k * n, n, k, 1) for k, n in counts], dtype=float)
     fitted = np.linalg.lstsq(design, np.array([*counts.values()], dtype=float), rcond=None)[0].round()
     if not np.array_equal(design @ fitted, [*counts.values()]):
@@ -154,8 +207,7 @@ def _count(
         counts[1] += 1
         return f
 
-    prior = td.Independent(_expanded(q), 1, validate_args=False)
-    target = Target(log_likelihood, prior=prior, features=torch.ones(_DATA, 2))
+    target = _target(q, log_likelihood)
     with torch.enable_grad(), seeded(0, eta.device):
         without = replace(target, prior=None)
         for one in (target, without):
@@ -168,6 +220,11 @@ def _count(
                 torch.autograd.grad(estimate.surrogate.sum(), eta)
                 return counts[0] // _DATA, counts[1]
     return None
+
+
+def _target(q: Distribution, log_likelihood: Callable[[Tensor], Tensor]) -> Target:
+    prior = td.Independent(_expanded(q), 1, validate_args=False)
+    return Target(log_likelihood, prior=prior, features=torch.ones(_DATA, 2))
 
 
 def _expanded(q: Distribution) -> Distribution:

@@ -49,6 +49,23 @@ def test_every_estimator_has_all_of_it_at_80_columns(elbograd):
         assert "cannot be used" not in paragraphs[name]
     assert "the IWAE bound, biased" in paragraphs["iwae-sticking-the-landing"]
     assert "S ≥ 2, no derivative of log p(x|z) in z, iid draws" in paragraphs["leave-one-out"]
+    assert " even S ≥ 2, no derivative" in paragraphs["disarm"]
+    in_line = {name: " ".join(text.split()) for name, text in paragraphs.items()}
+    assert "its mean depends on log p(x|z) off the support" in in_line["reinmax"]
+    assert "its mean depends" not in in_line["muprop"]
+    for name in paragraphs:
+        estimator = create(name)
+        told = not estimator.unbiased or estimator.objective == "relaxed"
+        found = re.search(
+            r" bias (\S+)% … (\S+)% of the gradient( of the ELBO)?, (exactly|measured) \(", in_line[name]
+        )
+        assert (found is not None) == told, in_line[name]
+        if found is not None:
+            assert 0 <= float(found[1]) < float(found[2])
+            of_elbo = estimator.objective in ("elbo", "relaxed")
+            assert (found[3] is not None) == of_elbo
+    assert "exactly (small-vae[posterior=bernoulli], S = 2)" in in_line["straight-through-gumbel-softmax"]
+    assert "measured (small-vae[posterior=bernoulli], S = 2)" in in_line["gumbel-softmax"]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +76,14 @@ def test_every_estimator_has_all_of_it_at_80_columns(elbograd):
         (create("measure-valued"), "3 D S + S evaluations of log p(x|z) in 2 calls"),
         (create("optimal-baseline[pilot=16]"), "S + 16 evaluations of log p(x|z) in 2 calls"),
         (create("exact[method=enumeration]"), "8 (at D = 3, S = 8) evaluations of log p(x|z) in 1 call"),
+        (
+            create("local-expectation"),
+            "D S + S evaluations of log p(x|z) in 2 calls (Bernoulli q, D dimensions); "
+            "2 D S + S evaluations in 2 calls (3-ary q, D dimensions)",
+        ),
+        (create("arsm"), "2 S evaluations of log p(x|z) in 2 calls (Bernoulli q); 4 S evaluations"),
+        (create("unordered-set"), "S evaluations of log p(x|z) in 1 call (Bernoulli q)"),
+        (create("carms"), "S evaluations of log p(x|z) in 1 call (Bernoulli q)"),
     ],
     ids=lambda value: value.label if isinstance(value, Estimator) else "",
 )
