@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from discrete_tables import TABLES as DISCRETE_TABLES
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.rows.text import interval, number
 from elbograd.benchmarks.tables.cases import variance_cases
@@ -112,6 +113,7 @@ TABLES = {
     "exponential": lambda: swept("roughness", "exponential", "k", ROUGH),
     "cosine": lambda: swept("roughness", "cosine", "k", ROUGH),
     "distance": lambda: swept("distance", "conjugate", "distance", NEAR),
+    **DISCRETE_TABLES,
 }
 
 
