@@ -77,7 +77,8 @@ def _objective(ranking: Ranking) -> str:
 
 def _unit(ranking: Ranking) -> float:
     """The power of ten of the smallest value."""
-    positive = [e.work.value for e in ranking.entries if 0 < e.work.value < math.inf]
+    works = [e.work.value for e in (ranking.entries or ranking.unknown)]
+    positive = [work for work in works if 0 < work < math.inf]
     return float(10.0 ** math.floor(math.log10(min(positive)))) if positive else 1.0
 
 
