@@ -66,7 +66,7 @@ def every_size(trial: Trial) -> None:
     together = torch.cat([_flat(chosen)] * len(others), -1)
     width = [part.shape[-1] for part in chosen.values()] * len(others)
     where = [name for name, columns in zip(names, width, strict=True) for _ in range(columns)]
-    _require_mean(trial, draw, together, "mean", _looks(trial)[:-1], where)
+    _require_mean(trial, draw, together, "mean", _looks(trial), where)
 
 
 def _claimed(trial: Trial, means: ElboGradients) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from elbograd.estimators.pieces import antithetic_bits
 from elbograd.estimators.pieces.sticks import break_sticks
 from elbograd.estimators.pieces.variables import variables_of
 from elbograd.estimators.pieces.without_replacement import inclusion, most_likely, ordered_samples
-from elbograd.estimators.posteriors.quadrature import enumerate_outcomes
+from elbograd.estimators.posteriors.outcomes import enumerate_outcomes
 from scipy.stats import chisquare
 from torch import distributions as td
 
