@@ -24,6 +24,8 @@ def log_limits(points: pd.DataFrame, metric: str, margin: float = 1.25) -> tuple
     An interval that reaches zero or far below everything measured is cut at the axis; the values never are.
     """
     values = points[metric][points[metric] > 0]
+    if values.empty:  # all zero, of which a logarithmic axis shows nothing
+        return 0.1, 10.0
     ends = points.reindex(columns=[f"{metric}_low", f"{metric}_high"]).to_numpy(dtype=float)
     ends = ends[np.isfinite(ends) & (ends > values.min() / 10) & (ends < values.max() * 10)]
     both = np.concatenate([values.to_numpy(dtype=float), ends])

@@ -21,7 +21,8 @@ class ARMS(Estimator):
     any f; S evaluations of log p(x|z), none off the support; no derivatives. With S = 2 it is ``disarm``,
     draw by draw.
 
-    Use it for Bernoulli latents at S > 2: a group of S samples has less variance than S/2 pairs.
+    Use it for Bernoulli latents at S > 2: a group of S samples mostly has less variance than S/2 pairs. Not
+    where f(z) ≈ f(1 − z) and p ≈ ½: a pair then differs in nothing, and ``disarm`` has no variance.
 
     Args:
         kl: "analytic" (closed form) or "sampled".

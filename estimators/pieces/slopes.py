@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
 from ..base import Target
@@ -77,6 +78,12 @@ def _require_path(what: str, f: Tensor, z: Tensor) -> None:
     )
 
 
+def _is_flat(node: Node) -> bool:
+    """Whether an operation has the derivative zero: rounding, or a division that rounds."""
+    name = node.name().rstrip("0123456789")
+    return name in _FLAT or (name == "DivBackward" and bool(getattr(node, "_saved_rounding_mode", None)))
+
+
 def _reaches(f: Tensor, z: Tensor) -> bool:
     """Whether some path of the graph leads from f to z, not through what is flat almost everywhere."""
     goal, waiting, seen = z.grad_fn, [f.grad_fn], set()
@@ -84,7 +91,7 @@ def _reaches(f: Tensor, z: Tensor) -> bool:
         node = waiting.pop()
         if node is goal:
             return True
-        if node is None or node in seen or node.name().rstrip("0123456789") in _FLAT:
+        if node is None or node in seen or _is_flat(node):
             continue
         seen.add(node)
         waiting.extend(following for following, _ in node.next_functions)

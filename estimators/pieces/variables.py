@@ -99,7 +99,10 @@ def variables_of(q: Distribution) -> Variables:
 
 def not_discrete(q: Distribution) -> str | None:
     """Why q is not made of independent Bernoulli or categorical variables, or None."""
-    if type(_base(q)) in _FAMILIES:
+    base = _base(q)
+    if isinstance(base, td.Categorical | td.OneHotCategorical) and base.logits.shape[-1] < 2:
+        return "needs latents of two states or more, not of one"
+    if type(base) in _FAMILIES:
         return None
     return f"needs independent Bernoulli or categorical latents, not a {describe(q)} posterior"
 
