@@ -195,7 +195,7 @@ def test_the_guide_s_test_file_asks_for_every_check(folder):
     names = {"__file__": str(folder / "test_my_idea.py"), "__name__": "test_my_idea"}
     exec(compile(ADDING.code("import estimator_checks"), names["__file__"], "exec"), names)
     (mark,) = names["test_my_idea"].pytestmark
-    assert len(mark.args[1]) == 88
+    assert len(mark.args[1]) == 104
     names["test_my_idea"](mark.args[1][0])
 
 
@@ -229,11 +229,11 @@ def test_the_gradient_written_out_is_that_of_the_score_function(folder):
 
 
 def test_the_planted_mistake_is_caught_with_the_message_shown(folder):
-    shown = re.search(r"^9 of 88 checks failed:\n(.*?)^```", ADDING.text, flags=re.MULTILINE | re.DOTALL)[1]
+    shown = re.search(r"^14 of 104 checks failed:\n(.*?)^```", ADDING.text, flags=re.MULTILINE | re.DOTALL)[1]
     lines = []
     checks = estimator_checks("wrong_mean.py:WrongMean")
-    assert len(checks) == 88
-    assert len([check for check in checks if check.name.startswith("unbiased")]) == 9
+    assert len(checks) == 104
+    assert len([check for check in checks if check.name.startswith("unbiased")]) == 10
     for check in checks:
         if re.fullmatch(r"unbiased.*\[gaussian\]", check.name):  # check_estimator runs all, and all that hold
             with pytest.raises(AssertionError) as caught:
