@@ -20,7 +20,7 @@ neither differentiates log p(x|z) nor evaluates it off the support nothing may c
 the mean stays (`unbiased-off-support`) unless `depends_off_support` says that it may not.
 
 Seeds are fixed, so that one version of torch gives one answer. For a correct estimator the chance that any
-check fails by bad luck is at most 72 looks × 1e-5 = 7e-4. A bias shows when it exceeds about 5 standard
+check fails by bad luck is at most 76 looks × 1e-5 = 8e-4. A bias shows when it exceeds about 5 standard
 errors at 16384 draws; `elbograd certify` bounds smaller ones.
 """
 

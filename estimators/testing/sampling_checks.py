@@ -30,7 +30,7 @@ _SAME = 0.05
 #: Looks that can raise an alarm, at most, over all families: three each of unbiased, value and theta; two
 #: each of every_size, and of what is not asked of a family like another: unbiased_without_prior,
 #: unbiased_in_training, independent, replicates, and under discrete ones unbiased_off_support.
-SCREENING_LOOKS = 19 + 21 + 21 + 11
+SCREENING_LOOKS = 20 + 22 + 22 + 12
 
 
 def unbiased(trial: Trial) -> None:

