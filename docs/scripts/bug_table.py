@@ -15,6 +15,7 @@ from elbograd.benchmarks import certify
 
 ROOT = Path(__file__).parents[2]
 WRONG = ROOT / "tests" / "helpers" / "wrong_estimators.py"
+WRONG_DISCRETE = WRONG.with_name("wrong_discrete_estimators.py")
 PAGE = ROOT / "docs" / "certification.md"
 BEGIN, END = "<!-- planted bugs -->\n", "<!-- end of planted bugs -->\n"
 _PROBLEMS = {
@@ -22,6 +23,7 @@ _PROBLEMS = {
     "discrete": ["small-vae[posterior=bernoulli]"],
     "gamma": ["gamma-poisson"],
     "multi-sample": ["linear-gaussian[latent_dim=1,data_dim=2]"],
+    "relaxed": ["binary-toy[latent_dim=3,target=0.4,probability=0.3]", "small-vae[posterior=bernoulli]"],
 }
 
 #: class -> (what people do, problems).
@@ -79,12 +81,30 @@ BUGS = {
     "DirectTermForgotten": ("the direct term of the multi-sample bound forgotten", "multi-sample"),
 }
 
+#: The same in the file of those for discrete latents.
+DISCRETE_BUGS = {
+    "RebarConditionalFixed": ("REBAR's conditional noise held fixed while φ moves", "discrete"),
+    "TaylorNotAddedBack": ("MuProp's expansion subtracted, its gradient not added back", "discrete"),
+    "ClippedRatio": ("the ratio of an antithetic pair's probabilities clipped", "discrete"),
+    "ProductOfMeans": ("the mean of f times the mean of the score", "discrete"),
+    "DividedByDeviation": ("the learning signal divided by its running deviation (NVIL)", "discrete"),
+    "ScoreTermOfTheWholeBatch": ("VIMCO's score term summed where the rest is averaged", "discrete"),
+    "LogSumOverData": ("logsumexp taken over the data as well", "discrete"),
+    "ConcreteKlTwice": ("the KL of Concrete variables weighted twice", "relaxed"),
+    "OddSampleUncounted": ("S/2 pairs averaged whose odd sample is not counted", "discrete"),
+    "GroupsOfThree": ("means of groups of samples added up: wrong from the fourth on", "discrete"),
+    "LogarithmOfProbabilities": ("log q from probabilities that may be 0", "discrete"),
+    "SmoothedProbabilities": ("probabilities lifted off zero before drawing", "discrete"),
+}
+
 
 def table() -> list[str]:
     """The lines of the table; every bug must be caught."""
     lines = ["| what people do | caught by | draws |", "|---|---|---:|"]
-    for name, (mistake, kind) in BUGS.items():
-        certificate = certify(f"{WRONG}:{name}", _PROBLEMS[kind])
+    everything = [(WRONG, *item) for item in BUGS.items()]
+    everything += [(WRONG_DISCRETE, *item) for item in DISCRETE_BUGS.items()]
+    for file, name, (mistake, kind) in everything:
+        certificate = certify(f"{file}:{name}", _PROBLEMS[kind])
         failed = [check for check in certificate.checks if check.holds is False]
         assert failed, f"{name} was not caught"
         oracle = [check for check in failed if check.problem]

@@ -35,7 +35,7 @@ from .trial import (
 _REPLICATES = 32  # that the gradients of discrete draws are all zero, or all equal, by chance is ruled out
 
 
-_MANY = 4096  # estimates, of none of which a state of probability zero may be part
+_MANY = 2048  # estimates, of none of which a state of probability zero may be part
 _TRUTHS = (
     "unbiased",
     "unbiased_value",

@@ -27,8 +27,8 @@ _COMPARED = 4096
 _MORE_SAMPLES = 8
 _SAME = 0.05
 
-#: Looks that can raise an alarm, at most, over all families: three each of unbiased, value and theta; two
-#: each of every_size, and of what is not asked of a family like another: unbiased_without_prior,
+#: Looks that can raise an alarm, at most, over all families: three each of unbiased, value, theta and
+#: every_size; two each of what is not asked of a family like another: unbiased_without_prior,
 #: unbiased_in_training, independent, replicates, and under discrete ones unbiased_off_support.
 SCREENING_LOOKS = 20 + 22 + 22 + 12
 
@@ -66,7 +66,8 @@ def every_size(trial: Trial) -> None:
     together = torch.cat([_flat(chosen)] * len(others), -1)
     width = [part.shape[-1] for part in chosen.values()] * len(others)
     where = [name for name, columns in zip(names, width, strict=True) for _ in range(columns)]
-    _require_mean(trial, draw, together, "mean", _looks(trial), where)
+    looks = tuple(n // 4 for n in _looks(trial)) if trial.costly else _looks(trial)
+    _require_mean(trial, draw, together, "mean", looks, where, screens=1)
 
 
 def _claimed(trial: Trial, means: ElboGradients) -> dict[str, Tensor]:
@@ -261,10 +262,12 @@ def _require_mean(
     what: str,
     looks: Sequence[int],
     coordinates: Sequence[str] = (),
+    screens: int | None = None,
 ) -> None:
     """The mean of draws (n, B, ...) is ``exact`` (B, ...), in each entry and along ``exact`` as a whole.
 
-    The coordinates of a datum are called by their number, or as they are given here.
+    The coordinates of a datum are called by their number, or as they are given here. All looks but the last
+    two are always taken, or as many as are given.
     """
 
     def deviations(n: int) -> Tensor:
@@ -277,7 +280,8 @@ def _require_mean(
         along = difference @ (exact / exact.norm()).flatten()
         return torch.cat((difference, along.unsqueeze(1)), 1).expand(n, -1)
 
-    found = _search(trial, deviations, looks, _ROUNDING * float(exact.square().mean().sqrt()), len(looks) - 2)
+    floor = _ROUNDING * float(exact.square().mean().sqrt())
+    found = _search(trial, deviations, looks, floor, len(looks) - 2 if screens is None else screens)
     if found:
         raise AssertionError(
             f"biased: {what}, {_where(found.column, exact, coordinates)}: {_numbers(found, exact)}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from unittest import SkipTest
 
 import pytest
+import torch
+from discrete_paths import EveryState, bernoulli
 from elbograd.estimators import create
 from elbograd.estimators.testing import check as check_module
 from elbograd.estimators.testing import check_estimator, estimator_checks
@@ -146,6 +148,19 @@ def test_a_slip_at_one_number_of_samples_alone_shows(name, right, wrong):
             check()
     with pytest.raises(AssertionError, match=f"gradient in η at S = {wrong[0]}"):
         named(f"{WRONG_DISCRETE}:{name}")["every-size[bernoulli]"]()
+
+
+def test_probabilities_that_are_logits_are_seen_where_f_is_quadratic():
+    """There the mean of Heun's method is the gradient of the ELBO: a softmax named and not called misses it."""
+    every = EveryState(bernoulli, torch.tensor([-1.3, 0.4, 2.1], dtype=torch.float64))
+
+    def quadratic(z):
+        return z[..., 0] * z[..., 1] - 0.7 * z[..., 1] * z[..., 2] + (z - 0.3).square().sum(-1)
+
+    exact = every.exact(quadratic)
+    right, wrong = (every.mean(f"{WRONG_DISCRETE}:{n}", quadratic) for n in ("HeunsMethod", "MeanOfLogits"))
+    torch.testing.assert_close(right, exact, rtol=1e-12, atol=1e-14)
+    assert float((wrong - exact).norm()) > float(exact.norm())
 
 
 def _passes(spec):
