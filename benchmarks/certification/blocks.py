@@ -164,8 +164,8 @@ def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: f
     scale = _scale(oracle, typical_norm)
     high = bias_bound(squared, trace, largest, confidence, squares)
     low = bias_floor(squared, trace, largest, confidence, squares)
-    estimate = max(squared - trace, 0.0) ** 0.5
-    return BiasBound(estimate / scale, low / scale, high / scale, high)
+    estimate = max(squared - trace, 0.0) ** 0.5 / scale
+    return BiasBound(estimate if estimate > _NOTHING else 0.0, low / scale, high / scale, high)
 
 
 def exact_bias(oracle: Oracle, mean: Tensor, typical_norm: float) -> BiasBound:

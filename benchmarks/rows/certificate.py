@@ -152,11 +152,11 @@ def span(biases: Sequence[BiasBound]) -> str:
 def percent(share: float) -> str:
     """A share in percent, with two significant digits.
 
-    >>> percent(0.00314), percent(0.5), percent(2e-9)
-    ('0.31%', '50%', '2e-07%')
+    >>> percent(0.00314), percent(0.5), percent(2e-9), percent(0.998)
+    ('0.31%', '50%', '2e-07%', '100%')
     """
     value = 100 * share
-    return f"{value:.2g}%" if value < 100 else f"{value:.0f}%"
+    return f"{value:.2g}%" if value < 99 else f"{value:.0f}%"
 
 
 def merge(certificates: Sequence[Certificate]) -> Certificate:
