@@ -1,5 +1,6 @@
 from .base import Estimate as Estimate
 from .base import Estimator as Estimator
+from .base import FreeBits as FreeBits
 from .base import Target as Target
 from .errors import EstimatorError as EstimatorError
 from .errors import UsageError as UsageError
@@ -7,3 +8,4 @@ from .pieces.objective import analytic_kl as analytic_kl
 from .plugins.registry import catalogue as catalogue
 from .plugins.registry import create as create
 from .plugins.registry import register as register
+from .posteriors.layered import Layered as Layered

@@ -30,10 +30,25 @@ _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
+class FreeBits:
+    """A KL of which each coordinate of a datum's z counts at least so much: Σ_j max(nats, KL_j).
+
+    Attributes:
+        nats: λ, in nats a coordinate.
+
+    References:
+        Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016, appendix C.8,
+        where the KL is averaged over the minibatch first.
+    """
+
+    nats: float
+
+
+@dataclass(frozen=True)
 class Target:
     """What is integrated under q, for a fixed batch of data.
 
-    The objective is E_q[log_likelihood(z)] - KL(q || prior), or E_q[log_likelihood(z)] alone
+    The objective is E_q[log_likelihood(z)] - kl_weight · KL(q || prior), or E_q[log_likelihood(z)] alone
     when ``prior`` is None.
 
     Attributes:
@@ -43,6 +58,10 @@ class Target:
         expectation: closed form of E_q[log_likelihood(z)], q -> (*batch), where there is one.
         index: (B,), int64, which data of the data set these are, for an estimator that keeps something for
             each datum (`Estimator.per_datum`); None where the problem does not say.
+        kl_weight: what the KL is multiplied by; of a layered z possibly a number for each latent, by name; or
+            `FreeBits`.
+        reads: of a layered z (`posteriors.layered.Layered`), the names of the latents that log_likelihood
+            depends on; None for all. What a latent has no part in need not be part of its learning signal.
     """
 
     log_likelihood: Callable[[Shaped[Tensor, "S *batch_event"]], Float[Tensor, "S *batch"]]
@@ -50,6 +69,8 @@ class Target:
     features: Float[Tensor, "B F"] | None = None
     expectation: Callable[[Distribution], Float[Tensor, "*batch"]] | None = None
     index: Int64[Tensor, "B"] | None = None
+    kl_weight: float | Mapping[str, float] | FreeBits = 1.0
+    reads: tuple[str, ...] | None = None
 
 
 class Estimate(NamedTuple):
