@@ -19,6 +19,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
+from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.outcomes import enumerate_outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
 
@@ -36,7 +37,7 @@ def all_outcomes(q: Distribution) -> tuple[Shaped[Tensor, "N ..."], Float[Tensor
 
 def gaussian_nodes(q: Distribution, nodes: int) -> Nodes:
     """Gauss-Hermite under a Gaussian or a flow over one: N = nodes^D points, which carry the gradient."""
-    flow = type(q) is td.TransformedDistribution
+    flow = family_of(q) is td.TransformedDistribution
     z, weights = gauss_hermite(q.base_dist if flow else q, nodes)  # type: ignore[attr-defined]
     for transform in q.transforms if flow else ():  # type: ignore[attr-defined]
         z = transform(z)

@@ -16,6 +16,7 @@ from ...estimators.errors import UsageError
 from ...estimators.methods.thermodynamic import Thermodynamic
 from ...estimators.plugins.specification import parse
 from ...estimators.posteriors.distributions import closed_form_kl, describe
+from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.outcomes import outcomes
 from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, relaxed, wake
 from .rules import TOLERANCE, change, rules_of
@@ -228,8 +229,8 @@ def _relaxed(q: Distribution, objective: str) -> _Integrals | str:
     temperature = _number(objective, "temperature")
     if temperature is None:
         return f"no exact value of the objective {objective!r} is known"
-    base = q.base_dist if type(q) is Independent else None
-    nodes = _RELAXED_NODES.get(q.event_shape.numel()) if type(base) is Bernoulli else None
+    bits = isinstance(q, Independent) and [family_of(q), family_of(q.base_dist)] == [Independent, Bernoulli]
+    nodes = _RELAXED_NODES.get(q.event_shape.numel()) if bits else None
     if nodes is None:
         return f"no quadrature for the relaxation of a {describe(q)} of event shape {tuple(q.event_shape)}"
     each: list[Integral] = [partial(relaxed, nodes=n, temperature=temperature) for n in nodes]

@@ -16,6 +16,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ...estimators.posteriors.distributions import describe
+from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
 from ...estimators.posteriors.outcomes import outcomes, too_many
 from .nodes import all_outcomes, beta_nodes, gamma_nodes, gaussian_nodes, von_mises_nodes
@@ -60,10 +61,11 @@ def rules_of(q: Distribution, samples: int = 1) -> Rules | str:
     if outcomes(q) is not None:
         return too_many(q, samples) or Rules("enumeration", [all_outcomes])
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
-    base = q.base_dist if type(q) is td.TransformedDistribution else q
-    family = type(q.base_dist) if type(q) is td.Independent and dimension else None
+    independent, transformed = (family_of(q) is one for one in (td.Independent, td.TransformedDistribution))
+    base = q.base_dist if transformed else q  # type: ignore[attr-defined]
+    family = family_of(q.base_dist) if independent and dimension else None  # type: ignore[attr-defined]
     counts: tuple[int, ...] | None
-    if is_diagonal_gaussian(base) or type(base) is td.MultivariateNormal:
+    if is_diagonal_gaussian(base) or family_of(base) is td.MultivariateNormal:
         place: Callable[..., tuple[Tensor, Tensor]] = gaussian_nodes
         counts, largest = GAUSSIAN_NODES.get(dimension * samples), max(GAUSSIAN_NODES)
     elif family in _FIXED:

@@ -20,6 +20,7 @@ from ...estimators.methods.score_function import ScoreFunction
 from ...estimators.methods.sticking_the_landing import StickingTheLanding
 from ...estimators.pieces.enumeration import expected, integrand_of_outcomes, outcomes_at_a_time
 from ...estimators.posteriors.distributions import cut
+from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
 from ...estimators.posteriors.outcomes import Outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
@@ -202,7 +203,7 @@ def _variance_of_mean(term: Tensor, weights: Tensor, num_samples: int, draws: st
 
 
 def _is_gaussian(q: Distribution) -> bool:
-    return is_diagonal_gaussian(q) or type(q) is td.MultivariateNormal
+    return is_diagonal_gaussian(q) or family_of(q) is td.MultivariateNormal
 
 
 def _spread(term: Tensor, weights: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.posteriors.distributions import describe, draw, log_prob, reparameterizable, rsample
+from ...estimators.posteriors.families import family_of, innermost
 from ..seeds import hashed
 
 Posterior = Callable[[Tensor], Distribution]
@@ -98,15 +99,13 @@ def _few_enough(posterior: Posterior, eta: Tensor) -> Tensor:
 
 def coarse(q: Distribution) -> str | None:
     """Why f, or log q, does not tell draws apart that lie close together far from zero; or None."""
-    base = q
-    while type(base) is td.Independent:
-        base = base.base_dist
+    base = innermost(q)
     try:
         support = q.support
         discrete = support is not None and bool(support.is_discrete)
     except NotImplementedError:
         discrete = False
-    if discrete or type(base) in _DISCRETE:
+    if discrete or family_of(base) in _DISCRETE:
         return None
     loc, scale = _moments(base)
     kind = loc.dtype
@@ -126,7 +125,8 @@ def coarse(q: Distribution) -> str | None:
 @torch.no_grad()
 def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every coordinate, from draws where there is no formula."""
-    if isinstance(q, td.Normal | td.MultivariateNormal):
+    if family_of(q) in (td.Normal, td.MultivariateNormal):
+        assert isinstance(q, td.Normal | td.MultivariateNormal)
         return q.loc, q.stddev
     z = draw(q, _FEWEST)
     return z.mean(0), z.std(0)
@@ -134,9 +134,7 @@ def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
 
 def is_known(q: Distribution) -> bool:
     """Whether q, or what independent ones it is made of, is of a family whose properties are known."""
-    while type(q) is td.Independent:
-        q = q.base_dist
-    return type(q) in KNOWN
+    return family_of(innermost(q)) in KNOWN
 
 
 def properties(estimator: Estimator, target: Target) -> tuple[bool, bool]:

@@ -16,6 +16,7 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import describe, draw, parameters_of
+from ..posteriors.families import family_of, innermost
 
 
 class _Standardized(NamedTuple):
@@ -71,7 +72,7 @@ class GeneralizedReparameterization(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if type(_base(q)) not in _STANDARDIZATIONS:
+        if family_of(innermost(q)) not in _STANDARDIZATIONS:
             known = ", ".join(family.__name__ for family in _STANDARDIZATIONS)
             return f"knows how to standardize {known}; the posterior is a {describe(q)}"
         return super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
@@ -87,7 +88,7 @@ class GeneralizedReparameterization(Estimator):
 
     def standardize(self, q: Distribution, z: Float[Tensor, "S *batch_event"]) -> _Standardized:
         """The standardization of q's family at samples z (S, *batch, *event)."""
-        return _STANDARDIZATIONS[type(_base(q))](z, **parameters_of(q))
+        return _STANDARDIZATIONS[family_of(innermost(q))](z, **parameters_of(q))
 
 
 def _normal(z: Tensor, loc: Tensor, scale: Tensor) -> _Standardized:
@@ -125,12 +126,6 @@ def _attach(
 ) -> Float[Tensor, "*sample"]:
     """z itself with the derivative of z(y), slope being dz/dy."""
     return torch.addcmul(z, slope, y - y.detach())
-
-
-def _base(q: Distribution) -> Distribution:
-    while type(q) is td.Independent:
-        q = q.base_dist
-    return q
 
 
 _STANDARDIZATIONS: dict[type[Distribution], Callable[..., _Standardized]] = {

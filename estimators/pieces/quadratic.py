@@ -11,6 +11,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ..posteriors.distributions import describe
+from ..posteriors.families import family_of, innermost
 from ..posteriors.von_mises import is_von_mises
 
 
@@ -81,13 +82,11 @@ def unknown_covariance(q: Distribution) -> str | None:
 def _is_known(q: Distribution) -> bool:
     if _is_full(q):
         return True
-    while type(q) is td.Independent:
-        q = q.base_dist
-    return len(q.event_shape) == 0
+    return len(innermost(q).event_shape) == 0
 
 
 def _is_full(q: Distribution) -> bool:
-    return isinstance(q, td.MultivariateNormal)
+    return family_of(q) is td.MultivariateNormal
 
 
 def _trace(q: Distribution, matrix: Float[Tensor, "*#batch D D"]) -> Float[Tensor, "*batch"]:

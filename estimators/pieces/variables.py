@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid, one_hot
 
 from ..base import Estimate, Target
 from ..posteriors.distributions import describe
+from ..posteriors.families import family_of, innermost
 from .objective import analytic_kl
 
 _FAMILIES = (td.Bernoulli, td.Categorical, td.OneHotCategorical)
@@ -78,7 +79,7 @@ class Variables(NamedTuple):
 
 def variables_of(q: Distribution) -> Variables:
     """The variables of a posterior that `not_discrete` accepts."""
-    base = _base(q)
+    base = innermost(q)
     if isinstance(base, td.Bernoulli):
         logit, event = base.logits, q.event_shape
         logits = torch.stack((logsigmoid(-logit), logsigmoid(logit)), -1)
@@ -99,10 +100,10 @@ def variables_of(q: Distribution) -> Variables:
 
 def not_discrete(q: Distribution) -> str | None:
     """Why q is not made of independent Bernoulli or categorical variables, or None."""
-    base = _base(q)
+    base = innermost(q)
     if isinstance(base, td.Categorical | td.OneHotCategorical) and base.logits.shape[-1] < 2:
         return "needs latents of two states or more, not of one"
-    if type(base) in _FAMILIES:
+    if family_of(base) in _FAMILIES:
         return None
     return f"needs independent Bernoulli or categorical latents, not a {describe(q)} posterior"
 
@@ -122,7 +123,7 @@ def odd_number(num_samples: int) -> str | None:
 
 def not_relaxable(q: Distribution) -> str | None:
     """Why z cannot be moved off the support of q, or None: q is discrete, and z is not an integer."""
-    if type(_base(q)) is td.Categorical:
+    if family_of(innermost(q)) is td.Categorical:
         return "needs samples that can be relaxed, not a Categorical's integers: use OneHotCategorical"
     return not_discrete(q)
 
@@ -144,9 +145,3 @@ def tied(
     """
     elbo = f + (surrogate - surrogate.detach()) - analytic_kl(q, target, kl)
     return Estimate(surrogate=elbo, value=elbo)
-
-
-def _base(q: Distribution) -> Distribution:
-    while type(q) is td.Independent:
-        q = q.base_dist
-    return q

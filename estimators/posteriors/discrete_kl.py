@@ -16,6 +16,8 @@ from torch import distributions as td
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from .families import family_of
+
 
 def kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch"] | None:
     """KL(q || prior), (*batch), torch's number; None for other pairs.
@@ -24,17 +26,22 @@ def kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch"] | None:
         q: Bernoulli, Categorical or OneHotCategorical, or independent ones.
         prior: the same, of q's batch shape.
     """
-    if type(q) is not type(prior):
+    family = family_of(q)
+    if family is not family_of(prior):
         return None
-    if isinstance(q, td.Independent) and isinstance(prior, td.Independent):
+    if family is td.Independent:
+        assert isinstance(q, td.Independent)
+        assert isinstance(prior, td.Independent)
         summed = q.reinterpreted_batch_ndims
         each = kl(q.base_dist, prior.base_dist) if summed == prior.reinterpreted_batch_ndims else None
         return each if each is None or not summed else each.sum(tuple(range(-summed, 0)))
-    if type(q) is td.Bernoulli and type(prior) is td.Bernoulli:
+    if family is td.Bernoulli:
+        assert isinstance(q, td.Bernoulli)
+        assert isinstance(prior, td.Bernoulli)
         one = _term(q.probs, prior.probs, q.logits, prior.logits, _log_sigmoid)
         zero = _term(1 - q.probs, 1 - prior.probs, -q.logits, -prior.logits, _log_sigmoid)
         return one + zero
-    if type(q) in (td.Categorical, td.OneHotCategorical):
+    if family in (td.Categorical, td.OneHotCategorical):
         q, prior = (d._categorical if isinstance(d, td.OneHotCategorical) else d for d in (q, prior))
         assert isinstance(q, td.Categorical)
         assert isinstance(prior, td.Categorical)

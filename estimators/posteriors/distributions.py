@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ..errors import UsageError
 from . import discrete_kl, flows, gaussians, von_mises
+from .families import family_of
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
 # build one, the first that the instance really stores is used, so that no chain rule is added.
@@ -125,13 +126,15 @@ def parameters_of(q: Distribution) -> dict[str, Tensor]:
     Raises:
         TypeError: q is of a family whose parameters are not known here, or a flow that holds others too.
     """
-    if type(q) is td.Independent:
-        return parameters_of(q.base_dist)
-    if type(q) is td.TransformedDistribution:
+    family = family_of(q)
+    if family is td.Independent:
+        return parameters_of(q.base_dist)  # type: ignore[attr-defined]
+    if family is td.TransformedDistribution:
+        assert isinstance(q, td.TransformedDistribution)
         parameters = parameters_of(q.base_dist) | flows.tensors_of(q.transforms)
         _check_whole(q, parameters)
         return parameters
-    choices = _PARAMETERS.get(type(q))
+    choices = _PARAMETERS.get(family)
     if choices is None:
         raise TypeError(f"the parameters of a {type(q).__name__} are not known to elbograd")
     stored = getattr(q, "_categorical", q).__dict__
@@ -141,15 +144,17 @@ def parameters_of(q: Distribution) -> dict[str, Tensor]:
 
 def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribution:
     """A distribution of q's family with other parameters (as named by `parameters_of`)."""
-    if type(q) is td.Independent:
+    family: Callable[..., Distribution] = family_of(q)
+    if family is td.Independent:
+        assert isinstance(q, td.Independent)
         base = with_parameters(q.base_dist, parameters)
         return td.Independent(base, q.reinterpreted_batch_ndims, validate_args=False)
-    if type(q) is td.TransformedDistribution:
+    if family is td.TransformedDistribution:
+        assert isinstance(q, td.TransformedDistribution)
         names = flows.tensors_of(q.transforms)
         base = with_parameters(q.base_dist, {k: v for k, v in parameters.items() if k not in names})
         transforms = flows.with_tensors(q.transforms, parameters)
         return td.TransformedDistribution(base, transforms, validate_args=False)
-    family: Callable[..., Distribution] = type(q)
     return family(**parameters, validate_args=False)
 
 
@@ -223,9 +228,9 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batc
     check_events(q, prior)
     if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
         return gaussians.kl(q, prior)
-    if type(prior) is td.MultivariateNormal and _is_vector_of_normals(q):
+    if family_of(prior) is td.MultivariateNormal and _is_vector_of_normals(q):
         q = _as_full_covariance(q)
-    elif type(q) is td.MultivariateNormal and _is_vector_of_normals(prior):
+    elif family_of(q) is td.MultivariateNormal and _is_vector_of_normals(prior):
         prior = _as_full_covariance(prior)
     try:
         if prior.batch_shape != q.batch_shape:

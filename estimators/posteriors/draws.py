@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from . import distributions
 from .distributions import describe
+from .families import family_of, is_transformed
 from .sobol import MAX_DIMENSION, sobol_uniforms
 
 DRAWS = ("iid", "antithetic", "sobol")
@@ -49,7 +50,7 @@ def unsupported_draws(q: Distribution, draws: str) -> str | None:
     """Why q cannot be drawn so, or None."""
     if draws == "iid":
         return None
-    if type(_innermost(q)) not in (*_LINEAR, *_DISCRETE, *_BY_QUANTILES):
+    if family_of(_innermost(q)) not in (*_LINEAR, *_DISCRETE, *_BY_QUANTILES):
         return f"draws={draws} needs a quantile function, which is not known for a {describe(q)}"
     if draws == "sobol" and q.event_shape.numel() > MAX_DIMENSION:
         return f"draws=sobol has at most {MAX_DIMENSION} dimensions, not {q.event_shape.numel()}"
@@ -65,16 +66,20 @@ def _push(
     q: Distribution, num_samples: int, draws: str, batch: torch.Size
 ) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """Noise of the innermost distribution, pushed through what surrounds it; ``batch`` is that of q."""
-    if type(q) is td.Independent:
-        return _push(q.base_dist, num_samples, draws, batch)
-    if isinstance(q, td.TransformedDistribution):
+    family = family_of(q)
+    if family is td.Independent:
+        return _push(q.base_dist, num_samples, draws, batch)  # type: ignore[attr-defined]
+    if is_transformed(q):
+        assert isinstance(q, td.TransformedDistribution)
         z = _push(q.base_dist, num_samples, draws, batch)
         for transform in q.transforms:
             z = transform(z)
         return z
-    if type(q) is td.Normal:
+    if family is td.Normal:
+        assert isinstance(q, td.Normal)
         return torch.addcmul(q.loc, q.scale, normal(q.loc, num_samples, draws, batch))
-    if type(q) is td.MultivariateNormal:
+    if family is td.MultivariateNormal:
+        assert isinstance(q, td.MultivariateNormal)
         noise = normal(q.loc, num_samples, draws, batch)
         return q.loc + (q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
     return _from_uniforms(q, num_samples, draws, batch)
@@ -133,6 +138,6 @@ def _sobol(
 
 
 def _innermost(q: Distribution) -> Distribution:
-    while type(q) is td.Independent or isinstance(q, td.TransformedDistribution):
-        q = q.base_dist
+    while family_of(q) is td.Independent or is_transformed(q):
+        q = q.base_dist  # type: ignore[attr-defined]
     return q

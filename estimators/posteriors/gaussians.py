@@ -13,10 +13,14 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from .families import family_of
+
 
 def is_diagonal_gaussian(q: Distribution) -> bool:
-    """Whether q is an `Independent` `Normal`, and neither of a class derived from these."""
-    return type(q) is td.Independent and type(q.base_dist) is td.Normal and len(q.event_shape) > 0
+    """Whether q is an `Independent` `Normal`, or of classes that add to these and change nothing."""
+    if family_of(q) is not td.Independent or len(q.event_shape) == 0:
+        return False
+    return family_of(q.base_dist) is td.Normal  # type: ignore[attr-defined]
 
 
 def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:

@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from . import distributions, gaussians
 from . import draws as drawing
+from .families import family_of, innermost
 
 _Gaussian = td.Normal | td.MultivariateNormal
 
@@ -38,7 +39,7 @@ def draw(
 ) -> tuple[Shaped[Tensor, "{num_samples} *batch_event"], Noise | None]:
     """z (S, *batch, *event) without a path back to φ, the same numbers as `draws.draw`, and its noise.
 
-    The noise is None where q is no Gaussian, or of a class derived from one.
+    The noise is None where q is no Gaussian, or of a class derived from one that has its own ways.
     """
     base = _gaussian(q)
     if base is None:
@@ -131,7 +132,6 @@ def _push(q: Distribution, base: _Gaussian, num_samples: int, draws: str) -> tup
 
 
 def _gaussian(q: Distribution) -> _Gaussian | None:
-    while type(q) is td.Independent:
-        q = q.base_dist
-    # Not what is derived from them: it may draw in its own way.
-    return cast(_Gaussian, q) if type(q) in (td.Normal, td.MultivariateNormal) else None
+    base = innermost(q)
+    # Not what is derived from them and draws in its own way.
+    return cast(_Gaussian, base) if family_of(base) in (td.Normal, td.MultivariateNormal) else None

@@ -10,14 +10,16 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from .families import family_of, innermost
+
 MAX_DIMENSIONS = 3
 DEFAULT_NODES = {1: 200, 2: 64, 3: 32}
 
 
 def gaussian_dimension(q: Distribution) -> int | None:
     """D when q is a diagonal or full-covariance Gaussian with event shape (D,), else None."""
-    base = q.base_dist if isinstance(q, td.Independent) else q
-    if type(base) not in (td.Normal, td.MultivariateNormal) or len(q.event_shape) != 1:
+    base = innermost(q)
+    if family_of(base) not in (td.Normal, td.MultivariateNormal) or len(q.event_shape) != 1:
         return None
     return q.event_shape[0]
 
@@ -30,8 +32,9 @@ def gauss_hermite(
     points, weights = hermite_grid(dimension, nodes)
     loc = q.mean
     unit = points.to(loc).reshape(-1, *(1,) * len(q.batch_shape), dimension)
-    if isinstance(q, td.MultivariateNormal):
-        return loc + (q.scale_tril @ unit.unsqueeze(-1)).squeeze(-1), weights.to(loc)
+    base = innermost(q)
+    if isinstance(base, td.MultivariateNormal):
+        return loc + (base.scale_tril @ unit.unsqueeze(-1)).squeeze(-1), weights.to(loc)
     return loc + q.stddev * unit, weights.to(loc)
 
 

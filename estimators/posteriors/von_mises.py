@@ -12,15 +12,15 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from .families import family_of, innermost
+
 _NODES = 64
 _NEGLIGIBLE = 40.0  # −log of the density, relative to its peak, beyond which nothing counts
 
 
 def is_von_mises(q: Distribution) -> bool:
     """Whether q is a von Mises distribution, or independent ones."""
-    while type(q) is td.Independent:
-        q = q.base_dist
-    return type(q) is td.VonMises
+    return family_of(innermost(q)) is td.VonMises
 
 
 def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
@@ -32,9 +32,7 @@ def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *
     References:
         Figurnov, Mohamed & Mnih, Implicit Reparameterization Gradients, 2018, section 4 (von Mises).
     """
-    base = q
-    while type(base) is td.Independent:
-        base = base.base_dist
+    base = innermost(q)
     assert isinstance(base, td.VonMises)
     with torch.no_grad():
         z = base.sample(torch.Size((num_samples,)))

@@ -40,9 +40,14 @@ def test_only_plain_diagonal_gaussians_take_them():
     loc, scale = torch.zeros(4, 2), torch.ones(4, 2)
 
     class Own(Normal):
+        def log_prob(self, value):
+            return super().log_prob(value)
+
+    class Named(Normal):
         pass
 
-    assert gaussians.is_diagonal_gaussian(Independent(Normal(loc, scale), 1))
+    for plain in (Normal, Named):
+        assert gaussians.is_diagonal_gaussian(Independent(plain(loc, scale), 1))
     for other in (
         Normal(loc, scale),
         Independent(Own(loc, scale), 1),
