@@ -1,9 +1,9 @@
 from .base import Estimate as Estimate
 from .base import Estimator as Estimator
-from .base import FreeBits as FreeBits
 from .base import Target as Target
 from .errors import EstimatorError as EstimatorError
 from .errors import UsageError as UsageError
+from .kl_weight import FreeBits as FreeBits
 from .pieces.objective import analytic_kl as analytic_kl
 from .plugins.registry import catalogue as catalogue
 from .plugins.registry import create as create

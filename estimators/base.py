@@ -25,23 +25,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from .errors import EstimatorError
+from .kl_weight import FreeBits as FreeBits
+from .kl_weight import KLWeight, checked
 
 _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class FreeBits:
-    """A KL of which each coordinate of a datum's z counts at least so much: Σ_j max(nats, KL_j).
-
-    Attributes:
-        nats: λ, in nats a coordinate.
-
-    References:
-        Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow, 2016, appendix C.8,
-        where the KL is averaged over the minibatch first.
-    """
-
-    nats: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +38,9 @@ class Target:
     The objective is E_q[log_likelihood(z)] - kl_weight · KL(q || prior), or E_q[log_likelihood(z)] alone
     when ``prior`` is None.
 
+    Raises:
+        UsageError: kl_weight is none.
+
     Attributes:
         log_likelihood: maps z (S, *batch, *event) to (S, *batch); acts on each datum alone.
         prior: p(z), batch shape () or (*batch); None when there is no KL term.
@@ -58,8 +48,8 @@ class Target:
         expectation: closed form of E_q[log_likelihood(z)], q -> (*batch), where there is one.
         index: (B,), int64, which data of the data set these are, for an estimator that keeps something for
             each datum (`Estimator.per_datum`); None where the problem does not say.
-        kl_weight: what the KL is multiplied by; of a layered z possibly a number for each latent, by name; or
-            `FreeBits`.
+        kl_weight: what the KL is multiplied by, 0 or more; of a layered z possibly a number for each latent,
+            by name, of that latent's own KL: Σ_l β_l E[KL_l]; or `FreeBits`.
         reads: of a layered z (`posteriors.layered.Layered`), the names of the latents that log_likelihood
             depends on; None for all. What a latent has no part in need not be part of its learning signal.
     """
@@ -69,8 +59,12 @@ class Target:
     features: Float[Tensor, "B F"] | None = None
     expectation: Callable[[Distribution], Float[Tensor, "*batch"]] | None = None
     index: Int64[Tensor, "B"] | None = None
-    kl_weight: float | Mapping[str, float] | FreeBits = 1.0
+    kl_weight: KLWeight = 1.0
     reads: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.kl_weight) is not float or self.kl_weight != 1:
+            object.__setattr__(self, "kl_weight", checked(self.kl_weight))
 
 
 class Estimate(NamedTuple):
@@ -113,6 +107,8 @@ class Estimator(nn.Module):
         per_datum: its state is one of each datum, found by the target's ``index``, and not one that other
             data teach: it is then trained on the measured data too, as in the passes of training before.
         updates: `update`, where there is one, moves something at the arguments given.
+        weighs_kl: knows of the target's ``kl_weight``: estimates the objective with the KL so weighted, or
+            says in `supports` that it cannot. An estimator that does not is refused where there is a weight.
     """
 
     unbiased: bool = True
@@ -128,6 +124,7 @@ class Estimator(nn.Module):
     couples_batch: bool = False
     per_datum: bool = False
     updates: bool = True
+    weighs_kl: bool = False
 
     #: How the estimator is called in results; `create` sets it to the specification it was given.
     label: str = ""

@@ -37,6 +37,7 @@ class ARM(Estimator):
 
     min_samples = 2
     label = "arm"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -42,6 +42,7 @@ class ARMS(Estimator):
 
     min_samples = 2
     label = "arms"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

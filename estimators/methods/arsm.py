@@ -44,6 +44,7 @@ class ARSM(Estimator):
     """
 
     label = "arsm"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -39,6 +39,7 @@ class BitFlip(Estimator):
     """
 
     label = "bit-flip"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -47,6 +47,7 @@ class CARMS(Estimator):
 
     min_samples = 2
     label = "carms"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -45,6 +45,7 @@ class DisARM(Estimator):
 
     min_samples = 2
     label = "disarm"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

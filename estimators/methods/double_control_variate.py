@@ -55,6 +55,7 @@ class DoubleControlVariate(Estimator):
     min_samples = 2
     requires_iid_draws = True
     derivatives = 1
+    weighs_kl = True
 
     def __init__(self, alpha: float = 0.0, kl: str = "analytic") -> None:
         super().__init__()

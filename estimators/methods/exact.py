@@ -8,10 +8,11 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..errors import UsageError
+from ..kl_weight import FreeBits
 from ..pieces.arguments import one_of, positive_integer
 from ..pieces.enumeration import expected
-from ..pieces.objective import analytic_kl, integrand
-from ..posteriors.distributions import closed_form_kl, describe
+from ..pieces.objective import analytic_kl, integrand, unsupported_kl
+from ..posteriors.distributions import describe
 from ..posteriors.outcomes import outcomes, too_many
 from ..posteriors.quadrature import DEFAULT_NODES, MAX_DIMENSIONS, gauss_hermite, gaussian_dimension
 
@@ -46,6 +47,7 @@ class Exact(Estimator):
 
     derivatives = 1
     deterministic = True
+    weighs_kl = True
 
     def __init__(self, method: str = "auto", nodes: int | None = None) -> None:
         super().__init__()
@@ -53,7 +55,8 @@ class Exact(Estimator):
         self.nodes = None if nodes is None else positive_integer("nodes", nodes)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return super().supports(q, target, num_samples) or self._cannot(q, target)
+        refused = super().supports(q, target, num_samples) or self._cannot(q, target)
+        return refused or unsupported_kl(q, target, self._kl(q, target))
 
     def _cannot(self, q: Distribution, target: Target) -> str | None:
         reasons = {
@@ -73,10 +76,7 @@ class Exact(Estimator):
             assert target.expectation is not None
             elbo = target.expectation(q) - analytic_kl(q, target, "analytic")
             return Estimate(surrogate=elbo, value=elbo)
-        # The KL goes under the same weights only where torch has no closed form for it.
-        kl = "analytic"
-        if target.prior is not None and closed_form_kl(q, target.prior) is None:
-            kl = "sampled"
+        kl = self._kl(q, target)
         if method == "enumeration":
             integral = expected(q, target, kl)
         else:
@@ -85,6 +85,11 @@ class Exact(Estimator):
             integral = (_column(weights, log_q) * integrand(q, target, z, kl, log_q)).sum(0)
         elbo = integral - analytic_kl(q, target, kl)
         return Estimate(surrogate=elbo, value=elbo)
+
+    def _kl(self, q: Distribution, target: Target) -> str:
+        """Under the same weights as f only where there is no closed form for the KL."""
+        closed = unsupported_kl(q, target, "analytic") is None or self._choose(q, target) == "closed-form"
+        return "analytic" if closed or isinstance(target.kl_weight, FreeBits) else "sampled"
 
     def _choose(self, q: Distribution, target: Target) -> str:
         if self.method != "auto":

@@ -66,6 +66,7 @@ class GeneralizedReparameterization(Estimator):
     """
 
     derivatives = 1
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class LocalDisARM(Estimator):
 
     objective = "iwae"
     label = "local-disarm"
+    weighs_kl = True
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         refused = unweighable(target) or not_discrete(q)

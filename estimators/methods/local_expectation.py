@@ -42,6 +42,8 @@ class LocalExpectation(Estimator):
         the CatLog-Derivative Trick, 2023 (IndeCateR).
     """
 
+    weighs_kl = True
+
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()
         self.kl = one_of("kl", kl, KL_CHOICES)

@@ -61,6 +61,8 @@ class MeasureValued(Estimator):
         Rosca, Figurnov, Mohamed & Mnih, Measure-Valued Derivatives for Approximate Bayesian Inference, 2019.
     """
 
+    weighs_kl = True
+
     def __init__(self, coupled: bool = True, kl: str = "analytic") -> None:
         super().__init__()
         if not isinstance(coupled, bool):

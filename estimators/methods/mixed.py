@@ -56,6 +56,7 @@ class Mixed(Estimator):
     """
 
     derivatives = 1
+    weighs_kl = True
 
     def __init__(self, pilot: int = 64, kl: str = "analytic") -> None:
         super().__init__()

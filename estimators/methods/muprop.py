@@ -48,6 +48,7 @@ class MuProp(Estimator):
     derivatives = 1
     relaxes_target = True
     label = "muprop"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

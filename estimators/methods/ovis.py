@@ -62,6 +62,7 @@ class OVIS(Estimator):
     objective = "iwae"
     requires_iid_draws = True
     label = "ovis"
+    weighs_kl = True
 
     def __init__(
         self, form: str = "monte-carlo", auxiliary: int | None = None, gamma: float | None = None

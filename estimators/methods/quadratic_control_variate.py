@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from ..base import Estimate, Target
 from ..errors import UsageError
 from ..pieces.arguments import positive_integer
-from ..pieces.objective import analytic_kl, integrand
+from ..pieces.objective import analytic_kl, has_kl, integrand, one_weight
 from ..pieces.quadratic import Quadratic, flat, unknown_covariance
 from ..posteriors.distributions import parameters_of, with_parameters
 from ..posteriors.noise import Noise, log_prob_along, rsample
@@ -147,8 +147,8 @@ class QuadraticControlVariate(Reparameterization):
         self, q: Distribution, target: Target, z: Float[Tensor, "S *batch_event"], noise: Noise | None
     ) -> Float[Tensor, "*batch"]:
         """What is added to f, (*batch): minus the closed-form KL, or minus log q where it is sampled."""
-        if self.kl == "sampled" and target.prior is not None:
-            return -log_prob_along(q, z, noise).mean(0)
+        if self.kl == "sampled" and has_kl(target):
+            return -one_weight(target) * log_prob_along(q, z, noise).mean(0)
         return z.new_zeros(q.batch_shape) - analytic_kl(q, target, self.kl)
 
     def _quadratic(self, target: Target) -> Quadratic:

@@ -56,6 +56,7 @@ class REBAR(Estimator):
 
     derivatives = 1
     relaxes_target = True
+    weighs_kl = True
 
     def __init__(self, temperature: float = 0.5, eta: float = 1.0, kl: str = "analytic") -> None:
         super().__init__()

@@ -45,6 +45,7 @@ class Reparameterization(Estimator):
     """
 
     derivatives = 1
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic", draws: str = "iid") -> None:
         super().__init__()

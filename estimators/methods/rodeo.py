@@ -60,6 +60,7 @@ class RODEO(Estimator):
     min_samples = 2
     requires_iid_draws = True
     derivatives = 1
+    weighs_kl = True
     centre: Tensor
     unit: Tensor
 

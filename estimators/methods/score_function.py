@@ -45,6 +45,8 @@ class ScoreFunction(Estimator):
         Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
     """
 
+    weighs_kl = True
+
     def __init__(self, kl: str = "analytic", draws: str = "iid") -> None:
         super().__init__()
         self.kl = one_of("kl", kl, KL_CHOICES)

@@ -55,6 +55,7 @@ class Thermodynamic(Estimator):
 
     min_samples = 2
     requires_iid_draws = True
+    weighs_kl = True
 
     def __init__(self, partitions: int = 5, smallest: float = 0.1) -> None:
         super().__init__()

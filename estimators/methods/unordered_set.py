@@ -42,6 +42,7 @@ class UnorderedSet(Estimator):
     """
 
     label = "unordered-set"
+    weighs_kl = True
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

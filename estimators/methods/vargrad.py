@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
-from ..pieces.objective import integrand
+from ..pieces.objective import integrand, unsupported_kl
 from ..posteriors.distributions import no_score
 from ..posteriors.noise import draw, log_prob
 
@@ -38,9 +38,10 @@ class VarGrad(Estimator):
     min_samples = 2
     requires_iid_draws = True
     label = "vargrad"
+    weighs_kl = True
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return super().supports(q, target, num_samples) or no_score(q)
+        return super().supports(q, target, num_samples) or no_score(q) or unsupported_kl(q, target, "sampled")
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z, noise = draw(q, num_samples)

@@ -50,6 +50,7 @@ class VIMCO(Estimator):
     min_samples = 2
     requires_iid_draws = True
     label = "vimco"
+    weighs_kl = True
 
     def __init__(self, mean: str = "geometric") -> None:
         super().__init__()

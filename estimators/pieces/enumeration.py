@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..base import Target
 from ..posteriors.outcomes import Outcomes, enumerate_outcomes, log_tables
-from .objective import integrand
+from .objective import has_kl, integrand, log_ratio
 
 _ENTRIES = 2**14  # numbers f(z) at a time, which a decoder makes some hundred times as many of
 _AT_ONCE = 2**15  # numbers f(z) that are kept all together
@@ -150,9 +150,7 @@ def integrand_of_outcomes(
         if not shared:
             return integrand(q, target, z.expand(-1, *q.batch_shape, *q.event_shape), kl, log_q)
         g = target.log_likelihood(z)
-        if kl == "sampled" and target.prior is not None:
-            g = g + target.prior.log_prob(z) - log_q
-        return g
+        return g + log_ratio(q, target, z, log_q) if kl == "sampled" and has_kl(target) else g
 
     return of, f.requires_grad and torch.is_grad_enabled()
 

@@ -9,11 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..base import Target
+from ..kl_weight import parameters_of_weight
 
 
 def unweighable(target: Target) -> str | None:
     """Why samples cannot be weighted by p(x, z) / q(z), or None."""
-    return "needs a prior: importance weights are p(x, z) / q(z)" if target.prior is None else None
+    if target.prior is None:
+        return "needs a prior: importance weights are p(x, z) / q(z)"
+    if weight := parameters_of_weight(target.kl_weight):
+        return f"needs kl_weight=1, not {weight}: importance weights p(x, z) / q(z) have the prior whole"
+    return None
 
 
 def log_sum_of_others(log_w: Float[Tensor, "K *batch"]) -> Float[Tensor, "K *batch"]:

@@ -36,6 +36,7 @@ class DiscretePath(Estimator):
     unbiased = False
     derivatives = 1
     depends_off_support = True
+    weighs_kl = True
 
     def __init__(self, kl: str) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from ..base import Target
 from ..errors import UsageError
 from ..posteriors.distributions import check_events
-from .objective import integrand
+from .objective import has_kl, integrand, one_weight
 from .variables import Variables, relaxed_log_prob
 
 _FLAT = frozenset(f"{name}Backward" for name in ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn"))
@@ -24,7 +24,8 @@ def relaxed_integrand(
 ) -> Float[Tensor, "S *batch"]:
     """f, (S, *batch), at states in one-hot code or at what lies between them, attached to ``codes`` and θ.
 
-    With ``kl="sampled"`` log p(z) − log q(z) is linear between the states, and φ is cut out of log q.
+    With ``kl="sampled"`` the weighted log p(z) − log q(z) is linear between the states, and φ is cut out of
+    log q.
 
     Raises:
         UsageError: there is no derivative in z, and ``codes`` have one.
@@ -32,11 +33,12 @@ def relaxed_integrand(
     z = variables.z(codes)
     f = integrand(q, replace(target, prior=None), z, kl)
     _require_path("log_likelihood", f, z)
-    if kl == "sampled" and target.prior is not None:
+    if kl == "sampled" and target.prior is not None and has_kl(target):
         check_events(q, target.prior)
         log_p = _log_prior(target.prior, z)
         _require_path("the prior's log_prob", log_p, z)
-        f = f + log_p - variables._replace(logits=variables.logits.detach()).log_prob(codes)
+        log_q = variables._replace(logits=variables.logits.detach()).log_prob(codes)
+        f = f + one_weight(target) * (log_p - log_q)
     return f
 
 

@@ -241,6 +241,29 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batc
         return None
 
 
+def coordinate_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch D"] | None:
+    """KL_j, (*batch, D), of the D independent coordinates of q and the prior; None where they are not such.
+
+    A coordinate is what `Independent` made events of: a number, or one one-hot vector.
+
+    Raises:
+        UsageError: q and the prior are over events of different shapes.
+    """
+    check_events(q, prior)
+    each, prior_each = _coordinates(q), _coordinates(prior)
+    numbers = td.Categorical | td.OneHotCategorical
+    if each.event_shape != prior_each.event_shape or not (not each.event_shape or isinstance(each, numbers)):
+        return None
+    divergence = closed_form_kl(each, prior_each)
+    return None if divergence is None else divergence.reshape(*q.batch_shape, -1)
+
+
+def _coordinates(q: Distribution) -> Distribution:
+    while isinstance(q, td.Independent):
+        q = q.base_dist
+    return q
+
+
 def _is_vector_of_normals(q: Distribution) -> bool:
     return gaussians.is_diagonal_gaussian(q) and len(q.event_shape) == 1
 
