@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch.distributions import Distribution
 
 from ..base import Target
 from ..pieces.arguments import number
+from ..pieces.local_signals import check_number, local_signals, one_each
 from ..pieces.objective import integrand
+from ..posteriors.layered import Layered
 from ..posteriors.noise import draw
 from .score_function import ScoreFunction
 
@@ -21,7 +25,8 @@ class ConstantBaseline(ScoreFunction):
 
     b is ``value``, or, when that is not given, the mean of f over the data and 64 pilot samples at the
     posterior that `init` is shown; the pilot is independent of every later sample, so the estimate
-    stays unbiased. Use it when f has a large mean that hardly changes.
+    stays unbiased. Use it when f has a large mean that hardly changes. Of a posterior in layers each latent
+    has a measured b of its own.
 
     Args:
         value: b, in the units of f (nats for a log-likelihood); None to measure it in `init`.
@@ -53,11 +58,20 @@ class ConstantBaseline(ScoreFunction):
         self.measured = torch.ones_like(self.measured)
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, ""]:
-        return self.value
+        check_number(self.value.numel(), 1)
+        return self.value.reshape(())
+
+    def baselines(
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+    ) -> dict[str, Float[Tensor, ""]]:
+        return one_each(self.value, signals)
 
 
 @torch.no_grad()
-def pilot_mean(q: Distribution, target: Target, kl: str) -> Float[Tensor, ""]:
-    """Mean of the integrand over the batch and pilot samples of q, a scalar."""
+def pilot_mean(q: Distribution, target: Target, kl: str) -> Float[Tensor, "*latents"]:
+    """Mean of the integrand over the batch and pilot samples of q, a scalar; of layers one a latent, (L,)."""
     z, noise = draw(q, _PILOT_SAMPLES)
+    if isinstance(q, Layered):
+        signals = local_signals(q, target, z, kl).signals
+        return torch.stack([signal.mean() for signal in signals.values()])
     return integrand(q, target, z, kl, noise=noise).mean()

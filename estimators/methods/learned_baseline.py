@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -9,6 +12,7 @@ from torch.distributions import Distribution
 from ..base import Target
 from ..errors import UsageError
 from ..pieces.arguments import positive_integer
+from ..pieces.local_signals import check_number, one_each
 from ..posteriors.distributions import describe
 from .constant_baseline import pilot_mean
 from .score_function import ScoreFunction
@@ -20,7 +24,8 @@ class LearnedBaseline(ScoreFunction):
     ĝ = (1/S) Σ_s (f(z_s) − b_ψ(x)) ∇_η log q(z_s) − ∇_η KL. ψ minimizes (f − b_ψ(x))², which `aux_loss`
     carries in training mode and which reaches neither φ nor θ. b_ψ does not see z, so the estimate is
     unbiased whatever ψ is. `init` sets the output's bias to the mean of f over 64 pilot samples (the
-    constant c of NVIL); use it when f differs much between data, and S = 1.
+    constant c of NVIL); use it when f differs much between data, and S = 1. Of a posterior in layers the
+    network has an output for each latent.
 
     Args:
         hidden: units of the one tanh layer.
@@ -56,16 +61,28 @@ class LearnedBaseline(ScoreFunction):
             return
         if target.features is None:
             raise UsageError("learned-baseline needs the target's features (a (B, F) tensor)")
-        output = nn.Linear(self.hidden, 1)
         pilot = pilot_mean(q, target, self.kl)
-        nn.init.constant_(output.bias, pilot.item())
+        output = nn.Linear(self.hidden, pilot.numel())
+        with torch.no_grad():
+            output.bias.copy_(pilot)
         network = nn.Sequential(nn.Linear(target.features.shape[-1], self.hidden), nn.Tanh(), output)
         self.network = network.to(pilot)  # features may be integers
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "B"]:
+        outputs = self._outputs(target)
+        check_number(outputs.shape[-1], 1)
+        return outputs.squeeze(-1)
+
+    def baselines(
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+    ) -> dict[str, Float[Tensor, "B"]]:
+        return one_each(self._outputs(target).movedim(-1, 0), signals)
+
+    def _outputs(self, target: Target) -> Float[Tensor, "B latents"]:
         if self.network is None or target.features is None:
             raise UsageError("learned-baseline: call init(q, target) with features before the first estimate")
-        return self.network(target.features.to(next(self.network.parameters()))).squeeze(-1)
+        outputs: Tensor = self.network(target.features.to(next(self.network.parameters())))
+        return outputs
 
     def aux_loss(
         self, f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*#S_batch"] | float

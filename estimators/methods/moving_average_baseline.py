@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..base import Estimate, Target
 from ..errors import UsageError
 from ..pieces.arguments import number
-from .score_function import ScoreFunction
+from ..pieces.local_signals import check_number, one_each
+from ..posteriors.layered import Layered
+from .score_function import ScoreFunction, signal_key
 
 
 class MovingAverageBaseline(ScoreFunction):
@@ -17,7 +22,8 @@ class MovingAverageBaseline(ScoreFunction):
 
     After each step, `update` sets a ← decay·a + (1 − decay)·mean(f) and w ← decay·w + (1 − decay);
     b = a / w (as Adam debiases its moments), 0 before the first update. The current sample enters
-    only after it was used: a moving average that includes it is biased.
+    only after it was used: a moving average that includes it is biased. Of a posterior in layers each latent
+    has an average of its own.
 
     Args:
         decay: in [0, 1).
@@ -49,12 +55,32 @@ class MovingAverageBaseline(ScoreFunction):
             raise UsageError(f"decay={decay!r} is not in [0, 1)")
         self.register_buffer("average", torch.tensor(0.0))
         self.register_buffer("weight", torch.tensor(0.0))
+        self.latents: tuple[str, ...] = ()
+
+    def init(self, q: Distribution, target: Target) -> None:
+        if isinstance(q, Layered):
+            self.latents = tuple(q.layers)
+            if self.average.dim() == 0:  # one of before goes on, for each latent
+                self.average = self.average.repeat(len(self.latents))
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, ""]:
+        check_number(self.average.numel(), 1)
+        return self._averages().reshape(())
+
+    def baselines(
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+    ) -> dict[str, Float[Tensor, ""]]:
+        return one_each(self._averages(), signals)
+
+    def _averages(self) -> Float[Tensor, "*latents"]:
         # average is 0 while weight is 0, so the clamp turns 0/0 into 0.
         return self.average / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
 
     @torch.no_grad()
     def update(self, estimate: Estimate) -> None:
-        self.average.lerp_(estimate.info["f"].mean().to(self.average), 1 - self.decay)
+        if self.average.dim() == 0:
+            mean = estimate.info["f"].mean()
+        else:
+            mean = torch.stack([estimate.info[signal_key(name)].mean() for name in self.latents])
+        self.average.lerp_(mean.to(self.average), 1 - self.decay)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +11,11 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
+from ..pieces.local_signals import local_signals
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import no_score
 from ..posteriors.draws import DRAWS, smallest_number, unsupported_draws
+from ..posteriors.layered import Layered
 from ..posteriors.noise import draw, log_prob
 
 
@@ -25,7 +29,11 @@ class ScoreFunction(Estimator):
     With ``kl="sampled"`` f gains log p(z) − log q(z); the direct derivative of −log q has mean zero
     and is left out.
 
-    Subclasses give `baseline` a b that does not depend on the sample it is subtracted from.
+    Of a posterior in layers (`Layered`) the score of each latent is weighed by its own learning signal, those
+    terms of f that depend on it: Σ_l (f_l(z) − b_l) ∇_η log q(z_l | ·).
+
+    Subclasses give `baseline` a b that does not depend on the sample it is subtracted from; of layers it is
+    asked for each latent, with the latent's signal for f.
 
     Args:
         kl: "analytic" (closed form) or "sampled".
@@ -43,6 +51,8 @@ class ScoreFunction(Estimator):
     References:
         Williams, Simple Statistical Gradient-Following Algorithms, 1992, section 4.
         Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
+        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.4 (local
+        learning signals).
     """
 
     weighs_kl = True
@@ -63,6 +73,12 @@ class ScoreFunction(Estimator):
         """b, broadcastable to f (S, *batch), which is detached; b may be attached to own parameters."""
         return 0.0
 
+    def baselines(
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+    ) -> Mapping[str, Float[Tensor, "*#S_batch"] | float]:
+        """b of each latent of a layered posterior, of the signals by name; by default `baseline` of each."""
+        return {name: self.baseline(signal, target) for name, signal in signals.items()}
+
     def aux_loss(
         self, f: Float[Tensor, "S *batch"], baseline: Float[Tensor, "*#S_batch"] | float
     ) -> Float[Tensor, "*batch"] | None:
@@ -70,19 +86,54 @@ class ScoreFunction(Estimator):
         return None
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return self._of_layers(q, target, num_samples)
         z, noise = draw(q, num_samples, self.draws)
         log_q = log_prob(q, z, noise)
         f = integrand(q, target, z, self.kl, log_q.detach())
         cost = f.detach()
         baseline = self.baseline(cost, target)
-        centred = cost - (baseline.detach() if isinstance(baseline, Tensor) else baseline)
-        # log q − its own value adds nothing to the ELBO's value and the score to its gradient: the score
-        # is for φ alone and f for θ alone, so that one tensor serves both.
-        weighted = torch.addcmul(f, centred, log_q - log_q.detach())
-        elbo = weighted.mean(0) - analytic_kl(q, target, self.kl)
+        elbo = _weighted(f, cost, baseline, log_q).mean(0) - analytic_kl(q, target, self.kl)
         return Estimate(
             surrogate=elbo,
             value=elbo,
             aux_loss=self.aux_loss(cost, baseline) if self.training else None,
             info={"f": cost},
         )
+
+    def _of_layers(self, q: Layered, target: Target, num_samples: int) -> Estimate:
+        z, _ = draw(q, num_samples, self.draws)
+        weighted, signals, log_q = local_signals(q, target, z, self.kl)
+        cost = weighted.detach()
+        baselines = self.baselines(signals, target)
+        for name, signal in signals.items():
+            weighted = _weighted(weighted, signal, baselines[name], log_q[name])
+        losses = [self.aux_loss(signals[name], baselines[name]) for name in signals] if self.training else []
+        trained = [loss for loss in losses if loss is not None]
+        elbo = weighted.mean(0) - analytic_kl(q, target, self.kl)
+        return Estimate(
+            surrogate=elbo,
+            value=elbo,
+            aux_loss=torch.stack(trained).sum(0) if trained else None,
+            info={"f": cost, **{signal_key(name): signal for name, signal in signals.items()}},
+        )
+
+
+def signal_key(name: str) -> str:
+    """Where `Estimate.info` has the learning signal of a latent, (S, *batch)."""
+    return f"f[{name}]"
+
+
+def _weighted(
+    f: Float[Tensor, "S *batch"],
+    cost: Float[Tensor, "S *batch"],
+    baseline: Float[Tensor, "*#S_batch"] | float,
+    log_q: Float[Tensor, "S *batch"],
+) -> Float[Tensor, "S *batch"]:
+    """f with the score, of log q, weighed by the cost less its baseline.
+
+    log q − its own value adds nothing to the ELBO's value and the score to its gradient: the score is for φ
+    alone and f for θ alone, so that one tensor serves both.
+    """
+    centred = cost - (baseline.detach() if isinstance(baseline, Tensor) else baseline)
+    return torch.addcmul(f, centred, log_q - log_q.detach())

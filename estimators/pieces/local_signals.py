@@ -1,0 +1,146 @@
+"""Local learning signals: of a hierarchy, each latent is credited with what depends on it.
+
+The objective's integrand is a sum of terms, log p(x|z), log p_k and −log q_k of each latent k, and each term
+reads some of the latents. Given all that is not drawn from z_l, a term that reads neither l nor a descendant
+of l in q's graph is a constant, and E[∇ log q_l] = 0: it need not multiply the score of l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ..base import Target
+from ..errors import UsageError
+from ..posteriors.distributions import check_events
+from ..posteriors.layered import Layered
+from .objective import has_kl, integrand, one_weight
+
+
+class Term(NamedTuple):
+    """A summand of the integrand.
+
+    Attributes:
+        reads: the latents that it depends on.
+        value: (S, *batch), attached to θ and not to φ.
+    """
+
+    reads: frozenset[str]
+    value: Float[Tensor, "S *batch"]
+
+
+class LocalSignals(NamedTuple):
+    """The integrand at one draw, whole and as each latent sees it.
+
+    Attributes:
+        f: (S, *batch), the sum of all terms, attached to θ.
+        signals: by name, (S, *batch), the sum of those that depend on the latent, detached.
+        log_q: by name, (S, *batch), the latent's own factor of q, attached to φ.
+    """
+
+    f: Float[Tensor, "S *batch"]
+    signals: dict[str, Float[Tensor, "S *batch"]]
+    log_q: dict[str, Float[Tensor, "S *batch"]]
+
+
+def local_signals(q: Layered, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str) -> LocalSignals:
+    """The signals of every latent of q at z (S, *batch, D); arguments as those of `objective.integrand`.
+
+    References:
+        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.4.
+    """
+    log_q = q.log_probs(z)
+    each = terms(q, target, z, kl, {name: value.detach() for name, value in log_q.items()})
+    signals = {name: _total(each, descendants(q, name), like=z).detach() for name in q.layers}
+    return LocalSignals(_total(each, frozenset(q.layers), like=z), signals, log_q)
+
+
+def terms(
+    q: Layered,
+    target: Target,
+    z: Shaped[Tensor, "S *batch_event"],
+    kl: str,
+    log_q: Mapping[str, Float[Tensor, "S *batch"]],
+    touching: Iterable[str] | None = None,
+) -> list[Term]:
+    """The integrand's terms at z, those alone that read one of the latents ``touching``, if they are given.
+
+    ``log_q`` has the factors of q, detached, of these latents at least.
+    """
+    names = frozenset(q.layers)
+    wanted = names if touching is None else frozenset(touching)
+    found = []
+    read = names if target.reads is None else frozenset(target.reads)
+    if touching is None or read & wanted:
+        found.append(Term(read, integrand(q, replace(target, prior=None), z, kl)))
+    if kl == "sampled" and has_kl(target):
+        assert target.prior is not None
+        check_events(q, target.prior)
+        found += [term for term in _of_prior(q, target, z, wanted) if term.reads & wanted]
+        for name in q.layers:
+            if name in wanted and (weight := _weight(target, name)) != 0:
+                found.append(Term(frozenset((name, *q.parents[name])), -weight * log_q[name]))
+    return found
+
+
+def descendants(q: Layered, name: str) -> frozenset[str]:
+    """The latent itself and all that are drawn, directly or not, given it."""
+    found = {name}
+    for other in q.order:
+        if found.intersection(q.parents[other]):
+            found.add(other)
+    return frozenset(found)
+
+
+def one_each(values: Float[Tensor, "*#latents_rest"], names: Iterable[str]) -> dict[str, Tensor]:
+    """An entry of values for each latent, or all of them alike where they have no dimension.
+
+    Raises:
+        UsageError: they are of another number of latents.
+    """
+    names = tuple(names)
+    if values.dim() == 0:
+        return dict.fromkeys(names, values)
+    check_number(len(values), len(names))
+    return dict(zip(names, values.unbind(0), strict=True))
+
+
+def check_number(made_for: int, latents: int) -> None:
+    """UsageError where `init` made a baseline for another number of latents."""
+    if made_for != latents:
+        raise UsageError(
+            f"the baseline was made by init(q, target) for {made_for} latents, and this posterior has "
+            f"{latents}: create another estimator"
+        )
+
+
+def _of_prior(q: Layered, target: Target, z: Tensor, wanted: frozenset[str]) -> Iterable[Term]:
+    """log p of each latent, if it reads one of those wanted; in one piece where p is not layered alike."""
+    prior = target.prior
+    assert prior is not None
+    if not isinstance(prior, Layered) or list(prior.layers) != list(q.layers):
+        yield Term(frozenset(q.layers), one_weight(target) * prior.log_prob(z))
+        return
+    parts = prior.split(z)
+    for name, layer in prior.given(parts).items():
+        reads, weight = frozenset((name, *prior.parents[name])), _weight(target, name)
+        if reads & wanted and weight != 0:
+            yield Term(reads, weight * layer.log_prob(parts[name]))
+
+
+def _weight(target: Target, name: str) -> float:
+    """What the KL of one latent is multiplied by."""
+    return target.kl_weight[name] if isinstance(target.kl_weight, Mapping) else one_weight(target)
+
+
+def _total(
+    each: Iterable[Term], latents: frozenset[str], like: Shaped[Tensor, "S *batch_event"]
+) -> Float[Tensor, "S *batch"]:
+    """The sum of the terms that depend on one of the latents."""
+    values = [term.value for term in each if term.reads & latents]
+    return torch.stack(torch.broadcast_tensors(*values)).sum(0) if values else torch.zeros_like(like[..., 0])
