@@ -62,6 +62,11 @@ def posterior_and_target(problem: Problem, x: Tensor, eta: Tensor) -> tuple[Dist
     Raises:
         UsageError: the problem's method fails, or returns something else.
     """
+    return checked_posterior(problem, x, eta), checked_target(problem, x)
+
+
+def checked_posterior(problem: Problem, x: Tensor, eta: Tensor) -> Distribution:
+    """The first of `posterior_and_target`."""
     q: object = _called("posterior", problem.posterior, eta)
     if not isinstance(q, Distribution):
         raise UsageError(f"posterior returns a {type(q).__name__}, not a torch.distributions.Distribution")
@@ -70,10 +75,15 @@ def posterior_and_target(problem: Problem, x: Tensor, eta: Tensor) -> tuple[Dist
             f"the posterior has batch shape {tuple(q.batch_shape)} for {len(x)} data, expected ({len(x)},): "
             f"Independent(q, 1) makes the last batch dimension part of the event"
         )
+    return q
+
+
+def checked_target(problem: Problem, x: Tensor) -> Target:
+    """The second of `posterior_and_target`."""
     target: object = _called("target", partial(target_of, problem), x)
     if not isinstance(target, Target):
         raise UsageError(f"target returns a {type(target).__name__}, not an elbograd.estimators.Target")
-    return q, target
+    return target
 
 
 def draw_one(q: Distribution) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...estimators.errors import UsageError
+from .faults import Faults, raise_first
 from .forward_checks import log_likelihood, what_failed
 from .protocol import Problem
 
@@ -24,28 +25,45 @@ def check_leading_dimensions(problem: Problem, x: Tensor, eta: Tensor) -> None:
     Raises:
         UsageError: what does not take leading dimensions, or couples data; and what to do.
     """
+    raise_first(leading_faults(problem, x, eta))
+
+
+def leading_faults(problem: Problem, x: Tensor, eta: Tensor) -> Faults:
+    """What `check_leading_dimensions` raises."""
     data = len(eta)
     stacked = eta.expand(2, *eta.shape)
     q = _posterior(problem, stacked)
     z = q.sample(torch.Size((2,)))  # (2, 2, B, *event)
+    kept = (torch.arange(2, device=z.device).unsqueeze(1) + torch.arange(data, device=z.device)) % 2 == 0
+    yield from likelihood_faults(problem, x, z, kept)
+    yield from _posterior_faults(problem, stacked, z, kept)
+
+
+def likelihood_faults(problem: Problem, x: Tensor, z: Tensor, kept: Tensor) -> Faults:
+    """What is wrong with log_likelihood of replicates.
+
+    Args:
+        problem: on its device.
+        x: (B, ...).
+        z: (S, 2, B, *event).
+        kept: (2, B), the data whose z stays where the others' is replaced.
+    """
     f, again = (log_likelihood(problem, x, z, 3).detach() for _ in range(2))
     if f.shape != z.shape[:3]:
         return  # said by the estimators
-    kept = (torch.arange(2, device=z.device).unsqueeze(1) + torch.arange(data, device=z.device)) % 2 == 0
-    among = kept.view(2, data, *[1] * len(q.event_shape))
+    among = kept.view(2, z.shape[2], *[1] * (z.dim() - 3))
     rolled = z.flatten(1, 2).roll(1, 1).view_as(z)
     replaced = log_likelihood(problem, x, torch.where(among, z, rolled), 3).detach()
     if _differ(f, again):
-        raise UsageError(
+        yield (
             "log_likelihood gives the same z another value each time (dropout, noise of its own?): call "
             "decoder.eval(), or use route='full' to count its noise"
         )
-    if _differ(f[:, kept], replaced[:, kept]):
-        raise UsageError(
+    elif _differ(f[:, kept], replaced[:, kept]):
+        yield (
             "log_likelihood of a datum depends on the z of others (batch statistics, a sum over the batch?): "
             f"let it act on each datum and replicate alone, {_ELSEWHERE}"
         )
-    _check_posterior_of_each_datum(problem, stacked, z, kept)
 
 
 def _posterior(problem: Problem, stacked: Tensor) -> Distribution:
@@ -64,7 +82,7 @@ def _posterior(problem: Problem, stacked: Tensor) -> Distribution:
     return q
 
 
-def _check_posterior_of_each_datum(problem: Problem, stacked: Tensor, z: Tensor, kept: Tensor) -> None:
+def _posterior_faults(problem: Problem, stacked: Tensor, z: Tensor, kept: Tensor) -> Faults:
     rolled = stacked.flatten(0, 1).roll(1, 0).view_as(stacked)
     mixed = problem.posterior(torch.where(kept.unsqueeze(-1), stacked, rolled))
     try:
@@ -72,7 +90,7 @@ def _check_posterior_of_each_datum(problem: Problem, stacked: Tensor, z: Tensor,
     except Exception:  # no density, or z outside the replaced posterior's support: what a user's class raises
         return
     if _differ(here[:, kept].detach(), there[:, kept].detach()):
-        raise UsageError(
+        yield (
             "the posterior of a datum depends on the eta of others (softmax over the batch dimension?): "
             f"let it act on each datum alone, {_ELSEWHERE}"
         )

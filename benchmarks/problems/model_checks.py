@@ -1,18 +1,67 @@
-"""Running a user's model once, before it is measured: what would give wrong numbers is told in one line."""
+"""The checks of a user's model that are run before it is measured: what would give wrong numbers is told.
+
+One list of them: a measurement raises the first fault, `elbograd.benchmarks.examine_problem` collects all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from ...estimators.errors import UsageError
+from ...estimators.base import Target
 from .as_trained import without_graph
 from .buffers import kept_buffers
-from .forward_checks import check_likelihood, checked_eta, posterior_and_target
-from .leading_dimensions import check_leading_dimensions
-from .module_modes import check_modes, couples_data
+from .faults import Faults, raise_first
+from .forward_checks import check_likelihood, checked_eta, checked_posterior, checked_target
+from .leading_dimensions import leading_faults
+from .module_modes import couples_data, mode_faults
 from .parts import eta_parts
 from .protocol import Problem
+
+
+@dataclass
+class Look:
+    """A model while it is looked at, and what the checks so far have found of it.
+
+    Attributes:
+        problem: on its device; its buffers are left as they were.
+        x: (B, ...).
+        route: "factorized" needs a posterior and a log_likelihood that take leading batch dimensions, act on
+            each datum alone and give the same value twice; "full" does not, and measures BatchNorm in
+            train mode too.
+        eta: (B, P), detached; None where the encoder gave none.
+        q: for eta, batch shape (B,); None likewise.
+        target: for x; None likewise.
+    """
+
+    problem: Problem
+    x: Tensor
+    route: str = "factorized"
+    eta: Tensor | None = None
+    q: Distribution | None = None
+    target: Target | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the checks.
+
+    Attributes:
+        name: what is looked at.
+        faults: what is found; may end with a UsageError.
+        needs: attributes of `Look` that earlier checks fill.
+        routes: on which it is of interest.
+    """
+
+    name: str
+    faults: Callable[[Look], Faults]
+    needs: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ("factorized", "full")
 
 
 def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
@@ -21,43 +70,87 @@ def check_model(problem: Problem, x: Tensor, route: str = "factorized") -> None:
     Draws from the global generator: call it inside `elbograd.benchmarks.gradients.seeded`.
 
     Args:
-        problem: on its device; its buffers are left as they were.
+        problem: see `Look`.
         x: (B, ...).
-        route: "factorized" needs a posterior and a log_likelihood that take leading batch dimensions, act on
-            each datum alone and give the same value twice; "full" does not, and measures BatchNorm in
-            train mode too.
+        route: see `Look`.
 
     Raises:
         UsageError: what is wrong, and what to do.
     """
-    check_modes(problem, route)
-    with kept_buffers(problem.encoder) as moved_in_encoder:
-        eta = _attached_eta(problem, x)
-    _check_unmoved(problem.encoder, "encoder", moved_in_encoder)
-    with without_graph(problem.encoder, problem.decoder):
-        eta_parts(problem, eta.shape[-1])
-        q, _ = posterior_and_target(problem, x, eta)
-        with kept_buffers(problem.decoder) as moved_in_decoder:
-            check_likelihood(problem, x, q)
-        _check_unmoved(problem.decoder, "decoder", moved_in_decoder)
-        if route == "factorized":
-            check_leading_dimensions(problem, x, eta)
+    look = Look(problem, x, route)
+    for check in CHECKS:
+        if route in check.routes:
+            raise_first(check.faults(look))
 
 
-def _check_unmoved(module: nn.Module, side: str, moved: list[str]) -> None:
-    """Raise UsageError where a pass changes what the next one computes."""
+def _modes(look: Look) -> Faults:
+    yield from mode_faults(look.problem, look.route)
+
+
+def _encoder(look: Look) -> Faults:
+    encoder = look.problem.encoder
+    with kept_buffers(encoder) as moved:
+        eta = _attached_eta(look.problem, look.x)
+    look.eta = eta.detach()
+    yield from _moved_faults(encoder, "encoder", moved)
+    if not eta.requires_grad and any(p.requires_grad for p in encoder.parameters()):
+        yield "eta depends on no trainable parameter (detach, or no_grad, in the encoder?)"
+
+
+def _parts(look: Look) -> Faults:
+    assert look.eta is not None
+    eta_parts(look.problem, look.eta.shape[-1])
+    yield from ()
+
+
+def _posterior(look: Look) -> Faults:
+    assert look.eta is not None
+    with _quiet(look):
+        look.q = checked_posterior(look.problem, look.x, look.eta)
+    yield from ()
+
+
+def _target(look: Look) -> Faults:
+    with _quiet(look):
+        look.target = checked_target(look.problem, look.x)
+    yield from ()
+
+
+def _likelihood(look: Look) -> Faults:
+    assert look.q is not None
+    with _quiet(look), kept_buffers(look.problem.decoder) as moved:
+        check_likelihood(look.problem, look.x, look.q)
+    yield from _moved_faults(look.problem.decoder, "decoder", moved)
+
+
+def _leading(look: Look) -> Faults:
+    assert look.eta is not None
+    with _quiet(look):
+        yield from leading_faults(look.problem, look.x, look.eta)
+
+
+CHECKS = (
+    Check("train mode", _modes),
+    Check("the encoder", _encoder),
+    Check("eta_parts", _parts, needs=("eta",)),
+    Check("the posterior", _posterior, needs=("eta",)),
+    Check("the target", _target),
+    Check("log_likelihood", _likelihood, needs=("q", "target")),
+    Check("leading dimensions", _leading, needs=("eta", "q", "target"), routes=("factorized",)),
+)
+
+
+def _quiet(look: Look) -> AbstractContextManager[None]:
+    return without_graph(look.problem.encoder, look.problem.decoder)
+
+
+def _moved_faults(module: nn.Module, side: str, moved: list[str]) -> Faults:
+    """Of a pass that changes what the next one computes."""
     read = [path for path in moved if not couples_data(module.get_submodule(path.rpartition(".")[0]))]
     if read:
-        raise UsageError(f"a forward pass changes the buffer {side}.{read[0]}: call {side}.eval() first")
+        yield f"a forward pass changes the buffer {side}.{read[0]}: call {side}.eval() first"
 
 
 def _attached_eta(problem: Problem, x: Tensor) -> Tensor:
     with torch.enable_grad():
-        eta = checked_eta(problem, x)
-    if not eta.requires_grad and _trainable(problem.encoder):
-        raise UsageError("eta depends on no trainable parameter (detach, or no_grad, in the encoder?)")
-    return eta.detach()
-
-
-def _trainable(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
+        return checked_eta(problem, x)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ...estimators.errors import UsageError
 from ...estimators.text import one_line
 from .as_trained import encoded
+from .checks import and_more
+from .faults import Faults, raise_first
 from .protocol import Problem
 
 _COUPLES = nn.modules.batchnorm._BatchNorm
@@ -24,20 +26,36 @@ def check_modes(problem: Problem, route: str = "factorized") -> None:
     draws it anew for every replicate and so counts it, as a training step has it; the factorized route
     holds η fixed.
     """
+    raise_first(mode_faults(problem, route))
+
+
+def mode_faults(problem: Problem, route: str = "factorized") -> Faults:
+    """What `check_modes` raises; modules of one kind are told once a side, by the first of them."""
     if route == "full":
         return
     for side in ("encoder", "decoder"):
+        found: dict[tuple[str, str], list[str]] = {}
         for name, module in getattr(problem, side).named_modules():
-            what = f"{side}.{name} ({type(module).__name__}) is in train mode: call {side}.eval() first"
-            if couples_data(module):
-                raise UsageError(f"{what}, or use route='full' to measure with the statistics of the batch")
-            if _draws(module):
-                raise UsageError(f"{what}, or use route='full' to count its noise")
-            if getattr(module, "scale_grad_by_freq", False):
-                raise UsageError(
-                    f"{side}.{name} scales gradients by frequency in the batch: "
-                    f"set scale_grad_by_freq=False, or use route='full'"
-                )
+            kind = type(module).__name__, _why_not_factorized(module)
+            if kind[1]:
+                found.setdefault(kind, []).append(f"{side}.{name}" if name else side)
+        for (kind_name, why), names in found.items():
+            yield f"{why.format(what=f'{names[0]} ({kind_name})', side=side)}{and_more(names)}"
+
+
+def _why_not_factorized(module: nn.Module) -> str:
+    """What a module in its present mode does that the factorized route does not allow, or ""."""
+    mode = "{what} is in train mode: call {side}.eval() first, or use route='full' to "
+    if couples_data(module):
+        return f"{mode}measure with the statistics of the batch"
+    if _draws(module):
+        return f"{mode}count its noise"
+    if getattr(module, "scale_grad_by_freq", False):
+        return (
+            "{what} scales gradients by frequency in the batch: set scale_grad_by_freq=False, "
+            "or use route='full'"
+        )
+    return ""
 
 
 def couples_data(module: nn.Module) -> bool:
@@ -71,6 +89,11 @@ def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
 
     The encoder is shown the batch twice, then with every other datum replaced, then one datum alone.
     """
+    raise_first(coupling_faults(encoder, x))
+
+
+def coupling_faults(encoder: nn.Module, x: Tensor) -> Faults:
+    """What `check_acts_on_each_datum` raises."""
     together, again, alone = encoded(encoder, x), encoded(encoder, x), _alone(encoder, x[-1:])
     kept = torch.arange(len(x), device=x.device) % 2 == 0
     replaced = encoded(encoder, torch.where(kept.view(-1, *[1] * (x.dim() - 1)), x, x.roll(1, 0)))
@@ -84,7 +107,7 @@ def check_acts_on_each_datum(encoder: nn.Module, x: Tensor) -> None:
             "own?): call encoder.eval(), or use route='full' to count its noise"
         )
     if apart > max(_TOLERANCE, 8 * torch.finfo(together.dtype).eps) * scale:
-        raise UsageError(
+        yield (
             "the encoder gives a datum another eta in a batch than alone "
             "(BatchNorm or dropout in train mode?): call encoder.eval(), or use route='full'"
         )

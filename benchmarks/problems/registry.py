@@ -11,7 +11,7 @@ from ...estimators.plugins.finding import Builtin, Registry
 from ...estimators.plugins.registry import label_of
 from ...estimators.plugins.specification import Specification, parse
 from ...estimators.text import shortened
-from .needed import is_problem
+from .needed import NEEDED, is_module, is_problem
 
 if TYPE_CHECKING:
     from .protocol import Problem
@@ -73,6 +73,34 @@ def _problems_in(module: ModuleType) -> list[str]:
     ]
 
 
+def _why_none(module: ModuleType) -> str:
+    """What a module without problems holds in their place, and what to do; "" where nothing is like one."""
+    almost = almost_problems(module)
+    if not almost:
+        return ""
+    from .checks import SIDES, missing_parts, unwrapped
+
+    thing = vars(module)[almost[0]]
+    missing = [name for name in missing_parts(thing) if not (isinstance(thing, type) and name in SIDES)]
+    return unwrapped(thing) or f"{almost[0]} has no {', '.join(missing) or 'instance'}"
+
+
+def almost_problems(module: ModuleType) -> list[str]:
+    """Names in a module of what may have been meant as a problem: the most likely first.
+
+    Instances come before classes, what has most of a problem's parts before what has fewer; a module
+    that is part of another one comes last.
+    """
+    found = {}
+    for name, value in vars(module).items():
+        its_own = not isinstance(value, type) or value.__module__ == module.__name__
+        parts = sum(hasattr(value, part) for part in NEEDED)
+        halves = sum(hasattr(value, half) for half in ("encode", "decode"))
+        if not name.startswith("_") and its_own and (parts >= 2 or is_module(value)):
+            found[name] = (-parts, -halves, isinstance(value, type))
+    return sorted(found, key=lambda name: found[name])
+
+
 REGISTRY = Registry(
     kind="problem",
     group="elbograd.problems",
@@ -80,7 +108,8 @@ REGISTRY = Registry(
         name: Builtin(f"{__package__}.{location}", summary) for name, (location, summary) in _BUILTINS.items()
     },
     find_in_module=_problems_in,
-    is_made=is_problem,
+    is_made=lambda thing: is_problem(thing) or is_module(thing),
+    why_none=_why_none,
     drawn=True,
 )
 

@@ -58,6 +58,7 @@ class Registry:
         is_made: whether an object is such a thing already, and nothing to call, though it be callable.
         drawn: whether it is drawn under a seed: the files and modules that hold it are then executed anew for
             each, else for the first.
+        why_none: what a module in which none is found holds in its place; "" for nothing like one.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Registry:
     find_in_module: Callable[[ModuleType], list[str]]
     is_made: Callable[[object], bool] = lambda thing: not callable(thing)
     drawn: bool = False
+    why_none: Callable[[ModuleType], str] = lambda module: ""
     registered: dict[str, tuple[Callable[..., Any], str]] = field(default_factory=dict)
 
     def catalogue(self) -> dict[str, str]:
@@ -196,6 +198,8 @@ class Registry:
             return self._attribute(_load_file(place, seed, self.drawn), attribute, what)
         if attribute:
             return self._of_module(place, lambda module: self._attribute(module, attribute, what), what, seed)
+        if (kind := _other_kind_of_file(name)) is not None:
+            raise UsageError(f"{what} is {kind}")
         known = list(self.catalogue())
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -226,7 +230,8 @@ class Registry:
         found_names = self.find_in_module(module)
         if len(found_names) != 1:
             found = ", ".join(found_names) or "none"
-            raise UsageError(f"{name}: expected one {self.kind} in the file, found {found}; add :name")
+            what = f"{name}: expected one {self.kind} in the file, found {found}"
+            raise UsageError(f"{what}; add :name" if found_names else f"{what}{self._why_none_in(module)}")
         return getattr(module, found_names[0])
 
     def _entry_points(self) -> dict[str, list[Any]]:
@@ -234,6 +239,29 @@ class Registry:
         for point in _installed(self.group, tuple(sys.path)):
             found.setdefault(point.name, []).append(point)
         return found
+
+    def _why_none_in(self, module: ModuleType) -> str:
+        """How a message goes on that there is none in the file."""
+        instead = self.why_none(module)
+        return f": {instead}" if instead else f"; elbograd new-{self.kind} writes one to start from"
+
+
+def _other_kind_of_file(name: str) -> str | None:
+    """What there is of this name that is no file of Python, and what to give in its place."""
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            files = sorted(path.glob("*.py"))
+            return (
+                f"a folder: give a file in it, such as {path / (files[0].name if files else 'my_model.py')}"
+            )
+        if not path.is_file():
+            return None
+    except OSError:  # too long
+        return None
+    if path.suffix == ".ipynb":
+        return f"a notebook: save what builds it as a .py file (jupyter nbconvert --to script {name})"
+    return "no .py file: rename it to end in .py if Python is what it holds"
 
 
 @cache
