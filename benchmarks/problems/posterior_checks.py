@@ -25,6 +25,7 @@ from torch.distributions import Distribution
 from ...estimators.base import Estimator, Target
 from ...estimators.posteriors.distributions import describe, draw, log_prob, reparameterizable, rsample
 from ...estimators.posteriors.families import family_of, innermost
+from ...estimators.posteriors.layered import Layered
 from ..seeds import hashed
 
 Posterior = Callable[[Tensor], Distribution]
@@ -99,6 +100,9 @@ def _few_enough(posterior: Posterior, eta: Tensor) -> Tensor:
 
 def coarse(q: Distribution) -> str | None:
     """Why f, or log q, does not tell draws apart that lie close together far from zero; or None."""
+    if isinstance(q, Layered):
+        layers = q.given(q.split(draw(q, 1))).values()
+        return next((why for why in map(coarse, layers) if why), None)
     base = innermost(q)
     try:
         support = q.support
@@ -134,6 +138,8 @@ def _moments(q: Distribution) -> tuple[Tensor, Tensor]:
 
 def is_known(q: Distribution) -> bool:
     """Whether q, or what independent ones it is made of, is of a family whose properties are known."""
+    if isinstance(q, Layered):
+        return all(map(is_known, q.examples.values()))
     return family_of(innermost(q)) in KNOWN
 
 

@@ -15,7 +15,7 @@ from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import cut, describe, parameters_of
 from ..posteriors.gaussians import is_diagonal_gaussian
-from ..posteriors.noise import Noise, log_prob
+from ..posteriors.noise import GaussianNoise, log_prob
 
 _ROOT_TWO_PI = math.sqrt(2 * math.pi)
 
@@ -84,7 +84,7 @@ class MeasureValued(Estimator):
             moved = torch.addcmul(loc, scale, self._noise(normal))
             points = _replace_each(z, moved, len(q.event_shape))
             f_moved = integrand(q, target, points.flatten(0, 2), self.kl)
-        f = integrand(q, target, z, self.kl, log_prob(cut(q), z, Noise(normal, loc.detach(), scale.detach())))
+        f = integrand(q, target, z, self.kl, log_prob(cut(q), z, GaussianNoise(normal, loc.detach(), scale.detach())))
 
         event = tuple(range(-len(q.event_shape), 0))
         above, below, wide = _by_coordinate(f_moved, points, q).mean(1)

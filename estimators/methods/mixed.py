@@ -12,7 +12,7 @@ from ..pieces.arguments import integer_from, one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand
 from ..pieces.scores import align, inner, per_sample, scores, shared_parameters
 from ..posteriors.distributions import parameters_of, with_parameters
-from ..posteriors.noise import rsample
+from ..posteriors.noise import GaussianNoise, rsample
 from .reparameterization import Reparameterization
 
 _TINY_PILOT = 4  # with fewer, the variance that an estimated weight adds need not be finite
@@ -103,7 +103,7 @@ def _both(
         own = with_parameters(q, leaves)
         z, noise = rsample(own, 1)
         z = z.squeeze(0)
-        if noise is not None:
+        if isinstance(noise, GaussianNoise):
             noise = noise._replace(epsilon=noise.epsilon.squeeze(0))
         f = integrand(own, target, z, kl, noise=noise)
         total = f.sum() + 0.0 * z.sum()  # keeps what is constant in z differentiable in it

@@ -6,7 +6,7 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Target
 from ..pieces.objective import integrand
-from ..posteriors.distributions import cut, parameters_of
+from ..posteriors.distributions import cut, uncuttable
 from ..posteriors.noise import log_prob, rsample
 from .reparameterization import Reparameterization
 
@@ -44,11 +44,7 @@ class StickingTheLanding(Reparameterization):
         super().__init__(kl="sampled", draws=draws)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        try:
-            parameters_of(q)
-        except TypeError as error:
-            return str(error)
-        return super().supports(q, target, num_samples)
+        return uncuttable(q) or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z, noise = rsample(q, num_samples, self.draws)

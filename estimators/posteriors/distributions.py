@@ -12,7 +12,9 @@ from torch.distributions import Distribution
 
 from ..errors import UsageError
 from . import discrete_kl, flows, gaussians, von_mises
+from .cutting import Cut
 from .families import family_of
+from .layered import Layered, unlike
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
 # build one, the first that the instance really stores is used, so that no chain rule is added.
@@ -32,6 +34,10 @@ _PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
 }
 
 
+_IN_FUNCTIONS = (
+    "needs the parameters of the posterior one by one, and those of a Layered lie in functions: use an "
+    "estimator that needs its draws and log q alone, such as sticking-the-landing or leave-one-out"
+)
 _NO_INVERSE = "needs log q(z) at a given z, and a transform of this flow does not implement its inverse"
 
 
@@ -39,7 +45,10 @@ def reparameterizable(q: Distribution) -> bool:
     """Whether `rsample` can draw from q: torch can, or q is a von Mises distribution.
 
     What torch calls rsample of a straight-through one-hot is no pathwise derivative, but a biased stand-in.
+    Of several latents all must be.
     """
+    if isinstance(q, Layered):
+        return all(reparameterizable(layer) for layer in q.examples.values())
     return (q.has_rsample and not _is_straight_through(q)) or von_mises.is_von_mises(q)
 
 
@@ -51,6 +60,8 @@ def _is_straight_through(q: Distribution) -> bool:
 
 def no_score(q: Distribution) -> str | None:
     """Why ∇_η log q(z) at a fixed z is not to be had, or has not the mean zero; or None."""
+    if isinstance(q, Layered):
+        return next((why for why in map(no_score, q.examples.values()) if why), None)
     base = q
     while isinstance(base, td.Independent):
         base = base.base_dist
@@ -78,6 +89,8 @@ def draw(q: Distribution, num_samples: int) -> Shaped[Tensor, "{num_samples} *ba
     which synchronizes a GPU.
     """
     with torch.no_grad():
+        if isinstance(q, Layered):
+            return q.ancestral((num_samples,), lambda name, layer, shape: _shaped(draw, layer, shape))
         if reparameterizable(q):
             return uncached(q, rsample(q, num_samples))
         return uncached(q, q.sample(torch.Size((num_samples,))))
@@ -99,11 +112,18 @@ def uncached(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Shaped[Ten
 
 def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *batch_event"]:
     """Draw z (S, *batch, *event), differentiable in q's parameters."""
+    if isinstance(q, Layered):
+        return q.ancestral((num_samples,), lambda name, layer, shape: _shaped(rsample, layer, shape))
     if gaussians.is_diagonal_gaussian(q):
         return gaussians.rsample(q, num_samples)
     if von_mises.is_von_mises(q):
         return von_mises.rsample(q, num_samples)
     return q.rsample(torch.Size((num_samples,)))
+
+
+def _shaped(one: Callable[[Distribution, int], Tensor], layer: Distribution, shape: torch.Size) -> Tensor:
+    """Draws of a layer, in a shape of one dimension or none."""
+    return one(layer, *shape) if shape else one(layer, 1).squeeze(0)
 
 
 def log_prob(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
@@ -112,7 +132,12 @@ def log_prob(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Float[Tens
 
 
 def describe(q: Distribution) -> str:
-    """The posterior's family, e.g. ``Bernoulli`` for ``Independent(Bernoulli(...), 1)``."""
+    """The posterior's family, e.g. ``Bernoulli`` for ``Independent(Bernoulli(...), 1)``.
+
+    Of several latents that of each: ``Layered (z1: Normal, z2: Bernoulli)``.
+    """
+    if isinstance(q, Layered):
+        return f"Layered ({', '.join(f'{name}: {describe(q.examples[name])}' for name in q.layers)})"
     while isinstance(q, td.Independent):
         q = q.base_dist
     return type(q).__name__
@@ -126,6 +151,8 @@ def parameters_of(q: Distribution) -> dict[str, Tensor]:
     Raises:
         TypeError: q is of a family whose parameters are not known here, or a flow that holds others too.
     """
+    if isinstance(q, Layered):
+        raise TypeError(_IN_FUNCTIONS)
     family = family_of(q)
     if family is td.Independent:
         return parameters_of(q.base_dist)  # type: ignore[attr-defined]
@@ -159,12 +186,25 @@ def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribut
 
 
 def cut(q: Distribution) -> Distribution:
-    """A copy of q through which no gradient reaches φ.
+    """A copy of q through which no gradient reaches φ, for log q at a z that may be attached to it.
 
     Raises:
         TypeError: q is of a family that cannot be cut whole (a flow whose transforms hold networks).
     """
+    if isinstance(q, Layered):
+        return Cut(q)
     return with_parameters(q, {name: value.detach() for name, value in parameters_of(q).items()})
+
+
+def uncuttable(q: Distribution) -> str | None:
+    """Why φ cannot be cut out of log q(z), or None."""
+    if isinstance(q, Layered):
+        return None
+    try:
+        parameters_of(q)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def _check_whole(q: td.TransformedDistribution, parameters: dict[str, Tensor]) -> None:
@@ -209,7 +249,13 @@ def _requires_grad(thing: object, seen: set[int]) -> bool:
 
 
 def check_events(q: Distribution, prior: Distribution) -> None:
-    """UsageError where q and the prior are over events of different shapes: the densities would broadcast."""
+    """UsageError where q and the prior are over events of different shapes: the densities would broadcast.
+
+    Or over other latents, or in another order: each density would read the wrong ones.
+    """
+    different = unlike(q, prior)
+    if different:
+        raise UsageError(different)
     if prior.event_shape != q.event_shape:
         raise UsageError(
             f"the prior has event shape {tuple(prior.event_shape)}, the posterior {tuple(q.event_shape)}: "
@@ -226,6 +272,8 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batc
         UsageError: q and the prior are over events of different shapes.
     """
     check_events(q, prior)
+    if isinstance(q, Layered) or isinstance(prior, Layered):
+        return None  # see `layered_kl`
     if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
         return gaussians.kl(q, prior)
     if family_of(prior) is td.MultivariateNormal and _is_vector_of_normals(q):

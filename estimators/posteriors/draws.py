@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from . import distributions
 from .distributions import describe
 from .families import family_of, is_transformed
+from .layered import Layered
 from .sobol import MAX_DIMENSION, sobol_uniforms
 
 DRAWS = ("iid", "antithetic", "sobol")
@@ -50,6 +51,8 @@ def unsupported_draws(q: Distribution, draws: str) -> str | None:
     """Why q cannot be drawn so, or None."""
     if draws == "iid":
         return None
+    if isinstance(q, Layered):
+        return f"draws={draws} is not made for several latents, of which one is drawn given another: use draws=iid"
     if family_of(_innermost(q)) not in (*_LINEAR, *_DISCRETE, *_BY_QUANTILES):
         return f"draws={draws} needs a quantile function, which is not known for a {describe(q)}"
     if draws == "sobol" and q.event_shape.numel() > MAX_DIMENSION:

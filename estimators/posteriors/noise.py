@@ -11,6 +11,7 @@ whose value is ε itself, and whose derivatives in z, μ and σ are exact. A ful
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -21,17 +22,26 @@ from torch.distributions import Distribution
 
 from . import distributions, gaussians
 from . import draws as drawing
+from .cutting import Cut, along_z_alone
 from .families import family_of, innermost
+from .layered import Layered, total
 
 _Gaussian = td.Normal | td.MultivariateNormal
 
 
-class Noise(NamedTuple):
+class GaussianNoise(NamedTuple):
     """What a Gaussian draw was made of, detached."""
 
     epsilon: Tensor  # (S, *batch, *event)
     loc: Tensor
     scale: Tensor  # as loc, or L with one more dimension
+
+
+class LayeredNoise(dict[str, "Noise | None"]):
+    """That of each latent of a layered draw, by name."""
+
+
+Noise = GaussianNoise | LayeredNoise
 
 
 def draw(
@@ -41,6 +51,9 @@ def draw(
 
     The noise is None where q is no Gaussian, or of a class derived from one that has its own ways.
     """
+    if isinstance(q, Layered):
+        with torch.no_grad():
+            return _of_each(draw, q, num_samples)
     base = _gaussian(q)
     if base is None:
         return drawing.draw(q, num_samples, draws), None
@@ -52,6 +65,8 @@ def rsample(
     q: Distribution, num_samples: int, draws: str = "iid"
 ) -> tuple[Float[Tensor, "{num_samples} *batch_event"], Noise | None]:
     """z (S, *batch, *event), differentiable in q's parameters, as of `draws.rsample`, and its noise."""
+    if isinstance(q, Layered):
+        return _of_each(rsample, q, num_samples)
     base = _gaussian(q)
     if base is None:
         return drawing.rsample(q, num_samples, draws), None
@@ -68,6 +83,9 @@ def log_prob(
         z: as drawn, or another tensor of the same numbers to differentiate in.
         noise: None for `distributions.log_prob`.
     """
+    if isinstance(q, Layered):
+        return total(log_probs(q, z, noise))
+    assert not isinstance(noise, LayeredNoise)
     base = _gaussian(q)
     if noise is None or base is None:
         return distributions.log_prob(q, z)
@@ -97,6 +115,9 @@ def log_prob_along(
 
     What log q loses in z and what it gains in μ cancel: at small σ they would drown all else.
     """
+    if isinstance(q, Layered):
+        return total(log_probs_along(q, z, noise))
+    assert not isinstance(noise, LayeredNoise)
     base = _gaussian(q)
     if noise is None or base is None:
         return distributions.log_prob(q, z)
@@ -109,13 +130,48 @@ def log_prob_along(
     return _summed(q, base, -0.5 * squares - logarithms - 0.5 * math.log(2 * math.pi) * tril.shape[-1])
 
 
+def log_probs(
+    q: Layered, z: Shaped[Tensor, "S *batch D"], noise: Noise | None
+) -> dict[str, Float[Tensor, "S *batch"]]:
+    """log q of every latent given those it depends on, by name, as `log_prob` has it."""
+    if isinstance(q, Cut):
+        whole = q.whole
+        return along_z_alone(lambda leaf: log_probs(whole, leaf, noise), z)
+    each = noise if isinstance(noise, LayeredNoise) else {}
+    return q.each(z, lambda name, layer, part: log_prob(layer, part, each.get(name)))
+
+
+def log_probs_along(
+    q: Layered, z: Shaped[Tensor, "S *batch D"], noise: Noise | None
+) -> dict[str, Float[Tensor, "S *batch"]]:
+    """The same as `log_prob_along` has it, z(φ) of the parents included."""
+    each = noise if isinstance(noise, LayeredNoise) else {}
+    return q.each(z, lambda name, layer, part: log_prob_along(layer, part, each.get(name)))
+
+
+def _of_each(
+    one: Callable[[Distribution, int], tuple[Tensor, Noise | None]], q: Layered, num_samples: int
+) -> tuple[Tensor, LayeredNoise]:
+    """A layered draw, every latent by ``one``, with the noise of each."""
+    kept = LayeredNoise()
+
+    def kept_draw(name: str, layer: Distribution, shape: torch.Size) -> Tensor:
+        z, noise = one(layer, *(shape or (1,)))
+        if isinstance(noise, GaussianNoise) and not shape:
+            noise = noise._replace(epsilon=noise.epsilon.squeeze(0))
+        kept[name] = noise
+        return z if shape else z.squeeze(0)
+
+    return q.ancestral((num_samples,), kept_draw), kept
+
+
 def _summed(q: Distribution, base: Distribution, density: Tensor) -> Tensor:
     """The sum over what `Independent` made events of."""
     rest = len(q.event_shape) - len(base.event_shape)
     return density.sum(tuple(range(-rest, 0))) if rest else density
 
 
-def _push(q: Distribution, base: _Gaussian, num_samples: int, draws: str) -> tuple[Tensor, Noise]:
+def _push(q: Distribution, base: _Gaussian, num_samples: int, draws: str) -> tuple[Tensor, GaussianNoise]:
     loc: Tensor = base.loc
     if draws == "iid":
         epsilon = gaussians.standard_normal(loc, num_samples)
@@ -128,7 +184,7 @@ def _push(q: Distribution, base: _Gaussian, num_samples: int, draws: str) -> tup
         z = loc + epsilon * scale  # as torch does, to the last bit
     else:
         z = torch.addcmul(loc, scale, epsilon)
-    return z, Noise(epsilon, loc.detach(), scale.detach())
+    return z, GaussianNoise(epsilon, loc.detach(), scale.detach())
 
 
 def _gaussian(q: Distribution) -> _Gaussian | None:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution, constraints
 
+from .layered import Layered
+
 MAX_OUTCOMES = 2**20
 
 
@@ -40,9 +42,9 @@ class Outcomes:
         """z of any numbers."""
         coordinates = []
         for values in reversed(self.supports):
-            coordinates.append(values[numbers % len(values)])
+            coordinates.append(values[numbers % len(values)].reshape(len(numbers), -1))
             numbers = numbers // len(values)
-        return torch.stack(coordinates[::-1], 1).reshape(-1, *self._ones, *self._event)
+        return torch.cat(coordinates[::-1], 1).reshape(-1, *self._ones, *self._event)
 
 
 def outcomes(q: Distribution) -> int | None:
@@ -77,8 +79,11 @@ def supports_of(q: Distribution) -> list[Tensor] | None:
     """What each of the variables that make up one event can be, or None where that is endless.
 
     Of a distribution over an event whose support says that its coordinates are free bits, these are its
-    variables, dependent or not; of any other, what `enumerate_support` lists is one variable.
+    variables, dependent or not; of any other, what `enumerate_support` lists is one variable. Of several
+    latents they are those of each, in the event's order.
     """
+    if isinstance(q, Layered):
+        return _supports_of_layers(q)
     base = q
     while isinstance(base, td.Independent):
         base = base.base_dist
@@ -97,12 +102,27 @@ def supports_of(q: Distribution) -> list[Tensor] | None:
     return [values.reshape(values.shape[0], *base.event_shape)] * components
 
 
+def _supports_of_layers(q: Layered) -> list[Tensor] | None:
+    found: list[Tensor] = []
+    for name in q.layers:
+        layer = q.examples[name]
+        base = layer
+        while isinstance(base, td.Independent):
+            base = base.base_dist
+        # How many values a Binomial takes could depend on other latents.
+        supports = None if isinstance(base, td.Binomial) and q.parents[name] else supports_of(layer)
+        if supports is None:
+            return None
+        found += supports
+    return found
+
+
 def log_tables(q: Distribution) -> Float[Tensor, "K *batch variables"] | None:
     """log q of each value of each variable, attached to φ; None where they are dependent, or not alike."""
     base, supports = q, supports_of(q)
     while isinstance(base, td.Independent):
         base = base.base_dist
-    if supports is None or base.batch_shape.numel() != q.batch_shape.numel() * len(supports):
+    if supports is None or isinstance(q, Layered) or base.batch_shape.numel() != q.batch_shape.numel() * len(supports):
         return None  # one event of the base is several variables
     values = supports[0]
     if any(other is not values for other in supports):
