@@ -9,3 +9,4 @@ from .plugins.registry import catalogue as catalogue
 from .plugins.registry import create as create
 from .plugins.registry import register as register
 from .posteriors.layered import Layered as Layered
+from .posteriors.layered import reading as reading

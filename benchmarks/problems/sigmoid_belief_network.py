@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution, Independent
 
 from ...estimators.base import Target
+from ...estimators.posteriors.layered import Layered, reading
 from .data import BinarizedDigits
-from .layered_bernoulli import LayeredBernoulli
 from .layers import check_sizes, weights_from
 from .vae import bernoulli_log_likelihood
 
@@ -53,19 +53,19 @@ class SigmoidBeliefNetwork:
     def posterior(self, eta: Tensor) -> Distribution:
         """q(z¹, z²) for logits eta (*batch, D₁) of z¹."""
         upper: nn.Module = self.encoder.upper  # type: ignore[assignment]
-        return LayeredBernoulli(eta, upper, (self.latent_dim, self.upper_dim))
+        return Layered({"z1": _bits(eta), "z2": lambda z1: _bits(upper(z1))})
 
     def target(self, x: Tensor) -> Target:
         """log p(x|z¹) of Bernoulli pixels x (B, 64) in nats, and the prior p(z²) p(z¹|z²)."""
         prior_logits: Tensor = self.decoder.prior  # type: ignore[assignment]
         upper: nn.Module = self.decoder.upper  # type: ignore[assignment]
         lower: nn.Module = self.decoder.lower  # type: ignore[assignment]
-        prior = LayeredBernoulli(prior_logits, upper, (self.latent_dim, self.upper_dim), top_down=True)
+        prior = Layered({"z1": lambda z2: _bits(upper(z2)), "z2": _bits(prior_logits)})
 
-        def log_likelihood(z: Tensor) -> Tensor:
-            return bernoulli_log_likelihood(lower(z[..., : self.latent_dim]), x)
+        def log_likelihood(z1: Tensor) -> Tensor:
+            return bernoulli_log_likelihood(lower(z1), x)
 
-        return Target(log_likelihood, prior, features=x)
+        return Target(reading(prior, log_likelihood), prior, features=x, reads=("z1",))
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None
@@ -78,6 +78,10 @@ class SigmoidBeliefNetwork:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The same with the index of each image in its split, (B,)."""
         return self.data.indexed_batches(split, batch_size, generator)
+
+
+def _bits(logits: Tensor) -> Distribution:
+    return Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
 
 
 class _Recognition(nn.Module):

@@ -84,7 +84,9 @@ class MeasureValued(Estimator):
             moved = torch.addcmul(loc, scale, self._noise(normal))
             points = _replace_each(z, moved, len(q.event_shape))
             f_moved = integrand(q, target, points.flatten(0, 2), self.kl)
-        f = integrand(q, target, z, self.kl, log_prob(cut(q), z, GaussianNoise(normal, loc.detach(), scale.detach())))
+        f = integrand(
+            q, target, z, self.kl, log_prob(cut(q), z, GaussianNoise(normal, loc.detach(), scale.detach()))
+        )
 
         event = tuple(range(-len(q.event_shape), 0))
         above, below, wide = _by_coordinate(f_moved, points, q).mean(1)

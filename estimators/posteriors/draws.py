@@ -52,7 +52,7 @@ def unsupported_draws(q: Distribution, draws: str) -> str | None:
     if draws == "iid":
         return None
     if isinstance(q, Layered):
-        return f"draws={draws} is not made for several latents, of which one is drawn given another: use draws=iid"
+        return f"draws={draws} is not made for latents that are drawn given others: use draws=iid"
     if family_of(_innermost(q)) not in (*_LINEAR, *_DISCRETE, *_BY_QUANTILES):
         return f"draws={draws} needs a quantile function, which is not known for a {describe(q)}"
     if draws == "sobol" and q.event_shape.numel() > MAX_DIMENSION:

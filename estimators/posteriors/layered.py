@@ -93,6 +93,21 @@ class Layered(Distribution):
         """Whether every latent has."""
         return all(layer.has_rsample for layer in self.examples.values())
 
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """Whether every latent has finitely many values, whatever the others are."""
+        from .outcomes import supports_of  # which asks for latents itself
+
+        return supports_of(self) is not None
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Every z, (outcomes, *batch, D); ones in place of the batch without ``expand``."""
+        from .outcomes import Outcomes
+
+        every = Outcomes(self)
+        z = every.between(0, len(every))
+        return z.expand(-1, *self.batch_shape, -1) if expand else z
+
     def split(self, z: Tensor) -> dict[str, Tensor]:
         """The latents (..., *event) of z (..., D), by name."""
         known = self._known()
@@ -102,7 +117,7 @@ class Layered(Distribution):
             raise UsageError(f"z has shape {tuple(z.shape)}, expected (..., {size}): {each}")
         parts = z.split([shape.numel() for shape, _ in known.values()], -1)
         return {
-            name: part.reshape(*z.shape[:-1], *shape).to(dtype or part.dtype)
+            name: part.reshape((*z.shape[:-1], *shape)).to(dtype or part.dtype)
             for (name, (shape, dtype)), part in zip(known.items(), parts, strict=True)
         }
 
@@ -110,7 +125,7 @@ class Layered(Distribution):
         """z (..., D) of the latents (..., *event), by name."""
         known = self._known()
         rows = {name: parts[name].dim() - len(shape) for name, (shape, _) in known.items()}
-        return torch.cat([parts[name].reshape(*parts[name].shape[:n], -1) for name, n in rows.items()], -1)
+        return torch.cat([parts[name].reshape((*parts[name].shape[:n], -1)) for name, n in rows.items()], -1)
 
     def given(self, parts: Mapping[str, Tensor]) -> dict[str, Distribution]:
         """The distribution of each latent given those it depends on, by name, in the order of drawing."""
@@ -169,7 +184,7 @@ class Layered(Distribution):
         return f"Layered({', '.join(self.layers)})"
 
     def _known(self) -> dict[str, tuple[torch.Size, torch.dtype | None]]:
-        """Event shape and integer type of each latent, in the event's order; seen when drawn, else looked up."""
+        """Event shape and integer type of each latent, in the event's order, seen when drawn or looked up."""
         if len(self._profiles) < len(self.layers):
             _ = self.examples
         return {name: self._profiles[name] for name in self.layers}
@@ -178,9 +193,7 @@ class Layered(Distribution):
         integer = isinstance(_innermost(layer), td.Categorical)
         self._profiles[name] = layer.event_shape, torch.int64 if integer else None
 
-    def _given(
-        self, name: str, parts: Mapping[str, Tensor], rows: torch.Size | None = None
-    ) -> Distribution:
+    def _given(self, name: str, parts: Mapping[str, Tensor], rows: torch.Size | None = None) -> Distribution:
         """The distribution of a latent, whose batch shape broadcasts to ``rows`` where these are told."""
         layer = self.layers[name]
         if not isinstance(layer, Distribution):
@@ -237,7 +250,9 @@ def unlike(q: Distribution, prior: Distribution) -> str | None:
         return None
     if list(q.layers) != list(prior.layers):
         ours, theirs = ", ".join(q.layers), ", ".join(prior.layers)
-        return f"the posterior's latents are {ours}, the prior's {theirs}: give both the same names in one order"
+        return (
+            f"the posterior's latents are {ours}, the prior's {theirs}: give both the same names in one order"
+        )
     for name, shape in q.event_shapes.items():
         if prior.event_shapes[name] != shape:
             other = tuple(prior.event_shapes[name])
@@ -253,12 +268,14 @@ def total(parts: Mapping[str, Tensor]) -> Tensor:
     return first
 
 
-def _arguments(name: str, layer: Distribution | Conditional) -> tuple[str, ...]:
+def _arguments(name: str, layer: Distribution | Callable[..., object]) -> tuple[str, ...]:
     """The latents that a function takes: its arguments without a default, or what it says in ``parents``."""
     if isinstance(layer, Distribution):
         return ()
     if not callable(layer):
-        raise UsageError(f"{name} is a {type(layer).__name__}, neither a distribution nor a function of latents")
+        raise UsageError(
+            f"{name} is a {type(layer).__name__}, neither a distribution nor a function of latents"
+        )
     named = getattr(layer, "parents", None)
     if named is not None:
         return tuple(named)

@@ -1,8 +1,8 @@
 """The closed-form KL of several latents, layer by layer.
 
-KL(q ‖ p) = Σ_l E_q[log q_l(z_l | its parents in q) − log p_l(z_l | its parents in p)]. Where the parents in p are
-no descendants of z_l in q, z_l given all of them is distributed as q_l, and the term is the mean of a KL at
-sampled parents, which leaves E over z_l to a closed form. Where neither side has parents it is that KL itself.
+KL(q ‖ p) = Σ_l E_q[log q_l(z_l | its parents in q) − log p_l(z_l | its parents in p)]. Where the parents in p
+are no descendants of z_l in q, z_l given all of them is distributed as q_l, and the term is the mean of a KL
+at sampled parents. Where neither side has parents it is that KL itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def unknown(q: Distribution, prior: Distribution) -> str | None:
         early = next((parent for parent in prior.parents[name] if parent in after), None)
         if early is not None:
             return (
-                f"no closed-form KL of {name}, which the prior draws given {early} and the posterior before it: "
-                "use kl=sampled"
+                f"no closed-form KL of {name}, which the prior draws given {early} and the posterior "
+                f"before it: use kl=sampled"
             )
         layer, other = q.examples[name], prior.examples[name]
         if _kl(layer, other) is None:
@@ -46,10 +46,14 @@ def outside(q: Layered, prior: Layered) -> dict[str, Float[Tensor, "*batch"]]:
     return found
 
 
-def inside(q: Layered, prior: Layered, z: Float[Tensor, "S *batch D"]) -> dict[str, Float[Tensor, "S *batch"]]:
+def inside(
+    q: Layered, prior: Layered, z: Float[Tensor, "S *batch D"]
+) -> dict[str, Float[Tensor, "S *batch"]]:
     """The KL of each of the others at the parents in z, (S, *batch), by name; attached to φ, θ and z."""
     alone = {name for name in q.order if isinstance(q.layers[name], Distribution)}
-    names = [name for name in q.order if name not in alone or not isinstance(prior.layers[name], Distribution)]
+    names = [
+        name for name in q.order if name not in alone or not isinstance(prior.layers[name], Distribution)
+    ]
     if not names:
         return {}
     parts, rows = q.split(z), z.shape[:-1]

@@ -83,6 +83,9 @@ def log_prob(
         z: as drawn, or another tensor of the same numbers to differentiate in.
         noise: None for `distributions.log_prob`.
     """
+    if isinstance(q, Cut):
+        whole = q.whole
+        return along_z_alone(lambda leaf: {"": log_prob(whole, leaf, noise)}, z)[""]
     if isinstance(q, Layered):
         return total(log_probs(q, z, noise))
     assert not isinstance(noise, LayeredNoise)

@@ -122,7 +122,11 @@ def log_tables(q: Distribution) -> Float[Tensor, "K *batch variables"] | None:
     base, supports = q, supports_of(q)
     while isinstance(base, td.Independent):
         base = base.base_dist
-    if supports is None or isinstance(q, Layered) or base.batch_shape.numel() != q.batch_shape.numel() * len(supports):
+    if (
+        supports is None
+        or isinstance(q, Layered)
+        or base.batch_shape.numel() != q.batch_shape.numel() * len(supports)
+    ):
         return None  # one event of the base is several variables
     values = supports[0]
     if any(other is not values for other in supports):

@@ -17,6 +17,7 @@ from elbograd.benchmarks.oracles.references import whole_reference
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.estimators import create
+from elbograd.estimators.posteriors.distributions import cut
 from elbograd.estimators.posteriors.outcomes import outcomes
 
 SIZES = [(2, 2), (3, 1), (2, 3)]
@@ -131,10 +132,10 @@ class Dealt:
         self.q = problem.posterior(eta)
         log_q = self.q.log_prob(self.z).squeeze(-1)  # (draws, N)
         self.weights = log_q.sum(0).exp()
-        self.q.sample = self.deal
+        self.q.ancestral = self.deal
         self.dealt = 0
 
-    def deal(self, shape):
+    def deal(self, shape, one):
         first, self.dealt = self.dealt, self.dealt + shape[0]
         return self.z[first : self.dealt]
 
@@ -212,8 +213,8 @@ def test_a_layer_whose_score_is_cut_off_is_seen():
     exact = exact_objective(problem.posterior(problem.encoder(x)), problem.target(x)).sum()
     right = gradients(exact, problem.encoder)
     every = Dealt(problem, x, 1)
-    upper = every.q.network
-    every.q.network = lambda z: upper(z).detach()
+    whole = every.q.layers["z2"]
+    every.q.layers["z2"] = lambda z1: cut(whole(z1))
     estimate = create("score-function[kl=sampled]")(every.q, problem.target(x), 1)
     mean = gradients((every.weights.detach() * estimate.surrogate[:, 0]).sum(), problem.encoder)
     size = sum(p.numel() for p in problem.encoder.lower.parameters())
@@ -259,7 +260,8 @@ def test_the_closed_kl_is_refused_in_a_line():
     problem, x = network()
     q, target = problem.posterior(problem.encoder(x)), problem.target(x)
     line = create("leave-one-out").supports(q, target, 2)
-    assert line == "no closed-form KL of LayeredBernoulli against LayeredBernoulli: use kl=sampled"
+    names = "Layered (z1: Bernoulli, z2: Bernoulli)"
+    assert line == f"no closed-form KL of {names} against {names}: use kl=sampled"
     assert (
         create("score-function[kl=sampled,draws=antithetic]")
         .supports(q, target, 2)
@@ -273,7 +275,10 @@ def test_the_closed_kl_is_refused_in_a_line():
 def test_what_needs_independent_variables_refuses_in_a_line(name):
     problem, x = network()
     line = create(name).supports(problem.posterior(problem.encoder(x)), problem.target(x), 2)
-    assert line == "needs independent Bernoulli or categorical latents, not a LayeredBernoulli posterior"
+    assert (
+        line
+        == "needs independent Bernoulli or categorical latents, not a Layered (z1: Bernoulli, z2: Bernoulli) posterior"
+    )
 
 
 def test_it_is_trained():
