@@ -102,8 +102,8 @@ class ScoreFunction(Estimator):
         )
 
     def _of_layers(self, q: Layered, target: Target, num_samples: int) -> Estimate:
-        z, _ = draw(q, num_samples, self.draws)
-        weighted, signals, log_q = local_signals(q, target, z, self.kl)
+        z, noise = draw(q, num_samples, self.draws)
+        weighted, signals, log_q = local_signals(q, target, z, self.kl, noise)
         cost = weighted.detach()
         baselines = self.baselines(signals, target)
         for name, signal in signals.items():

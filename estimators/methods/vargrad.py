@@ -52,7 +52,7 @@ class VarGrad(Estimator):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z, noise = draw(q, num_samples)
         if isinstance(q, Layered):
-            f, signals, log_q_of = local_signals(q, target, z, "sampled")
+            f, signals, log_q_of = local_signals(q, target, z, "sampled", noise)
             loss = torch.stack([_loss(log_q_of[name], signal) for name, signal in signals.items()]).sum(0)
         else:
             log_q = log_prob(q, z, noise)

@@ -19,7 +19,8 @@ from ..base import Target
 from ..errors import UsageError
 from ..posteriors.distributions import check_events
 from ..posteriors.layered import Layered
-from .objective import has_kl, integrand, one_weight
+from ..posteriors.noise import Noise, log_probs
+from .objective import conditional_kls, has_kl, integrand, one_weight
 
 
 class Term(NamedTuple):
@@ -27,7 +28,7 @@ class Term(NamedTuple):
 
     Attributes:
         reads: the latents that it depends on.
-        value: (S, *batch), attached to θ and not to φ.
+        value: (S, *batch), attached to θ, and to φ where it is a closed-form KL alone.
     """
 
     reads: frozenset[str]
@@ -38,7 +39,7 @@ class LocalSignals(NamedTuple):
     """The integrand at one draw, whole and as each latent sees it.
 
     Attributes:
-        f: (S, *batch), the sum of all terms, attached to θ.
+        f: (S, *batch), the sum of all terms, attached to θ, and to φ where they are closed-form KLs.
         signals: by name, (S, *batch), the sum of those that depend on the latent, detached.
         log_q: by name, (S, *batch), the latent's own factor of q, attached to φ.
     """
@@ -48,13 +49,15 @@ class LocalSignals(NamedTuple):
     log_q: dict[str, Float[Tensor, "S *batch"]]
 
 
-def local_signals(q: Layered, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str) -> LocalSignals:
+def local_signals(
+    q: Layered, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str, noise: Noise | None = None
+) -> LocalSignals:
     """The signals of every latent of q at z (S, *batch, D); arguments as those of `objective.integrand`.
 
     References:
         Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.4.
     """
-    log_q = q.log_probs(z)
+    log_q = log_probs(q, z, noise)
     each = terms(q, target, z, kl, {name: value.detach() for name, value in log_q.items()})
     signals = {name: _total(each, descendants(q, name), like=z).detach() for name in q.layers}
     return LocalSignals(_total(each, frozenset(q.layers), like=z), signals, log_q)
@@ -85,6 +88,12 @@ def terms(
         for name in q.layers:
             if name in wanted and (weight := _weight(target, name)) != 0:
                 found.append(Term(frozenset((name, *q.parents[name])), -weight * log_q[name]))
+    if kl == "analytic" and has_kl(target):
+        for name, divergence in conditional_kls(q, target, z).items():
+            assert isinstance(target.prior, Layered)
+            parents = frozenset((*q.parents[name], *target.prior.parents[name]))
+            if touching is None or parents & wanted:
+                found.append(Term(parents, -divergence))
     return found
 
 

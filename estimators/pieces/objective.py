@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ..base import Target
 from ..errors import UsageError
-from ..kl_weight import FreeBits, is_zero, parameters_of_weight
+from ..kl_weight import FreeBits, KLWeight, is_zero, parameters_of_weight
+from ..posteriors import layered_kl
 from ..posteriors.distributions import check_events, closed_form_kl, coordinate_kl, cut, describe
-from ..posteriors.layered import Layered
-from ..posteriors.noise import Noise, log_prob_along
+from ..posteriors.layered import Layered, total, unlike
+from ..posteriors.noise import Noise, log_prob_along, log_probs_along
 
 KL_CHOICES = ("analytic", "sampled")
 
@@ -47,7 +47,12 @@ def unsupported_kl(q: Distribution, target: Target, kl: str) -> str | None:
     free_bits = isinstance(target.kl_weight, FreeBits)
     if free_bits and kl == "sampled":
         return "free bits need a closed-form KL, and here it is sampled: use an estimator with kl=analytic"
-    if kl == "sampled" or _divergence(q, target) is not None:
+    if kl == "sampled":
+        return unlike(q, target.prior)
+    layered = isinstance(q, Layered) and isinstance(target.prior, Layered)
+    if layered and not free_bits:
+        return layered_kl.unknown(q, target.prior)
+    if _divergence(q, target) is not None:
         return None
     pair = f"{describe(q)} against {describe(target.prior)}"
     if free_bits:
@@ -66,7 +71,8 @@ def integrand(
     """f(z), (S, *batch): log p(x|z), and with ``kl="sampled"`` also log p(z) - log q(z), weighted.
 
     ``log_q`` is log q(z|x) at z, for a caller that has it already or wants φ cut out of it; ``noise`` what z
-    was drawn with: log q is then that along the path.
+    was drawn with: log q is then that along the path. Of latents that are drawn given others the closed-form
+    KL at the parents in z is here too with ``kl="analytic"``, attached to φ; the rest is in `analytic_kl`.
 
     Raises:
         UsageError: log_likelihood does not return one number a sample and datum.
@@ -78,13 +84,30 @@ def integrand(
             f"log_likelihood returned shape {tuple(f.shape)} for z of shape {tuple(z.shape)}; "
             f"expected (num_samples, *batch) = {tuple(expected)}"
         )
-    return f + log_ratio(q, target, z, log_q, noise) if kl == "sampled" and has_kl(target) else f
+    if not has_kl(target):
+        return f
+    if kl == "sampled":
+        return f + log_ratio(q, target, z, log_q, noise)
+    conditional = conditional_kls(q, target, z)
+    return f - total(conditional) if conditional else f
+
+
+def conditional_kls(
+    q: Distribution, target: Target, z: Shaped[Tensor, "S *batch_event"]
+) -> dict[str, Float[Tensor, "S *batch"]]:
+    """The weighted closed-form KL of each latent that is drawn given others, (S, *batch), at those in z.
+
+    By name; none where z is one latent. Attached to φ, θ and z.
+    """
+    if not has_kl(target) or not isinstance(q, Layered) or not isinstance(target.prior, Layered):
+        return {}
+    return weigh(layered_kl.inside(q, target.prior, z), target.kl_weight)
 
 
 def integrand_at(
     q: Distribution, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str
 ) -> Float[Tensor, "S *batch"]:
-    """`integrand` at z that was not drawn along a path: attached to θ, and not to φ."""
+    """`integrand` at z that was not drawn along a path: attached to θ, and to φ by closed-form KLs alone."""
     log_q = q.log_prob(z).detach() if kl == "sampled" and has_kl(target) else None
     return integrand(q, target, z, kl, log_q)
 
@@ -105,12 +128,12 @@ def log_ratio(
             latents.
     """
     assert target.prior is not None
-    check_events(q, target.prior)
     weight = target.kl_weight
     if isinstance(weight, FreeBits):
         raise UsageError(unsupported_kl(q, target, "sampled"))
     if isinstance(weight, Mapping):
-        return weighted(_log_ratios(q, target, z, log_q), weight)
+        return total(weigh(_log_ratios(q, target, z, log_q, noise), weight))
+    check_events(q, target.prior)
     if log_q is None:
         log_q = log_prob_along(q, z, noise)
     ratio = target.prior.log_prob(z) - log_q
@@ -131,43 +154,40 @@ def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Float[
     return divergence
 
 
-def weighted(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Σ_l β_l · part_l over latents l, by name."""
-    return torch.stack([weights[name] * part for name, part in parts.items() if weights[name] != 0]).sum(0)
+def weigh(parts: Mapping[str, Tensor], weight: KLWeight) -> dict[str, Tensor]:
+    """β_l · part_l of each latent l, by name, but of those whose weight is zero.
+
+    Raises:
+        UsageError: the weights are free bits.
+    """
+    if isinstance(weight, FreeBits):
+        raise UsageError("free bits are of independent coordinates, not of latents: give a number for each")
+    of = weight if isinstance(weight, Mapping) else dict.fromkeys(parts, weight)
+    return {name: part if of[name] == 1 else of[name] * part for name, part in parts.items() if of[name] != 0}
 
 
-def _divergence(q: Distribution, target: Target) -> Float[Tensor, "*batch"] | None:
-    """The weighted KL, (*batch), or None where there is no closed form."""
+def _divergence(q: Distribution, target: Target) -> Float[Tensor, "*batch"] | float | None:
+    """The weighted KL, (*batch), or None where there is no closed form; of latents, what takes no z."""
     assert target.prior is not None
     weight = target.kl_weight
     if isinstance(weight, FreeBits):
         coordinates = coordinate_kl(q, target.prior)
         return None if coordinates is None else coordinates.clamp_min(weight.nats).sum(-1)
+    if isinstance(q, Layered) and isinstance(target.prior, Layered):
+        parts = {} if _unnamed(q, target) else weigh(layered_kl.outside(q, target.prior), weight)
+        return total(parts) if parts else 0.0
     if isinstance(weight, Mapping):
-        each = None if _unnamed(q, target) else _divergences(q, target.prior)
-        return None if each is None else weighted(each, weight)
+        return None
     divergence = closed_form_kl(q, target.prior)
     return divergence if divergence is None or weight == 1 else weight * divergence
 
 
-def _divergences(q: Distribution, prior: Distribution) -> dict[str, Float[Tensor, "*batch"]] | None:
-    """The KL of every latent, (*batch), where none depends on another; or None."""
-    if not isinstance(q, Layered) or not isinstance(prior, Layered):
-        return None
-    found = {}
-    for name, layer in q.layers.items():
-        other = prior.layers.get(name)
-        if not isinstance(layer, Distribution) or not isinstance(other, Distribution):
-            return None
-        divergence = closed_form_kl(layer, other)
-        if divergence is None:
-            return None
-        found[name] = divergence
-    return found
-
-
 def _log_ratios(
-    q: Distribution, target: Target, z: Shaped[Tensor, "S *batch_event"], log_q: Tensor | None
+    q: Distribution,
+    target: Target,
+    z: Shaped[Tensor, "S *batch_event"],
+    log_q: Tensor | None,
+    noise: Noise | None,
 ) -> dict[str, Float[Tensor, "S *batch"]]:
     """log p_l − log q_l of every latent, with φ cut out of log q_l where a ``log_q`` is given."""
     refused = _unnamed(q, target)
@@ -175,8 +195,9 @@ def _log_ratios(
         raise UsageError(refused)
     assert isinstance(q, Layered)
     assert isinstance(target.prior, Layered)
+    check_events(q, target.prior)
     if log_q is None:
-        of_q = q.log_probs(z)
+        of_q = log_probs_along(q, z, noise)
     elif log_q.requires_grad:
         fixed = cut(q)
         assert isinstance(fixed, Layered)

@@ -22,14 +22,10 @@ def unknown(q: Distribution, prior: Distribution) -> str | None:
     if not isinstance(q, Layered) or not isinstance(prior, Layered):
         return f"no closed-form KL of {describe(q)} against {describe(prior)}: use kl=sampled"
     check_events(q, prior)
+    early = _drawn_earlier(q, prior)
+    if early:
+        return early
     for name in q.order:
-        after = _descendants(q, name)
-        early = next((parent for parent in prior.parents[name] if parent in after), None)
-        if early is not None:
-            return (
-                f"no closed-form KL of {name}, which the prior draws given {early} and the posterior "
-                f"before it: use kl=sampled"
-            )
         layer, other = q.examples[name], prior.examples[name]
         if _kl(layer, other) is None:
             return f"no closed-form KL of {name}, {describe(layer)} against {describe(other)}: use kl=sampled"
@@ -49,16 +45,37 @@ def outside(q: Layered, prior: Layered) -> dict[str, Float[Tensor, "*batch"]]:
 def inside(
     q: Layered, prior: Layered, z: Float[Tensor, "S *batch D"]
 ) -> dict[str, Float[Tensor, "S *batch"]]:
-    """The KL of each of the others at the parents in z, (S, *batch), by name; attached to φ, θ and z."""
+    """The KL of each of the others at the parents in z, (S, *batch), by name; attached to φ, θ and z.
+
+    Raises:
+        UsageError: one has no closed form, or the two are over other latents.
+    """
+    check_events(q, prior)
     alone = {name for name in q.order if isinstance(q.layers[name], Distribution)}
     names = [
         name for name in q.order if name not in alone or not isinstance(prior.layers[name], Distribution)
     ]
     if not names:
         return {}
+    early = _drawn_earlier(q, prior)
+    if early:
+        raise UsageError(early)
     parts, rows = q.split(z), z.shape[:-1]
     of_q, of_p = q.given(parts), prior.given(parts)
     return {name: _known(of_q[name], of_p[name]).expand(rows) for name in names}
+
+
+def _drawn_earlier(q: Layered, prior: Layered) -> str | None:
+    """That a latent's distribution given all its parents is not that of q, or None."""
+    for name in q.order:
+        after = _descendants(q, name)
+        early = next((parent for parent in prior.parents[name] if parent in after), None)
+        if early is not None:
+            return (
+                f"no closed-form KL of {name}, which the prior draws given {early} and the posterior "
+                f"before it: use kl=sampled"
+            )
+    return None
 
 
 def _known(layer: Distribution, other: Distribution) -> Tensor:

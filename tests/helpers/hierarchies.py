@@ -64,9 +64,7 @@ class Hierarchy:
                 layers[name] = _conditional(table, parents[name])
             else:
                 layers[name] = bernoulli(table[0].expand(*batch, -1))
-        found = Layered(layers)
-        found.__dict__["event_shapes"] = {n: torch.Size((s,)) for n, s in self.sizes.items()}  # TEMP
-        return found
+        return Layered(layers)
 
     def q(self, *batch):
         return self._layers(self.phi, self.q_parents, batch)
