@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from ...estimators.errors import UsageError
 from .faults import Faults, raise_first
 from .forward_checks import log_likelihood, what_failed
+from .module_modes import called
 from .protocol import Problem
 
 _ELSEWHERE = "or use route='full', which takes the model as it is"
@@ -57,7 +58,7 @@ def likelihood_faults(problem: Problem, x: Tensor, z: Tensor, kept: Tensor) -> F
     if _differ(f, again):
         yield (
             "log_likelihood gives the same z another value each time (dropout, noise of its own?): call "
-            "decoder.eval(), or use route='full' to count its noise"
+            f"{called(problem.decoder, 'decoder')}.eval(), or use route='full' to count its noise"
         )
     elif _differ(f[:, kept], replaced[:, kept]):
         yield (

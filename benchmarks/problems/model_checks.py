@@ -19,7 +19,7 @@ from .buffers import kept_buffers
 from .faults import Faults, raise_first
 from .forward_checks import check_likelihood, checked_eta, checked_posterior, checked_target
 from .leading_dimensions import leading_faults
-from .module_modes import couples_data, mode_faults
+from .module_modes import called, couples_data, mode_faults
 from .parts import eta_parts
 from .protocol import Problem
 
@@ -148,7 +148,11 @@ def _moved_faults(module: nn.Module, side: str, moved: list[str]) -> Faults:
     """Of a pass that changes what the next one computes."""
     read = [path for path in moved if not couples_data(module.get_submodule(path.rpartition(".")[0]))]
     if read:
-        yield f"a forward pass changes the buffer {side}.{read[0]}: call {side}.eval() first"
+        path, _, buffer = read[0].rpartition(".")
+        yield (
+            f"a forward pass changes the buffer {called(module, side, path)}.{buffer}: "
+            f"call {called(module, side)}.eval() first"
+        )
 
 
 def _attached_eta(problem: Problem, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +36,13 @@ def mode_faults(problem: Problem, route: str = "factorized") -> Faults:
         return
     for side in ("encoder", "decoder"):
         found: dict[tuple[str, str], list[str]] = {}
-        for name, module in getattr(problem, side).named_modules():
+        whole = getattr(problem, side)
+        for name, module in whole.named_modules():
             kind = type(module).__name__, _why_not_factorized(module)
             if kind[1]:
-                found.setdefault(kind, []).append(f"{side}.{name}" if name else side)
+                found.setdefault(kind, []).append(called(whole, side, name))
         for (kind_name, why), names in found.items():
-            yield f"{why.format(what=f'{names[0]} ({kind_name})', side=side)}{and_more(names)}"
+            yield f"{why.format(what=f'{names[0]} ({kind_name})', side=called(whole, side))}{and_more(names)}"
 
 
 def _why_not_factorized(module: nn.Module) -> str:
@@ -56,6 +58,13 @@ def _why_not_factorized(module: nn.Module) -> str:
             "or use route='full'"
         )
     return ""
+
+
+def called(whole: nn.Module, side: str, path: str = "") -> str:
+    """How the user's code calls a side, or a module in it, where the side knows that; else "encoder.path"."""
+    names: Mapping[str, str] = getattr(whole, "_names", {})
+    own = getattr(whole, "_called", "") or side
+    return names.get(path, f"{own}.{path}") if path else own
 
 
 def couples_data(module: nn.Module) -> bool:
@@ -104,12 +113,13 @@ def coupling_faults(encoder: nn.Module, x: Tensor) -> Faults:
     if changed > 1e-5 * scale:
         raise UsageError(
             "the encoder gives the same data another eta each time (dropout in train mode, noise of its "
-            "own?): call encoder.eval(), or use route='full' to count its noise"
+            f"own?): call {called(encoder, 'encoder')}.eval(), or use route='full' to count its noise"
         )
     if apart > max(_TOLERANCE, 8 * torch.finfo(together.dtype).eps) * scale:
         yield (
             "the encoder gives a datum another eta in a batch than alone "
-            "(BatchNorm or dropout in train mode?): call encoder.eval(), or use route='full'"
+            f"(BatchNorm or dropout in train mode?): call {called(encoder, 'encoder')}.eval(), "
+            f"or use route='full'"
         )
 
 
