@@ -8,9 +8,11 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, integrand_at, unsupported_kl
 from ..pieces.uniforms import open_uniform
 from ..pieces.variables import not_binary, odd_number, tied, variables_of
+from ..posteriors.layered import Layered
 
 
 class ARM(Estimator):
@@ -44,10 +46,14 @@ class ARM(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl)
         refused = super().supports(q, target, num_samples) or odd_number(num_samples) or not_binary(q)
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl)
         variables = variables_of(q)
         zero, one = variables.probs.double().unbind(-1)
         u = open_uniform((num_samples // 2, *one.shape), one)

@@ -9,8 +9,10 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, integrand_at, unsupported_kl
 from ..pieces.variables import Variables, not_discrete, tied, variables_of
+from ..posteriors.layered import Layered
 
 _MOST_STATES = 100  # 4951 evaluations a sample
 
@@ -51,6 +53,8 @@ class ARSM(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl)
         refused = super().supports(q, target, num_samples) or not_discrete(q)
         if refused is None and (states := variables_of(q).states) > _MOST_STATES:
             return (
@@ -59,6 +63,8 @@ class ARSM(Estimator):
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl)
         variables = variables_of(q)
         k, logits = variables.states, variables.logits.detach()
         clocks = torch.empty(num_samples, *logits.shape, dtype=torch.float64, device=logits.device)

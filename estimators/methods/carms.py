@@ -10,9 +10,11 @@ from torch.distributions import Distribution
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
 from ..pieces.copula import both_below, dirichlet_uniforms
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, integrand_at, unsupported_kl
 from ..pieces.sticks import Sticks, break_sticks
 from ..pieces.variables import not_discrete, tied, variables_of
+from ..posteriors.layered import Layered
 
 
 class CARMS(Estimator):
@@ -54,10 +56,14 @@ class CARMS(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl)
         refused = super().supports(q, target, num_samples) or not_discrete(q)
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl)
         variables = variables_of(q)
         sticks = break_sticks(variables._replace(kind="one-hot"))  # a Bernoulli variable in order, too
         place, same, differ = _draw(sticks, num_samples)

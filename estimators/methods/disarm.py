@@ -7,8 +7,10 @@ from torch.distributions import Distribution
 from ..base import Estimate, Estimator, Target
 from ..pieces.antithetic_bits import antithetic_pairs
 from ..pieces.arguments import one_of
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, unsupported_kl
 from ..pieces.variables import not_discrete, odd_number, tied, variables_of
+from ..posteriors.layered import Layered
 
 
 class DisARM(Estimator):
@@ -52,10 +54,14 @@ class DisARM(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl)
         refused = super().supports(q, target, num_samples) or odd_number(num_samples) or not_discrete(q)
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl)
         pairs = antithetic_pairs(variables_of(q), num_samples // 2)
         f, mirrored = pairs.integrands(q, target, self.kl)
         half = 0.5 * (f - mirrored).detach()

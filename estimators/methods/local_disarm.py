@@ -13,6 +13,7 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.antithetic_bits import antithetic_pairs
 from ..pieces.importance_weights import log_sum_of_others, unweighable
 from ..pieces.variables import not_discrete, variables_of
+from ..posteriors.layered import Layered
 
 
 class LocalDisARM(Estimator):
@@ -44,6 +45,8 @@ class LocalDisARM(Estimator):
     weighs_kl = True
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return "needs one latent of independent variables, not layers: vimco takes layers"
         refused = unweighable(target) or not_discrete(q)
         return refused or super().supports(q, target, num_samples)
 

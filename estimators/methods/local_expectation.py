@@ -7,8 +7,10 @@ from torch.distributions import Distribution
 from ..base import Estimate, Estimator, Target
 from ..pieces.alternatives import at_every_state
 from ..pieces.arguments import one_of
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, integrand_at, unsupported_kl
 from ..pieces.variables import not_discrete, tied, variables_of
+from ..posteriors.layered import Layered
 from ..posteriors.noise import draw
 
 
@@ -49,10 +51,14 @@ class LocalExpectation(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl)
         refused = super().supports(q, target, num_samples) or not_discrete(q)
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl)
         variables = variables_of(q)
         z, _ = draw(q, num_samples)
         f = integrand_at(q, target, z, self.kl)

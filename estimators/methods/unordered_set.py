@@ -7,9 +7,11 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
+from ..pieces.layer_by_layer import estimate_layers, unsupported_layers
 from ..pieces.objective import KL_CHOICES, integrand_at, unsupported_kl
 from ..pieces.variables import not_discrete, tied, variables_of
 from ..pieces.without_replacement import inclusion, ordered_samples, possible, too_many
+from ..posteriors.layered import Layered
 
 
 class UnorderedSet(Estimator):
@@ -49,11 +51,15 @@ class UnorderedSet(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if isinstance(q, Layered):
+            return unsupported_layers(self, q, target, num_samples, self.kl, together=True)
         refused = super().supports(q, target, num_samples) or not_discrete(q)
         refused = refused or too_many(variables_of(q), num_samples)
         return refused or unsupported_kl(q, target, self.kl)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        if isinstance(q, Layered):
+            return estimate_layers(self, q, target, num_samples, self.kl, together=True)
         variables = variables_of(q)
         states = ordered_samples(variables, num_samples)
         log_q = variables.log_prob(variables.one_hot(states))

@@ -1,8 +1,9 @@
 """Local learning signals: of a hierarchy, each latent is credited with what depends on it.
 
-The objective's integrand is a sum of terms, log p(x|z), log p_k and −log q_k of each latent k, and each term
-reads some of the latents. Given all that is not drawn from z_l, a term that reads neither l nor a descendant
-of l in q's graph is a constant, and E[∇ log q_l] = 0: it need not multiply the score of l.
+The objective's integrand is a sum of terms, log p(x|z), log p_k and −log q_k of each latent k, or −KL_k given
+its parents in closed form, and each term reads some of the latents. Given all that is not drawn from z_l, a
+term that reads neither l nor a descendant of l in q's graph is a constant, and E[∇ log q_l] = 0: it need not
+multiply the score of l.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Term(NamedTuple):
 
     Attributes:
         reads: the latents that it depends on.
-        value: (S, *batch), attached to θ, and to φ where it is a closed-form KL alone.
+        value: (S, *batch), attached to θ, and to φ where it is a closed-form KL.
     """
 
     reads: frozenset[str]
@@ -59,8 +60,11 @@ def local_signals(
     """
     log_q = log_probs(q, z, noise)
     each = terms(q, target, z, kl, {name: value.detach() for name, value in log_q.items()})
-    signals = {name: _total(each, descendants(q, name), like=z).detach() for name in q.layers}
-    return LocalSignals(_total(each, frozenset(q.layers), like=z), signals, log_q)
+    signals = {}
+    for name in q.layers:
+        below = descendants(q, name)
+        signals[name] = summed([term for term in each if term.reads & below], like=z).detach()
+    return LocalSignals(summed(each, like=z), signals, log_q)
 
 
 def terms(
@@ -69,32 +73,34 @@ def terms(
     z: Shaped[Tensor, "S *batch_event"],
     kl: str,
     log_q: Mapping[str, Float[Tensor, "S *batch"]],
-    touching: Iterable[str] | None = None,
+    touching: frozenset[str] | None = None,
 ) -> list[Term]:
-    """The integrand's terms at z, those alone that read one of the latents ``touching``, if they are given.
+    """The integrand's terms at z; where latents ``touching`` are given, those alone that read one of them.
 
     ``log_q`` has the factors of q, detached, of these latents at least.
+
+    Raises:
+        UsageError: the target reads a latent that there is not.
     """
-    names = frozenset(q.layers)
-    wanted = names if touching is None else frozenset(touching)
-    found = []
-    read = names if target.reads is None else frozenset(target.reads)
+    wanted = frozenset(q.layers) if touching is None else touching
+    found, read = [], _read(q, target)
     if touching is None or read & wanted:
         found.append(Term(read, integrand(q, replace(target, prior=None), z, kl)))
-    if kl == "sampled" and has_kl(target):
-        assert target.prior is not None
-        check_events(q, target.prior)
-        found += [term for term in _of_prior(q, target, z, wanted) if term.reads & wanted]
-        for name in q.layers:
-            if name in wanted and (weight := _weight(target, name)) != 0:
-                found.append(Term(frozenset((name, *q.parents[name])), -weight * log_q[name]))
-    if kl == "analytic" and has_kl(target):
-        for name, divergence in conditional_kls(q, target, z).items():
-            assert isinstance(target.prior, Layered)
-            parents = frozenset((*q.parents[name], *target.prior.parents[name]))
-            if touching is None or parents & wanted:
-                found.append(Term(parents, -divergence))
-    return found
+    if not has_kl(target):
+        return found
+    assert target.prior is not None
+    check_events(q, target.prior)
+    if kl == "analytic":
+        of_kl = _of_kl(q, target, z)
+    else:
+        of_kl = [*_of_prior(q, target, z, wanted), *_of_posterior(q, target, log_q, wanted)]
+    return found + [term for term in of_kl if term.reads & wanted]
+
+
+def summed(each: Iterable[Term], like: Shaped[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
+    """The sum of terms; zero where there is none."""
+    values = [term.value for term in each]
+    return torch.stack(torch.broadcast_tensors(*values)).sum(0) if values else torch.zeros_like(like[..., 0])
 
 
 def descendants(q: Layered, name: str) -> frozenset[str]:
@@ -128,28 +134,48 @@ def check_number(made_for: int, latents: int) -> None:
         )
 
 
-def _of_prior(q: Layered, target: Target, z: Tensor, wanted: frozenset[str]) -> Iterable[Term]:
+def _read(q: Layered, target: Target) -> frozenset[str]:
+    """The latents that log_likelihood depends on."""
+    for name in target.reads or ():
+        if name not in q.layers:
+            raise UsageError(f"the target reads {name}, which is none of the latents {', '.join(q.layers)}")
+    return frozenset(q.layers if target.reads is None else target.reads)
+
+
+def _of_kl(q: Layered, target: Target, z: Tensor) -> list[Term]:
+    """−KL of each latent given its parents, on either side, where it has some; others do not depend on z."""
+    found = []
+    for name, divergence in conditional_kls(q, target, z).items():
+        assert isinstance(target.prior, Layered)
+        found.append(Term(frozenset((*q.parents[name], *target.prior.parents[name])), -divergence))
+    return found
+
+
+def _of_prior(q: Layered, target: Target, z: Tensor, wanted: frozenset[str]) -> list[Term]:
     """log p of each latent, if it reads one of those wanted; in one piece where p is not layered alike."""
     prior = target.prior
     assert prior is not None
     if not isinstance(prior, Layered) or list(prior.layers) != list(q.layers):
-        yield Term(frozenset(q.layers), one_weight(target) * prior.log_prob(z))
-        return
-    parts = prior.split(z)
+        return [Term(frozenset(q.layers), one_weight(target) * prior.log_prob(z))]
+    parts, found = prior.split(z), []
     for name, layer in prior.given(parts).items():
         reads, weight = frozenset((name, *prior.parents[name])), _weight(target, name)
         if reads & wanted and weight != 0:
-            yield Term(reads, weight * layer.log_prob(parts[name]))
+            found.append(Term(reads, weight * layer.log_prob(parts[name])))
+    return found
+
+
+def _of_posterior(
+    q: Layered, target: Target, log_q: Mapping[str, Tensor], wanted: frozenset[str]
+) -> list[Term]:
+    """−log q of each latent that is wanted."""
+    return [
+        Term(frozenset((name, *q.parents[name])), -weight * log_q[name])
+        for name in q.layers
+        if name in wanted and (weight := _weight(target, name)) != 0
+    ]
 
 
 def _weight(target: Target, name: str) -> float:
     """What the KL of one latent is multiplied by."""
     return target.kl_weight[name] if isinstance(target.kl_weight, Mapping) else one_weight(target)
-
-
-def _total(
-    each: Iterable[Term], latents: frozenset[str], like: Shaped[Tensor, "S *batch_event"]
-) -> Float[Tensor, "S *batch"]:
-    """The sum of the terms that depend on one of the latents."""
-    values = [term.value for term in each if term.reads & latents]
-    return torch.stack(torch.broadcast_tensors(*values)).sum(0) if values else torch.zeros_like(like[..., 0])

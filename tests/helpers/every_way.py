@@ -66,7 +66,9 @@ class Dealer:
         return states
 
     def uniforms(self, shape, **kwargs):
-        cells = self.digits(CELLS, torch.Size(shape[:-2]), shape[-1])
+        # (samples, draws, M, D), or of the bits of a broken stick (samples, draws, M, D, 1).
+        size = torch.Size(shape[3:])
+        cells = self.digits(CELLS, torch.Size(shape[:2]), size.numel()).unflatten(-1, size)
         self.weights = self.weights / CELLS ** (cells.numel() // self.ways)
         return (cells.double() + 0.5) / CELLS
 

@@ -63,11 +63,17 @@ class Hierarchy:
             if name in parents:
                 layers[name] = _conditional(table, parents[name])
             else:
-                layers[name] = bernoulli(table[0].expand(*batch, -1))
+                layers[name] = bernoulli(table[..., 0, :].expand(*batch, -1))
         return Layered(layers)
 
     def q(self, *batch):
         return self._layers(self.phi, self.q_parents, batch)
+
+    def replicated(self, replicates):
+        """A posterior of so many data, and its tables, a copy each: gradients in them stay apart."""
+        tables = {name: t.detach().expand(replicates, *t.shape).clone() for name, t in self.phi.items()}
+        tables = {name: self._leaf(table) for name, table in tables.items()}
+        return self._layers(tables, self.q_parents, (replicates,)), tables
 
     def target(self, batch=1, features=False):
         def log_likelihood(z):
@@ -119,4 +125,6 @@ class Hierarchy:
 def _conditional(table, parents):
     """A function with the parents' names for arguments."""
     code = f"lambda {', '.join(parents)}: look_up({', '.join(parents)})"
-    return eval(code, {"look_up": lambda *z: bernoulli(codes(torch.cat(z, -1)) @ table)})
+    return eval(
+        code, {"look_up": lambda *z: bernoulli((codes(torch.cat(z, -1)).unsqueeze(-1) * table).sum(-2))}
+    )
