@@ -28,6 +28,7 @@ from ..problems.buffers import kept_buffers
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..seeds import derived
+from ..variance.lanes import lanes
 from ..variance.measure import measure_variance
 from ..variance.result import VarianceResult
 from ..variance.route import factorizes
@@ -370,7 +371,7 @@ def _halves(
     def watch(_estimator: object, given: tuple[Any, ...]) -> None:
         nonlocal done
         clock.check(min(done / (2 * length), 1.0))
-        done += max(1, given[0].batch_shape.numel() // max(1, len(x)))
+        done += lanes() * max(1, given[0].batch_shape.numel() // max(1, len(x)))
 
     handle = estimator.register_forward_pre_hook(watch)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import repeat
 
 import torch
@@ -12,6 +13,9 @@ from ..problems.protocol import Problem
 
 _ELEMENTS = 2**21  # of the widest activation in one chunk: more no longer stays in the caches
 _MAX_ROWS = 2**15
+_WHOLE_ELEMENTS = 2**20
+_GRADIENTS_ELEMENTS = 2**23
+_MAX_REPLICATES = 2**10
 _LARGEST_THRESHOLD = 2**25 - 2**16
 
 
@@ -28,24 +32,51 @@ def chunk_size(problem: Problem, x: Tensor, evaluations: int) -> int:
     return 1 << (replicates.bit_length() - 1)
 
 
+def whole_chunk(problem: Problem, x: Tensor, rows: int, parameters: int) -> int:
+    """The same of whole gradients, each of which is kept by parameter.
+
+    Args:
+        problem: the widest activations of its decoder and encoder bound what goes through at once.
+        x: (B, ...).
+        rows: of log p(x|z) in one replicate, S B as a rule.
+        parameters: numbers in one gradient.
+    """
+    widest = max(rows * _widest_activation(problem, x), len(x) * _widest_of(problem.encoder, x))
+    replicates = min(
+        _MAX_REPLICATES, _WHOLE_ELEMENTS // max(1, widest), _GRADIENTS_ELEMENTS // max(1, parameters)
+    )
+    return 1 << (max(1, replicates).bit_length() - 1)
+
+
 def _widest_activation(problem: Problem, x: Tensor) -> int:
     """Elements per datum of the largest output of any module of the decoder."""
-    widest = 1
+    with torch.no_grad(), _widest_output(problem.decoder, len(x)) as widest:
+        q = problem.posterior(problem.encoder(x))
+        problem.target(x).log_likelihood(q.sample(torch.Size((1,))))
+    return widest[0]
+
+
+def _widest_of(encoder: nn.Module, x: Tensor) -> int:
+    with torch.no_grad(), _widest_output(encoder, len(x)) as widest:
+        encoder(x)
+    return widest[0]
+
+
+@contextmanager
+def _widest_output(side: nn.Module, data: int) -> Iterator[list[int]]:
+    """Elements per datum of the largest output of any of its modules inside."""
+    widest = [1]
 
     def note(_module: nn.Module, _args: object, output: object) -> None:
-        nonlocal widest
         if isinstance(output, Tensor):
-            widest = max(widest, output.numel() // len(x))
+            widest[0] = max(widest[0], output.numel() // data)
 
-    handles = [module.register_forward_hook(note) for module in problem.decoder.modules()]
+    handles = [module.register_forward_hook(note) for module in side.modules()]
     try:
-        with torch.no_grad():
-            q = problem.posterior(problem.encoder(x))
-            problem.target(x).log_likelihood(q.sample(torch.Size((1,))))
+        yield widest
     finally:
         for handle in handles:
             handle.remove()
-    return widest
 
 
 def split(total: int, size: int) -> Iterator[int]:

@@ -13,9 +13,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ...estimators.errors import EstimatorError, UsageError
-from ..gradients import check_estimate, count_evaluations
-from ..jacobians.products import shaped, trainable
+from ...estimators.errors import UsageError
+from ..gradients import count_evaluations
+from ..jacobians.products import shaped
 from ..linalg import all_finite, in_float64, trace_of_square
 from ..problems.as_trained import eta_of
 from ..problems.datum_index import target_of
@@ -24,7 +24,9 @@ from ..problems.protocol import Problem
 from ..statistics.moments import Moments, NotFiniteError
 from .breakdown import Breakdown
 from .moments import PowerSums, Shares, Sums, bessel
+from .one_by_one import Subject
 from .signal import Sample
+from .whole_gradients import WholeGradients
 
 _ESTIMATES = 256  # shown of the replicates kept
 _PILOT = 256
@@ -32,7 +34,9 @@ _PILOT_ELEMENTS = 2**25
 
 
 class FullRoute:
-    """Right for every estimator and problem, and for θ; R backward passes through everything.
+    """Right for every estimator and problem, and for θ; each replicate is a backward pass through everything.
+
+    Many replicates take it at once where a pilot shows that they may: see `whole_gradients`.
 
     Args:
         problem: differentiated with respect to φ, or to θ.
@@ -53,8 +57,9 @@ class FullRoute:
     def __init__(self, problem: Problem, estimator: Estimator, x: Tensor, num_samples: int, wrt: str) -> None:
         self.problem, self.estimator, self.x, self.num_samples = problem, estimator, x, num_samples
         self.wrt = wrt
-        self.parameters = trainable(problem.encoder if wrt == "phi" else problem.decoder)
-        self.sizes = [p.numel() for p in self.parameters.values()]
+        subject = Subject(problem, estimator, x, num_samples, wrt)
+        self.parameters, self.sizes = subject.parameters, subject.sizes
+        self._gradients = WholeGradients(subject)
         eta = eta_of(problem, x)
         self.evaluations = count_evaluations(problem, estimator, target_of(problem, x), eta, num_samples)
         self._members = self._membership().to(x.device)
@@ -80,10 +85,10 @@ class FullRoute:
         """Draw more replicates."""
         if self._sums is None:
             pilot = min(replicates, max(2, min(_PILOT, _PILOT_ELEMENTS // max(1, sum(self.sizes)))))
-            self._sums = self._start(torch.stack([self._gradient() for _ in range(pilot)]))
+            self._sums = self._start(torch.cat(list(self._gradients.chunks(pilot))))
             replicates -= pilot
-        for _ in range(replicates):
-            self._add(self._sums, self._gradient().unsqueeze(0))
+        for gradients in self._gradients.chunks(replicates):
+            self._add(self._sums, gradients)
 
     def repeats(self) -> bool:
         """Whether two more replicates, which are not counted, are the same and nothing was drawn for them.
@@ -91,28 +96,14 @@ class FullRoute:
         The generators are looked at too: dropout of a few units often leaves two replicates alike.
         """
         before = self._generators()
-        same = torch.equal(self._gradient(), self._gradient())
+        one = self._gradients.one
+        same = torch.equal(one(1), one(1))
         return same and all(map(torch.equal, before, self._generators()))
 
     def _generators(self) -> list[Tensor]:
         device = self.x.device
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-    def _gradient(self) -> Float64[Tensor, " phi"]:
-        """One estimate ĝ, flattened."""
-        q = self.problem.posterior(self.problem.encoder(self.x))
-        estimate = self.estimator(q, target_of(self.problem, self.x), self.num_samples)
-        check_estimate(estimate, self.x.shape[:1])
-        chosen = estimate.surrogate if self.wrt == "phi" else estimate.value
-        if not chosen.requires_grad:
-            raise EstimatorError("value has no gradient: it must be differentiable in θ")
-        grads = torch.autograd.grad(chosen.mean(), list(self.parameters.values()), allow_unused=True)
-        flat = [
-            torch.zeros_like(p).flatten() if g is None else g.to_dense().flatten()
-            for g, p in zip(grads, self.parameters.values(), strict=True)
-        ]
-        return in_float64(torch.cat(flat))
 
     def _start(self, gradients: Float64[Tensor, "R phi"]) -> PowerSums:
         self.kept = gradients
