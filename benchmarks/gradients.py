@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.distributions import Distribution
 from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
 from ..estimators.isolation import drawing_from
+from ..estimators.posteriors.shared import shares_draws
 from .problems.as_trained import eta_of
 from .problems.datum_index import target_of
 from .problems.differentiable import detachment
@@ -23,6 +25,7 @@ from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
 from .seeds import hashed
 
+_A = TypeVar("_A")
 _WARMUP_STEPS = 500
 STATE_LEARNING_RATE = 1e-2  #: of Adam for the estimators' own parameters, in training and before measurements
 
@@ -80,6 +83,7 @@ def make_ready(
     q, target = posterior_and_target(problem, x, eta)
     reason = (
         estimator.supports(q, target, num_samples)
+        or _no_sum(q, estimator)
         or distrust(problem.posterior, eta, target, estimator)
         or detachment(q, target, estimator)
     )
@@ -88,6 +92,16 @@ def make_ready(
     estimator.init(q, target)
     estimator.to(device=eta.device, dtype=eta.dtype)
     return q, target
+
+
+def _no_sum(q: Distribution, estimator: Estimator) -> str | None:
+    """Why a batch whose data share their draws does not estimate the objective of all data, or None."""
+    if not shares_draws(q) or estimator.objective == "elbo":
+        return None
+    return (
+        f"its objective {estimator.objective} is no sum over data that share their draws, so that a "
+        "minibatch does not estimate it: choose an estimator of the ELBO"
+    )
 
 
 def has_moving_state(estimator: Estimator) -> bool:
@@ -204,13 +218,20 @@ def count_evaluations(
     """Evaluations of log p(x|z) a datum in one estimate; 0 where it is integrated in closed form."""
     rows = 0
 
-    def counting(z: Tensor) -> Tensor:
-        nonlocal rows
-        f = target.log_likelihood(z)
-        rows += f.numel()
-        return f
+    def counted(evaluate: Callable[[_A], Tensor]) -> Callable[[_A], Tensor]:
+        def counting(given: _A) -> Tensor:
+            nonlocal rows
+            f = evaluate(given)
+            rows += f.numel()
+            return f
 
-    eta_gradients(problem, estimator, replace(target, log_likelihood=counting), eta, 1, num_samples)
+        return counting
+
+    looked_at = replace(target, log_likelihood=counted(target.log_likelihood))
+    if target.network is not None:
+        network = replace(target.network, log_likelihood=counted(target.network.log_likelihood))
+        looked_at = replace(looked_at, network=network)
+    eta_gradients(problem, estimator, looked_at, eta, 1, num_samples)
     return round(rows / max(1, len(eta)))
 
 

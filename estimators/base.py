@@ -27,6 +27,7 @@ from torch.distributions import Distribution
 from .errors import EstimatorError
 from .kl_weight import FreeBits as FreeBits
 from .kl_weight import KLWeight, checked
+from .network import Network
 
 _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -52,6 +53,8 @@ class Target:
             by name, of that latent's own KL: Σ_l β_l E[KL_l]; or `FreeBits`.
         reads: of a layered z (`posteriors.layered.Layered`), the names of the latents that log_likelihood
             depends on; None for all. What a latent has no part in need not be part of its learning signal.
+        network: where z are the weights of a network, log_likelihood as a function of how its layers are
+            applied (`Network.dense` is log_likelihood then), for estimators that draw what comes out of them.
     """
 
     log_likelihood: Callable[[Shaped[Tensor, "S *batch_event"]], Float[Tensor, "S *batch"]]
@@ -61,6 +64,7 @@ class Target:
     index: Int64[Tensor, "B"] | None = None
     kl_weight: KLWeight = 1.0
     reads: tuple[str, ...] | None = None
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         if type(self.kl_weight) is not float or self.kl_weight != 1:

@@ -19,7 +19,7 @@ from ..oracles.references import (
     whole_reference,
 )
 from ..problems.as_trained import eta_of
-from ..variance.route import factorizes
+from ..variance.route import by_datum
 from .contender import Contender, Point
 from .measured import BiasVerdict
 
@@ -70,7 +70,7 @@ class References:
         """Whether gradients in η-space are all there is, and few enough to be kept."""
         problem, x = self.point.problem, self.point.x
         try:
-            return only_through_eta(problem, x) and factorizes(eta_of(problem, x))
+            return only_through_eta(problem, x) and by_datum(problem, eta_of(problem, x))
         except Exception:  # a user's problem may raise anything
             return True
 

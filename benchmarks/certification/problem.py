@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.methods.gumbel_softmax import GumbelSoftmax
+from ...estimators.posteriors.shared import shares_draws
 from ...estimators.text import one_line
 from ..gradients import seeded
 from ..oracles.references import RELAXED
+from ..problems.as_trained import eta_of
 from ..problems.forward_checks import check_forward
 from ..problems.placement import default_batch_size
 from ..problems.point import placed
@@ -57,6 +59,8 @@ def certify_problem(
     problem, x = placed(problem, batch_size=data, seed=settings.seed, device=device, dtype=torch.float64)
     with seeded(settings.seed, x.device):
         check_forward(problem, x)
+    if shares_draws(problem.posterior(eta_of(problem, x))):
+        x = x[:1]  # gradients in η-space are told datum by datum, and several would share theirs
     with seeded(settings.seed, x.device):
         points = points_of(problem, x, settings.seed)
         sizes = _supported(estimator, problem, x, points["initial"])

@@ -18,6 +18,7 @@ from ...estimators.plugins.specification import parse
 from ...estimators.posteriors.distributions import closed_form_kl, describe
 from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.outcomes import outcomes
+from ...estimators.posteriors.shared import of_one
 from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, relaxed, wake
 from .rules import TOLERANCE, change, rules_of
 
@@ -122,6 +123,7 @@ def exact_gradients(
     if together is not None:
         return together
     found, methods = [], []
+    q_of = of_one(q_of)
     for one, datum in zip(eta.split(1), x.split(1), strict=True):
         with torch.no_grad():
             q = q_of(one)

@@ -31,7 +31,7 @@ from ..seeds import derived
 from ..variance.lanes import lanes
 from ..variance.measure import measure_variance
 from ..variance.result import VarianceResult
-from ..variance.route import factorizes
+from ..variance.route import by_datum
 from .clock import Clock, TookTooLong
 from .objectives import exact_gradients, exact_with_method
 
@@ -145,7 +145,7 @@ def whole_reference(
                 exact = _exact_whole(problem, x, objective, num_samples, clock)
                 if isinstance(exact, WholeReference) or objective != "elbo":
                     return exact
-            elif factorizes(eta_of(problem, x)):
+            elif by_datum(problem, eta_of(problem, x)):
                 found = reference_gradient(
                     problem, x, seed, objective, num_samples, length=length, clock=clock
                 )

@@ -24,6 +24,7 @@ from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
 from ...estimators.posteriors.outcomes import Outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
+from ...estimators.posteriors.shared import of_one
 from .discrete_moments import discrete_moments
 from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
 
@@ -49,7 +50,7 @@ def exact_variance(
         target: for the B data.
         num_samples: S.
     """
-    kind = type(estimator)
+    kind, q_of = type(estimator), of_one(q_of)
     if kind is Exact:
         return torch.zeros_like(eta)
     if estimator.draws == "sobol" or (estimator.draws == "antithetic" and not _is_gaussian(q_of(eta))):

@@ -53,7 +53,7 @@ class LogisticRegression:
     default_batch_size = 1
 
     def __init__(self, scale: float = 0.3) -> None:
-        features, labels = _breast_cancer()
+        features, labels = breast_cancer()
         self.encoder: nn.Module = MeanField(features.shape[1], positive_number("scale", scale))
         self.decoder: nn.Module = nn.Module()
         # Buffers, so that the data move to a device and a dtype with the model.
@@ -104,13 +104,12 @@ class LogisticRegression:
     def _expectation(self, q: Distribution) -> Tensor:
         mean = q.mean @ self._features.T
         spread = (q.variance @ self._features.square().T).sqrt()
-        points, weights = (part.to(mean) for part in _hermite(_NODES))
-        logits = self._signs * (mean + spread * points.reshape(-1, *(1,) * mean.dim()))
-        return (weights @ nn.functional.logsigmoid(logits).flatten(1)).reshape(mean.shape).sum(-1)
+        return expected_log_sigmoid(self._signs, mean, spread).sum(-1)
 
 
 @lru_cache(maxsize=1)
-def _breast_cancer() -> tuple[Tensor, Tensor]:
+def breast_cancer() -> tuple[Tensor, Tensor]:
+    """Standardized features with a constant (569, 31), and labels 0 or 1 (569,)."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
@@ -118,6 +117,13 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
     x = (x - x.mean(0)) / x.std(0)
     x = torch.cat((x, torch.ones(len(x), 1, dtype=x.dtype)), 1)
     return x.float(), torch.tensor(data.target, dtype=torch.float32)
+
+
+def expected_log_sigmoid(signs: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+    """E log sigmoid(± t) for t ~ N(mean, spread²), of mean's shape, by Gauss-Hermite quadrature."""
+    points, weights = (part.to(mean) for part in _hermite(_NODES))
+    logits = signs * (mean + spread * points.reshape(-1, *(1,) * mean.dim()))
+    return (weights @ nn.functional.logsigmoid(logits).flatten(1)).reshape(mean.shape)
 
 
 def _hermite(nodes: int) -> tuple[Tensor, Tensor]:

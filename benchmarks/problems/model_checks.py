@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...estimators.base import Target
+from ...estimators.posteriors.shared import shares_draws
 from .as_trained import without_graph
 from .buffers import kept_buffers
 from .faults import Faults, raise_first
@@ -124,7 +125,9 @@ def _likelihood(look: Look) -> Faults:
 
 
 def _leading(look: Look) -> Faults:
-    assert look.eta is not None
+    assert look.eta is not None and look.q is not None
+    if shares_draws(look.q):
+        return  # these take the full route
     with _quiet(look):
         yield from leading_faults(look.problem, look.x, look.eta)
 

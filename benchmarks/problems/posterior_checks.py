@@ -26,6 +26,7 @@ from ...estimators.base import Estimator, Target
 from ...estimators.posteriors.distributions import describe, draw, log_prob, reparameterizable, rsample
 from ...estimators.posteriors.families import family_of, innermost
 from ...estimators.posteriors.layered import Layered
+from ...estimators.posteriors.shared import SharedDraws, shares_draws
 from ..seeds import hashed
 
 Posterior = Callable[[Tensor], Distribution]
@@ -69,6 +70,9 @@ def defect(
 ) -> str | None:
     """Which of the two properties does not hold, in one line, of those that are asked for; or None."""
     q = posterior(eta)
+    if shares_draws(q):
+        eta = eta[:1]  # all data draw as the first does, whose gradient would be that of all
+        q = posterior(eta)
     if is_known(q):
         return coarse(q) if score and not path else None
     devices = [eta.device] if eta.device.type == "cuda" else []
@@ -103,7 +107,7 @@ def coarse(q: Distribution) -> str | None:
     if isinstance(q, Layered):
         layers = q.given(q.split(draw(q, 1))).values()
         return next((why for why in map(coarse, layers) if why), None)
-    base = innermost(q)
+    base = _innermost(q)
     try:
         support = q.support
         discrete = support is not None and bool(support.is_discrete)
@@ -140,7 +144,11 @@ def is_known(q: Distribution) -> bool:
     """Whether q, or what independent ones it is made of, is of a family whose properties are known."""
     if isinstance(q, Layered):
         return all(map(is_known, q.examples.values()))
-    return family_of(innermost(q)) in KNOWN
+    return family_of(_innermost(q)) in KNOWN
+
+
+def _innermost(q: Distribution) -> Distribution:
+    return innermost(q.base if isinstance(q, SharedDraws) else q)
 
 
 def properties(estimator: Estimator, target: Target) -> tuple[bool, bool]:

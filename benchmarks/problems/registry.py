@@ -41,6 +41,14 @@ _BUILTINS = {
         "logistic_regression:LogisticRegression",
         "Bayesian logistic regression on 569 patients, mean-field Gaussian posterior over 31 weights",
     ),
+    "bayesian-linear-regression": (
+        "bayesian_linear_regression:BayesianLinearRegression",
+        "posterior over the weights of a linear regression, in minibatches; all is known in closed form",
+    ),
+    "bayesian-logistic-regression": (
+        "bayesian_logistic_regression:BayesianLogisticRegression",
+        "logistic-regression in minibatches of its 569 patients, which share the weights",
+    ),
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),

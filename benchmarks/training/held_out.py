@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from ...estimators.posteriors.distributions import closed_form_kl, draw
+from ...estimators.posteriors.shared import shares_draws
 from ..gradients import seeded
 from ..problems.as_trained import as_evaluated
 from ..problems.protocol import Problem
@@ -35,7 +36,8 @@ def importance_weighted_log_likelihood(
 ) -> float | None:
     """Mean log (1/K) Σ_k p(x, z_k)/q(z_k|x) of x (N, ...), nats a datum: a lower bound of log p(x).
 
-    None where the problem has no prior, hence no likelihood of x.
+    None where the problem has no prior, hence no likelihood of x, and where data share their draws: the
+    likelihood of one datum is not that of all.
 
     References:
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, eq. 8.
@@ -44,7 +46,7 @@ def importance_weighted_log_likelihood(
     with as_evaluated(problem), seeded(seed, x.device):
         for part in x.split(max(1, _ROWS // num_samples)):
             q, target = problem.posterior(problem.encoder(part)), problem.target(part)
-            if target.prior is None:
+            if target.prior is None or shares_draws(q):
                 return None
             z = draw(q, num_samples)
             log_weights = target.log_likelihood(z) + target.prior.log_prob(z) - q.log_prob(z)

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
+from ...estimators.posteriors.shared import shares_draws
 from ..gradients import frozen
 from ..jacobians.encoder import Jacobian
 from ..problems.as_trained import eta_of
@@ -123,6 +124,11 @@ def factorizes(eta: Tensor) -> bool:
     return eta.numel() * eta.shape[-1] <= _LARGEST_GRAM
 
 
+def by_datum(problem: Problem, eta: Tensor) -> bool:
+    """Whether the data of eta (B, P) can be looked at one by one: no draws are shared, and P is small."""
+    return not shares_draws(problem.posterior(eta)) and factorizes(eta)
+
+
 def choose_route(
     problem: Problem,
     estimator: Estimator,
@@ -146,8 +152,8 @@ def choose_route(
         chunk: see `measure_variance`.
         like: another route on this problem and x, whose Jacobian is used again.
 
-    That is where η is not all that φ enters through, and where it has so many coordinates that a matrix of
-    them for each datum is too large.
+    That is where η is not all that φ enters through, where the data of a batch share their draws, and where η
+    has so many coordinates that a matrix of them for each datum is too large.
 
     Raises:
         UsageError: there is nothing to differentiate with respect to.
@@ -155,7 +161,7 @@ def choose_route(
     side = "encoder" if wrt == "phi" else "decoder"
     check_trainable(problem, side)
     factorized = wrt == "phi" and route == "factorized" and not estimator.couples_batch
-    if factorized and factorizes(eta_of(problem, x)):
+    if factorized and by_datum(problem, eta_of(problem, x)):
         jacobian = None if like is None else like.jacobian
         try:
             with frozen(problem.decoder):

@@ -7,8 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..posteriors.distributions import parameters_of, with_parameters
+from ..posteriors.distributions import describe, parameters_of, with_parameters
 from ..posteriors.noise import Noise, log_prob
+from ..posteriors.shared import shares_draws
 
 
 def shared_parameters(q: Distribution) -> str | None:
@@ -17,6 +18,8 @@ def shared_parameters(q: Distribution) -> str | None:
         parameters = parameters_of(q)
     except TypeError as error:
         return str(error)
+    if shares_draws(q):
+        return f"needs a draw of its own for each datum; that of this {describe(q)} is one for all"
     rows = len(q.batch_shape)
     for name, value in parameters.items():
         # A number for a whole vector would be taken for one of its coordinates' when there are S of it.

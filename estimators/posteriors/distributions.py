@@ -15,6 +15,7 @@ from . import discrete_kl, flows, gaussians, von_mises
 from .cutting import Cut
 from .families import family_of
 from .layered import Layered, unlike
+from .shared import SharedDraws
 
 # Constructor arguments that hold all of a distribution's parameters. Where there are two ways to
 # build one, the first that the instance really stores is used, so that no chain rule is added.
@@ -49,6 +50,8 @@ def reparameterizable(q: Distribution) -> bool:
     """
     if isinstance(q, Layered):
         return all(reparameterizable(layer) for layer in q.examples.values())
+    if isinstance(q, SharedDraws):
+        return reparameterizable(q.base)
     return (q.has_rsample and not _is_straight_through(q)) or von_mises.is_von_mises(q)
 
 
@@ -62,7 +65,7 @@ def no_score(q: Distribution) -> str | None:
     """Why ∇_η log q(z) at a fixed z is not to be had, or has not the mean zero; or None."""
     if isinstance(q, Layered):
         return next((why for why in map(no_score, q.examples.values()) if why), None)
-    base = q
+    base = q.base if isinstance(q, SharedDraws) else q
     while isinstance(base, td.Independent):
         base = base.base_dist
     if isinstance(base, td.Uniform):
@@ -91,6 +94,8 @@ def draw(q: Distribution, num_samples: int) -> Shaped[Tensor, "{num_samples} *ba
     with torch.no_grad():
         if isinstance(q, Layered):
             return q.ancestral((num_samples,), lambda name, layer, shape: _shaped(draw, layer, shape))
+        if isinstance(q, SharedDraws):
+            return q.spread_events(draw(q.base, num_samples))
         if reparameterizable(q):
             return uncached(q, rsample(q, num_samples))
         return uncached(q, q.sample(torch.Size((num_samples,))))
@@ -114,6 +119,8 @@ def rsample(q: Distribution, num_samples: int) -> Float[Tensor, "{num_samples} *
     """Draw z (S, *batch, *event), differentiable in q's parameters."""
     if isinstance(q, Layered):
         return q.ancestral((num_samples,), lambda name, layer, shape: _shaped(rsample, layer, shape))
+    if isinstance(q, SharedDraws):
+        return q.spread_events(rsample(q.base, num_samples))
     if gaussians.is_diagonal_gaussian(q):
         return gaussians.rsample(q, num_samples)
     if von_mises.is_von_mises(q):
@@ -128,6 +135,8 @@ def _shaped(one: Callable[[Distribution, int], Tensor], layer: Distribution, sha
 
 def log_prob(q: Distribution, z: Shaped[Tensor, "S *batch_event"]) -> Float[Tensor, "S *batch"]:
     """log q(z), (S, *batch), for z (S, *batch, *event)."""
+    if isinstance(q, SharedDraws) and q.is_one(z):
+        return q.spread(log_prob(q.base, q.one(z)))
     return gaussians.log_prob(q, z) if gaussians.is_diagonal_gaussian(q) else q.log_prob(z)
 
 
@@ -138,6 +147,8 @@ def describe(q: Distribution) -> str:
     """
     if isinstance(q, Layered):
         return f"Layered ({', '.join(f'{name}: {describe(q.examples[name])}' for name in q.layers)})"
+    if isinstance(q, SharedDraws):
+        return f"{describe(q.base)} shared by the batch"
     while isinstance(q, td.Independent):
         q = q.base_dist
     return type(q).__name__
@@ -153,6 +164,8 @@ def parameters_of(q: Distribution) -> dict[str, Tensor]:
     """
     if isinstance(q, Layered):
         raise TypeError(_IN_FUNCTIONS)
+    if isinstance(q, SharedDraws):
+        return parameters_of(q.base)
     family = family_of(q)
     if family is td.Independent:
         return parameters_of(q.base_dist)  # type: ignore[attr-defined]
@@ -171,6 +184,8 @@ def parameters_of(q: Distribution) -> dict[str, Tensor]:
 
 def with_parameters(q: Distribution, parameters: dict[str, Tensor]) -> Distribution:
     """A distribution of q's family with other parameters (as named by `parameters_of`)."""
+    if isinstance(q, SharedDraws):
+        return SharedDraws(with_parameters(q.base, parameters), q.data)
     family: Callable[..., Distribution] = family_of(q)
     if family is td.Independent:
         assert isinstance(q, td.Independent)
@@ -274,6 +289,9 @@ def closed_form_kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batc
     check_events(q, prior)
     if isinstance(q, Layered) or isinstance(prior, Layered):
         return None  # see `layered_kl`
+    if isinstance(q, SharedDraws):
+        divergence = closed_form_kl(q.base, prior)
+        return None if divergence is None else q.spread(divergence)
     if gaussians.is_diagonal_gaussian(q) and gaussians.is_diagonal_gaussian(prior):
         return gaussians.kl(q, prior)
     if family_of(prior) is td.MultivariateNormal and _is_vector_of_normals(q):

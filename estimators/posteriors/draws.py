@@ -12,6 +12,7 @@ from . import distributions
 from .distributions import describe
 from .families import family_of, is_transformed
 from .layered import Layered
+from .shared import SharedDraws
 from .sobol import MAX_DIMENSION, sobol_uniforms
 
 DRAWS = ("iid", "antithetic", "sobol")
@@ -69,6 +70,8 @@ def _push(
     q: Distribution, num_samples: int, draws: str, batch: torch.Size
 ) -> Shaped[Tensor, "{num_samples} *batch_event"]:
     """Noise of the innermost distribution, pushed through what surrounds it; ``batch`` is that of q."""
+    if isinstance(q, SharedDraws):
+        return q.spread_events(_push(q.base, num_samples, draws, q.base.batch_shape))
     family = family_of(q)
     if family is td.Independent:
         return _push(q.base_dist, num_samples, draws, batch)  # type: ignore[attr-defined]
@@ -141,6 +144,8 @@ def _sobol(
 
 
 def _innermost(q: Distribution) -> Distribution:
+    if isinstance(q, SharedDraws):
+        return _innermost(q.base)
     while family_of(q) is td.Independent or is_transformed(q):
         q = q.base_dist  # type: ignore[attr-defined]
     return q

@@ -25,6 +25,7 @@ from . import draws as drawing
 from .cutting import Cut, along_z_alone
 from .families import family_of, innermost
 from .layered import Layered, total
+from .shared import SharedDraws
 
 _Gaussian = td.Normal | td.MultivariateNormal
 
@@ -54,6 +55,9 @@ def draw(
     if isinstance(q, Layered):
         with torch.no_grad():
             return _of_each(draw, q, num_samples)
+    if isinstance(q, SharedDraws):
+        z, noise = draw(q.base, num_samples, draws)
+        return q.spread_events(z), noise
     base = _gaussian(q)
     if base is None:
         return drawing.draw(q, num_samples, draws), None
@@ -67,6 +71,9 @@ def rsample(
     """z (S, *batch, *event), differentiable in q's parameters, as of `draws.rsample`, and its noise."""
     if isinstance(q, Layered):
         return _of_each(rsample, q, num_samples)
+    if isinstance(q, SharedDraws):
+        z, noise = rsample(q.base, num_samples, draws)
+        return q.spread_events(z), noise
     base = _gaussian(q)
     if base is None:
         return drawing.rsample(q, num_samples, draws), None
@@ -89,6 +96,8 @@ def log_prob(
     if isinstance(q, Layered):
         return total(log_probs(q, z, noise))
     assert not isinstance(noise, LayeredNoise)
+    if isinstance(q, SharedDraws) and noise is not None:
+        return q.spread(log_prob(q.base, q.one(z), noise))
     base = _gaussian(q)
     if noise is None or base is None:
         return distributions.log_prob(q, z)
@@ -121,6 +130,8 @@ def log_prob_along(
     if isinstance(q, Layered):
         return total(log_probs_along(q, z, noise))
     assert not isinstance(noise, LayeredNoise)
+    if isinstance(q, SharedDraws) and noise is not None:
+        return q.spread(log_prob_along(q.base, q.one(z), noise))
     base = _gaussian(q)
     if noise is None or base is None:
         return distributions.log_prob(q, z)

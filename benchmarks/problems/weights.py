@@ -1,0 +1,128 @@
+"""What problems with a posterior over a network's weights have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from ...estimators.base import Target
+from ...estimators.network import Apply, Linear, Network
+from ...estimators.pieces.arguments import positive_number
+from ...estimators.posteriors.shared import SharedDraws, one_row
+from .data import check_split, serve
+
+
+class LayerPosterior(nn.Module):
+    """(μ, log σ) of the weights of one layer, which are φ."""
+
+    def __init__(self, layer: Linear, scale: float, drawn: bool) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(_initial(layer) if drawn else torch.zeros(layer.size))
+        self.log_scale = nn.Parameter(torch.full((layer.size,), math.log(scale)))
+
+
+class WeightPosterior(nn.ModuleDict):
+    """An encoder that ignores x: eta = (μ, log σ) of all weights, the same for every datum and not copied.
+
+    Args:
+        layers: whose weights they are.
+        scale: initial σ.
+        drawn: whether μ starts as torch's linear layers do; else at 0.
+    """
+
+    def __init__(self, layers: Mapping[str, Linear], scale: float, drawn: bool) -> None:
+        super().__init__({name: LayerPosterior(layer, scale, drawn) for name, layer in layers.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, ...) to eta (B, 2D)."""
+        parts = [layer.loc for layer in self.values()] + [layer.log_scale for layer in self.values()]
+        return torch.cat(parts).expand(len(x), -1)  # type: ignore[arg-type]
+
+
+class WeightsProblem:
+    """N data with one set of weights w between them: p(w) = N(0, prior_scale² I), q(w) mean-field Gaussian.
+
+    The objective is that of all data, L = E_q[Σ_i log p(x_i|w)] − KL(q(w) ‖ p(w)) in nats, of which a batch
+    of B gives (N/B) Σ_i E_q[log p(x_i|w)] − KL. So the target of each datum is N log p(x_i|w), its KL is
+    whole, and the mean over the data of a batch estimates L: without bias, if the batch is drawn at random.
+    The data of a batch share each draw of w.
+
+    Subclasses implement `log_likelihood`.
+
+    Args:
+        layers: of the network, by name, in the order in which w holds their weights.
+        data: of each split, (N, ...).
+        prior_scale: standard deviation of every weight under the prior.
+        scale: initial σ of every weight under q.
+        drawn: see `WeightPosterior`.
+
+    Raises:
+        UsageError: a scale that is not positive.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Linear],
+        data: Mapping[str, Tensor],
+        prior_scale: float,
+        scale: float,
+        drawn: bool = True,
+    ) -> None:
+        self.layers, self.data = dict(layers), dict(data)
+        self.prior_scale = positive_number("prior_scale", prior_scale)
+        self.encoder: nn.Module = WeightPosterior(layers, positive_number("scale", scale), drawn)
+        self.decoder: nn.Module = nn.Module()
+        self.latent_dim = sum(layer.size for layer in layers.values())
+
+    def log_likelihood(self, x: Tensor, apply: Apply) -> Tensor:
+        """log p(x_i|w) of each datum, (S, *batch), for x (B, ...), by applying each layer once."""
+        raise NotImplementedError
+
+    @property
+    def data_size(self) -> int:
+        """N, of the training data."""
+        return len(self.data["train"])
+
+    @property
+    def eta_parts(self) -> dict[str, slice]:
+        """What the coordinates of eta are."""
+        return {"mean": slice(0, self.latent_dim), "log_scale": slice(self.latent_dim, None)}
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        """One mean-field Gaussian for all rows of eta (*batch, 2D), which are the same."""
+        loc, log_scale = one_row(eta).chunk(2, dim=-1)
+        q = Independent(Normal(loc, log_scale.exp(), validate_args=False), 1, validate_args=False)
+        return SharedDraws(q, eta.shape[-2])
+
+    def prior(self, like: Tensor) -> Distribution:
+        """N(0, prior_scale² I), on the device and in the dtype of ``like``."""
+        zero = like.new_zeros(self.latent_dim)
+        normal = Normal(zero, torch.full_like(zero, self.prior_scale), validate_args=False)
+        return Independent(normal, 1, validate_args=False)
+
+    def target(self, x: Tensor) -> Target:
+        """N log p(x_i|w) of each datum of x (B, ...), and the prior."""
+        network = Network(self.layers, partial(self._scaled, x))
+        return Target(network.dense, self.prior(x), features=x.flatten(1), network=network)
+
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """One pass over a split, x (B, ...)."""
+        check_split(split)
+        return serve(self.data[split], batch_size, generator)
+
+    def _scaled(self, x: Tensor, apply: Apply) -> Float[Tensor, "S *batch"]:
+        return self.data_size * self.log_likelihood(x, apply)
+
+
+def _initial(layer: Linear) -> Tensor:
+    """Uniform within 1/√inputs, as torch's linear layers start."""
+    bound = layer.inputs**-0.5
+    return torch.empty(layer.size).uniform_(-bound, bound)

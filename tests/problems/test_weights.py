@@ -1,0 +1,271 @@
+"""Posteriors over weights: minibatches add up to the data set, and variances are those of algebra.
+
+Totals are held against exact ones within 4.5 standard errors, coordinates of means within 5: false alarms are below
+1e-5 each, and seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import oracles
+import pytest
+import torch
+from elbograd.benchmarks import measure_variance, train
+from elbograd.benchmarks.certification.cell import Settings
+from elbograd.benchmarks.certification.problem import certify_problem
+from elbograd.benchmarks.gradients import make_ready
+from elbograd.benchmarks.oracles import weight_variances
+from elbograd.benchmarks.oracles.weight_variances import Regression
+from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems.bayesian_linear_regression import BayesianLinearRegression
+from elbograd.benchmarks.problems.placement import place
+from elbograd.estimators import UsageError, catalogue, create
+from elbograd.estimators.posteriors.shared import SharedDraws, shares_draws
+
+LINEAR = "bayesian-linear-regression[data=50]"
+
+
+def off_centre(problem):
+    """The problem in float64 with φ away from symmetric places."""
+    problem = place(problem, dtype=torch.float64)
+    with torch.no_grad():
+        for name, parameter in problem.encoder.named_parameters():
+            steps = torch.linspace(-0.5, 0.7, parameter.numel(), dtype=torch.float64)
+            parameter.add_(steps if "loc" in name else 0.8 * steps.flip(0))
+    return problem
+
+
+def regression(problem, x):
+    weights = problem.encoder["weights"]
+    return Regression(
+        x[:, :-1], x[:, -1], weights.loc.detach(), weights.log_scale.detach().exp(), problem.noise, len(problem.data["train"])
+    )  # fmt: skip
+
+
+def gradient(problem, x, estimator="exact"):
+    """Of one estimate under a fixed seed, and its value."""
+    torch.manual_seed(3)
+    estimate = create(estimator)(problem.posterior(problem.encoder(x)), problem.target(x), 2)
+    parts = torch.autograd.grad(estimate.surrogate.mean(), list(problem.encoder.parameters()))
+    return torch.cat([part.flatten() for part in parts]), estimate.value.mean().detach()
+
+
+class KlOfTheBatch(BayesianLinearRegression):
+    """Wrong: the KL is scaled by N/B as the likelihood is."""
+
+    def target(self, x):
+        return replace(super().target(x), kl_weight=self.data_size / len(x))
+
+
+class Unscaled(BayesianLinearRegression):
+    """Wrong: log p(x_i|w) of the batch alone stands for that of all data."""
+
+    data_size = 1
+
+
+def adds_up(problem, estimator):
+    problem = off_centre(problem)
+    data = problem.data["train"].double()
+    whole, value = gradient(problem, data, estimator)
+    shares = [(len(x) / len(data), *gradient(problem, x, estimator)) for x in data.split(16)]
+    assert shares[-1][0] < shares[0][0], "the last batch should be a smaller one"
+    scale = float(whole.norm())
+    return (
+        float((sum(share * g for share, g, _ in shares) - whole).norm()) < 1e-12 * scale
+        and abs(float(sum(share * v for share, _, v in shares) - value)) < 1e-10 * abs(float(value))
+        and float((data[:, 0] @ data[:, 1]).abs()) > 0
+    )
+
+
+@pytest.mark.parametrize(
+    "estimator", ["exact", "reparameterization", "score-function", "sticking-the-landing"]
+)
+def test_the_batches_of_an_epoch_add_up_to_the_data_set(estimator):
+    # One seed draws the same w for every batch.
+    assert adds_up(load_problem(LINEAR), estimator)
+    assert not adds_up(KlOfTheBatch(data=50), estimator)
+
+
+def elbo_by_hand(problem):
+    """Of all data, by sums over data and weights."""
+    at = regression(problem, problem.data["train"].double())
+    value = 0.0
+    for u, y in zip(at.u, at.y, strict=True):
+        second_moment = (y - u @ at.loc) ** 2 + (u**2) @ at.scale**2
+        value += float(-second_moment / (2 * at.noise**2)) - math.log(at.noise * math.sqrt(2 * math.pi))
+    for mu, sigma in zip(at.loc.tolist(), at.scale.tolist(), strict=True):
+        ratio = sigma / problem.prior_scale
+        value -= 0.5 * (ratio**2 + (mu / problem.prior_scale) ** 2 - 1) - math.log(ratio)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"), [(BayesianLinearRegression, True), (KlOfTheBatch, True), (Unscaled, False)]
+)
+def test_the_elbo_is_that_of_all_data(kind, right):
+    problem = off_centre(kind(data=50, noise=0.7, prior_scale=1.6))
+    _, value = gradient(problem, problem.data["train"].double())
+    assert (abs(float(value) - elbo_by_hand(problem)) < 1e-9) is right  # with B = N the wrong KL is right
+
+
+def test_where_q_is_the_posterior_the_elbo_is_the_evidence():
+    problem = place(
+        load_problem("bayesian-linear-regression[features=1,data=9,noise=0.7]"), dtype=torch.float64
+    )
+    x = problem.data["train"].double()
+    precision = 1 + len(x) / 0.7**2
+    with torch.no_grad():
+        problem.encoder["weights"].loc.fill_(float(x[:, -1].sum()) / 0.7**2 / precision)
+        problem.encoder["weights"].log_scale.fill_(-0.5 * math.log(precision))
+    slope, value = gradient(problem, x)
+    covariance = 0.7**2 * torch.eye(9).double() + x[:, :1] @ x[:, :1].T
+    evidence = torch.distributions.MultivariateNormal(torch.zeros(9).double(), covariance).log_prob(x[:, -1])
+    assert float(value) == pytest.approx(float(evidence), rel=1e-12)
+    assert float(slope.abs().max()) < 1e-10
+
+
+def score_function_variance(at):
+    """One sample, by Gauss-Hermite quadrature, which is exact for polynomials of degree 8."""
+    points, weights = (torch.from_numpy(part) for part in oracles.hermite(len(at.loc), 8))
+    w = at.loc + at.scale * points
+    density = -0.5 * ((at.y - w @ at.u.T) / at.noise) ** 2 - math.log(at.noise * math.sqrt(2 * math.pi))
+    f = at.size * density.mean(-1, keepdim=True)
+    term = f * torch.cat((points / at.scale, points**2 - 1), 1)
+    return weights @ term**2 - (weights @ term) ** 2
+
+
+EXACT = {
+    "reparameterization": weight_variances.shared_draws,
+    "score-function": score_function_variance,
+}
+
+
+def whole_gradients(problem, estimator, x, replicates, num_samples, seed=0):
+    """ĝ in (μ, log σ), (R, 2D), of independent estimates: a replicate is one more batch dimension."""
+    torch.manual_seed(seed)
+    leaf = problem.encoder(x)[0].detach().repeat(replicates, 1).requires_grad_()
+    q = problem.posterior(leaf.unsqueeze(1).expand(-1, len(x), -1))
+    estimator = create(estimator) if isinstance(estimator, str) else estimator
+    estimate = estimator(q, problem.target(x), num_samples)
+    return torch.autograd.grad(estimate.surrogate.mean(-1).sum(), leaf)[0]
+
+
+def batch_of(problem, size):
+    return next(problem.batches("train", size, torch.Generator().manual_seed(0))).double()
+
+
+def deviation(h, exact):
+    """How many standard errors the total variance of h (R, P) is from the sum of the exact one."""
+    squares = (h - h.mean(0)).square().sum(-1)
+    return abs(float(squares.mean()) * len(h) / (len(h) - 1) - float(exact.sum())) / float(
+        squares.std() / len(h) ** 0.5
+    )
+
+
+@pytest.mark.parametrize("estimator", EXACT)
+@pytest.mark.parametrize(("batch", "num_samples"), [(1, 1), (16, 1), (50, 3)])
+def test_variances_are_the_exact_ones(estimator, batch, num_samples):
+    problem = off_centre(load_problem(LINEAR))
+    x = batch_of(problem, batch)
+    exact = EXACT[estimator](regression(problem, x)) / num_samples
+    h = whole_gradients(problem, estimator, x, 40_000, num_samples)
+    assert deviation(h, exact) < 4.5
+    mean, _ = gradient(problem, x)
+    assert float(((h.mean(0) - mean) / (h.std(0) / len(h) ** 0.5)).abs().max()) < 5
+
+
+def measured(problem, batch, **settings):
+    x = batch_of(problem, batch)
+    v = measure_variance(problem, "reparameterization", x, **{"replicates": 600} | settings)
+    exact = weight_variances.shared_draws(regression(problem, x))
+    return abs(v.total - float(exact.sum())) / v.moments[""].stderr, v.route
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_what_is_measured_is_that_too(batch):
+    distance, route = measured(off_centre(load_problem(LINEAR)), batch)
+    assert route == "full"
+    assert distance < 4.5
+
+
+class Independent(BayesianLinearRegression):
+    """Wrong: the draws are shared, and said not to be."""
+
+    def posterior(self, eta):
+        q = super().posterior(eta)
+        q.shares_draws = False
+        return q
+
+
+def test_shared_draws_that_claim_to_be_independent_show():
+    distance, route = measured(off_centre(Independent(data=50)), 16, replicates=20_000)
+    assert route == "factorized"
+    assert distance > 10
+
+
+def test_estimators_are_right_under_shared_draws_or_refused():
+    problem = off_centre(load_problem("bayesian-linear-regression[data=20,noise=2.0]"))
+    x = problem.data["train"].double()[:6]
+    exact, _ = gradient(problem, x)
+    used = []
+    for name in catalogue():
+        estimator = create(name)
+        eta = problem.encoder(x).detach()
+        try:
+            make_ready(problem, estimator, x, eta, 4)
+        except UsageError as refusal:
+            assert len(str(refusal).splitlines()) == 1  # noqa: PT017
+            continue
+        used.append(name)
+        h = whole_gradients(problem, estimator, x, 10_000, 4)
+        stderr = h.std(0) / len(h) ** 0.5 + 1e-9 * exact.norm()
+        assert float(((h.mean(0) - exact) / stderr).abs().max()) < 5, name
+    assert {"reparameterization", "leave-one-out", "learned-baseline", "sticking-the-landing"} <= set(used)
+    assert not {"iwae", "vimco", "optimal-baseline"} & set(used)
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sampled"])
+def test_minibatches_of_the_logistic_regression_have_its_elbo(kl):
+    minibatch = off_centre(load_problem("bayesian-logistic-regression"))
+    whole = off_centre(load_problem("logistic-regression"))
+    for (_, one), (_, other) in zip(
+        minibatch.encoder.named_parameters(), whole.encoder.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    x = minibatch.data["train"].double()
+    for estimator in ("exact", f"reparameterization[kl={kl}]", f"leave-one-out[kl={kl}]"):
+        here, value = gradient(minibatch, x, estimator)
+        there, same = gradient(whole, torch.zeros(1, 1).double(), estimator)
+        torch.testing.assert_close(here, there)
+        assert float(value) == pytest.approx(float(same), rel=1e-12)
+
+
+def test_one_datum_is_certified():
+    problem = load_problem("bayesian-linear-regression[features=2,data=5]")
+    build = partial(create, "reparameterization")
+    certificate = certify_problem(build, problem, "regression", Settings(max_evaluations=1e4))
+    assert {check.name for check in certificate.checks} == {"gradient", "value", "variance"}
+    assert all(check.holds for check in certificate.checks)
+
+
+def test_draws_are_shared_and_not_copied():
+    problem = load_problem("bayesian-linear-regression")
+    x = next(problem.batches("train", 256 if problem.data_size >= 256 else 128))
+    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    assert isinstance(q, SharedDraws) and shares_draws(q)
+    z = q.rsample(torch.Size((3,)))
+    assert z.shape == (3, 128, 3) and z.stride(1) == 0
+    copied = z.detach().clone()
+    torch.testing.assert_close(target.log_likelihood(z.detach()), target.log_likelihood(copied))
+    torch.testing.assert_close(q.log_prob(z), q.log_prob(copied))
+    q = problem.posterior(problem.encoder(x).expand(2, -1, -1))
+    assert q.sample((5,)).shape == (5, 2, 128, 3) and q.batch_shape == (2, 128)
+
+
+def test_training_climbs():
+    result = train("bayesian-logistic-regression", "reparameterization", steps=60, batch_size=32, seed=0)
+    values = [row["value"] for row in result.rows() if row["metric"] == "train_objective"]
+    assert values[-1] > values[0] + 20
