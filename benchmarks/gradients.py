@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from .problems.posterior_checks import distrust
 from .problems.protocol import Problem
 from .seeds import hashed
 
-_A = TypeVar("_A")
+_A = ParamSpec("_A")
 _WARMUP_STEPS = 500
 STATE_LEARNING_RATE = 1e-2  #: of Adam for the estimators' own parameters, in training and before measurements
 
@@ -218,10 +218,10 @@ def count_evaluations(
     """Evaluations of log p(x|z) a datum in one estimate; 0 where it is integrated in closed form."""
     rows = 0
 
-    def counted(evaluate: Callable[[_A], Tensor]) -> Callable[[_A], Tensor]:
-        def counting(given: _A) -> Tensor:
+    def counted(evaluate: Callable[_A, Tensor]) -> Callable[_A, Tensor]:
+        def counting(*given: _A.args, **named: _A.kwargs) -> Tensor:
             nonlocal rows
-            f = evaluate(given)
+            f = evaluate(*given, **named)
             rows += f.numel()
             return f
 

@@ -4,6 +4,8 @@ from .base import Target as Target
 from .errors import EstimatorError as EstimatorError
 from .errors import UsageError as UsageError
 from .kl_weight import FreeBits as FreeBits
+from .network import Linear as Linear
+from .network import Network as Network
 from .pieces.objective import analytic_kl as analytic_kl
 from .plugins.registry import catalogue as catalogue
 from .plugins.registry import create as create

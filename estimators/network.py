@@ -53,11 +53,14 @@ class Network:
 
     Attributes:
         layers: by name, in the order in which their weights lie in w.
-        log_likelihood: (apply) -> (S, *batch).
+        log_likelihood: (apply) -> (S, *batch); or of a layered z (apply, **others), with the latents beside
+            the weights by their names, each (S, *batch, *event).
+        latent: of a layered z, which latent the weights are; None where they are all of z.
     """
 
     layers: Mapping[str, Linear]
-    log_likelihood: Callable[[Apply], Tensor]
+    log_likelihood: Callable[..., Tensor]
+    latent: str | None = None
 
     @property
     def size(self) -> int:
@@ -69,11 +72,11 @@ class Network:
         parts = w.split([layer.size for layer in self.layers.values()], -1)
         return dict(zip(self.layers, parts, strict=True))
 
-    def dense(self, w: Float[Tensor, "S *batch D"]) -> Float[Tensor, "S *batch"]:
+    def dense(self, w: Float[Tensor, "S *batch D"], **others: Tensor) -> Float[Tensor, "S *batch"]:
         """log p(x|w), (S, *batch), for w (S, *batch, D); one product a layer where the data share w."""
         together = has_one_row(w)
         parts = self.parts(one_row(w) if together else w)
-        return self.log_likelihood(partial(self._apply, parts, together))
+        return self.log_likelihood(partial(self._apply, parts, together), **others)
 
     def _apply(self, parts: Mapping[str, Tensor], together: bool, name: str, inputs: Tensor) -> Tensor:
         layer, part = self.layers[name], parts[name]

@@ -24,6 +24,7 @@ from .chunks import keep_heap, split, whole_chunk
 from .lanes import Lanes
 from .one_by_one import OneByOne, Subject
 from .through_eta import ThroughEta
+from .through_shared_eta import ThroughSharedEta
 
 _SEED, _OTHER_SEED = 0, 1
 _PILOT = 8
@@ -120,7 +121,7 @@ class WholeGradients:
         """Those whose pilots agree with the loop, the fastest first."""
         try:
             eta, direct, rows = self._probed()
-            for make in (self._through_eta, self._lanes):
+            for make in (self._through_shared_eta, self._through_eta, self._lanes):
                 way = make(eta, direct, rows)
                 if way is not None and self._is_right(way):
                     yield way
@@ -152,6 +153,13 @@ class WholeGradients:
             )
             names = [name for name, g in zip(names, used, strict=True) if g is not None]
         return (eta.detach() if same else None), names, rows
+
+    def _through_shared_eta(self, eta: Tensor | None, direct: list[str], rows: int) -> Way | None:
+        if eta is None or direct or self.subject.wrt == "theta":
+            return None
+        way = ThroughSharedEta(self.subject, eta, rows)
+        self._size = way.size
+        return way if way.applies() else None
 
     def _through_eta(self, eta: Tensor | None, direct: list[str], rows: int) -> Way | None:
         if eta is None or direct or self.subject.wrt == "theta":
