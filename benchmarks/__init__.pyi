@@ -1,6 +1,8 @@
 from .advice.advise import advise as advise
 from .advice.result import Advice as Advice
 from .certification.certify import certify as certify
+from .examination.examine import examine_problem as examine_problem
+from .examination.result import Examination as Examination
 from .rows.certificate import Certificate as Certificate
 from .statistics.ratios import Ratio as Ratio
 from .store import load_results as load_results

@@ -29,7 +29,7 @@ FLOORS = {
         ("oracles", "throughput"),
         ("certification", "plots", "tables"),
         ("report", "comparison", "advice"),
-        ("cases",),
+        ("cases", "examination"),
         ("running",),
         ("studies",),
         ("cli",),

@@ -17,6 +17,7 @@ def add_commands(app: typer.Typer) -> None:
     """Give the application these commands."""
     app.command()(reproduce)
     app.command("list")(list_)
+    app.command("check-problem")(check_problem)
     app.command("new-estimator")(new_estimator)
     for command in (report, compare, doctor):
         app.command()(command)
@@ -83,6 +84,35 @@ def _print_entries(title: str, entries: Mapping[str, str]) -> None:
     for name, summary in entries.items():
         line = f"  {name:<{width}}  {summary}"
         typer.echo(printable(line))
+
+
+def check_problem(
+    problem: Annotated[
+        str, typer.Argument(metavar="PROBLEM", help="FILE.py, FILE.py:NAME, module:NAME, or one of the list.")
+    ],
+    route: Annotated[
+        str,
+        typer.Option(
+            "--route",
+            metavar="NAME",
+            help="factorized, or full: for a model that is to be measured as it is, in train mode say.",
+        ),
+    ] = "factorized",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", help="B; the default is the problem's.")
+    ] = None,
+    seed: SEED = 0,
+    plugin: PLUGIN = None,
+) -> None:
+    """Say all that is wrong with a problem of your own at once; of a sound one, what was found."""
+    from ...estimators.plugins.finding import load_plugin
+    from ..examination.examine import examine_problem
+
+    for place in plugin or ():
+        load_plugin(place)
+    found = examine_problem(problem, route=route, batch_size=batch_size, seed=seed)
+    typer.echo(printable(str(found), lines=True))
+    raise typer.Exit(0 if found.sound else 1)
 
 
 def new_estimator(

@@ -57,18 +57,14 @@ def unwrapped(thing: object) -> str:
     if not is_module(thing) or len(missing_parts(thing)) < len(NEEDED) - 2:
         return ""
     name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
-    return f"{name} is a torch.nn.Module and not yet a problem: wrap its two halves, {how_to_wrap(thing)}"
+    return f"{name} is a torch.nn.Module and not yet a problem: wrap it, {how_to_wrap(thing)}"
 
 
 def how_to_wrap(module: object) -> str:
     """The call of `from_vae` that makes a problem of a module, by the names of its parts."""
-    encoder, decoder = (_part(module, names) for names in (("encode", "encoder"), ("decode", "decoder")))
-    return f"elbograd.benchmarks.problems.from_vae({encoder}, {decoder}, data)"
-
-
-def _part(module: object, names: tuple[str, str]) -> str:
-    found = next((name for name in names if hasattr(module, name)), names[1])
-    return f"model.{found}"
+    whole = any(all(hasattr(module, half) for half in pair) for pair in (("encode", "decode"), SIDES))
+    call = "from_vae(model, data=data)" if whole else "from_vae(encoder, decoder, data) of its two halves"
+    return f"problem = {call} (from elbograd.benchmarks.problems)"
 
 
 def missing_parts(problem: object) -> list[str]:

@@ -95,15 +95,17 @@ def draw_one(q: Distribution) -> Tensor:
     return _called("the posterior's sample", q.sample, torch.Size((1,)))
 
 
-def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> None:
-    """See that log p(x|z) is a number at one draw of q; minus infinity is one, of what cannot be.
+def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> Tensor:
+    """Log p(x|z) at one draw of q, which is a number; minus infinity is one, of what cannot be.
 
     Raises:
         UsageError: q cannot be drawn from; or log_likelihood fails, or gives NaN.
     """
     z = draw_one(q)
-    if bool(log_likelihood(problem, x, z, 2).isnan().any()):
+    f = log_likelihood(problem, x, z, 2)
+    if bool(f.isnan().any()):
         raise UsageError(f"log_likelihood is not finite (NaN) for z of shape {tuple(z.shape)}, drawn from q")
+    return f
 
 
 def log_likelihood(problem: Problem, x: Tensor, z: Tensor, leading: int) -> Tensor:

@@ -38,6 +38,7 @@ class Look:
         eta: (B, P), detached; None where the encoder gave none.
         q: for eta, batch shape (B,); None likewise.
         target: for x; None likewise.
+        f: log p(x|z) of one draw of q, (1, B); None likewise.
     """
 
     problem: Problem
@@ -46,6 +47,7 @@ class Look:
     eta: Tensor | None = None
     q: Distribution | None = None
     target: Target | None = None
+    f: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class Check:
         name: what is looked at.
         faults: what is found; may end with a UsageError.
         needs: attributes of `Look` that earlier checks fill.
+        parts: of the problem, that it calls.
         routes: on which it is of interest.
     """
 
     name: str
     faults: Callable[[Look], Faults]
     needs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     routes: tuple[str, ...] = ("factorized", "full")
 
 
@@ -120,7 +124,7 @@ def _target(look: Look) -> Faults:
 def _likelihood(look: Look) -> Faults:
     assert look.q is not None
     with _quiet(look), kept_buffers(look.problem.decoder) as moved:
-        check_likelihood(look.problem, look.x, look.q)
+        look.f = check_likelihood(look.problem, look.x, look.q)
     yield from _moved_faults(look.problem.decoder, "decoder", moved)
 
 
@@ -132,14 +136,16 @@ def _leading(look: Look) -> Faults:
         yield from leading_faults(look.problem, look.x, look.eta)
 
 
+MODES = Check("train mode", _modes)
+ENCODER = Check("the encoder", _encoder, parts=("encoder",))
 CHECKS = (
-    Check("train mode", _modes),
-    Check("the encoder", _encoder),
+    MODES,
+    ENCODER,
     Check("eta_parts", _parts, needs=("eta",)),
-    Check("the posterior", _posterior, needs=("eta",)),
-    Check("the target", _target),
-    Check("log_likelihood", _likelihood, needs=("q", "target")),
-    Check("leading dimensions", _leading, needs=("eta", "q", "target"), routes=("factorized",)),
+    Check("the posterior", _posterior, needs=("eta",), parts=("posterior",)),
+    Check("the target", _target, parts=("target",)),
+    Check("log_likelihood", _likelihood, needs=("q", "target"), parts=("decoder",)),
+    Check("leading dimensions", _leading, needs=("eta", "q", "target", "f"), routes=("factorized",)),
 )
 
 

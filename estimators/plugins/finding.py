@@ -195,7 +195,7 @@ class Registry:
         place, attribute = split_place(name)
         what = shortened(clean(name))
         if place.endswith(".py"):
-            return self._attribute(_load_file(place, seed, self.drawn), attribute, what)
+            return self._attribute(module_of_file(place, seed, self.drawn), attribute, what)
         if attribute:
             return self._of_module(place, lambda module: self._attribute(module, attribute, what), what, seed)
         if (kind := _other_kind_of_file(name)) is not None:
@@ -283,12 +283,12 @@ def load_plugin(place: str) -> None:
         UsageError: it does not load.
     """
     if place.endswith(".py"):
-        _load_file(place)
+        module_of_file(place)
     else:
         guarded(lambda: importlib.import_module(place), f"plugin {named(place)}")
 
 
-def _load_file(place: str, seed: int = 0, drawn: bool = True) -> ModuleType:
+def module_of_file(place: str, seed: int = 0, drawn: bool = True) -> ModuleType:
     """A file's module under the seed; of what need not be drawn, one that is there already will do."""
     path = _file(place)
     if not drawn and not executed_under(path, seed):
