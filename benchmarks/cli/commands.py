@@ -18,6 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(reproduce)
     app.command("list")(list_)
     app.command("check-problem")(check_problem)
+    app.command("new-problem")(new_problem)
     app.command("new-estimator")(new_estimator)
     for command in (report, compare, doctor):
         app.command()(command)
@@ -113,6 +114,22 @@ def check_problem(
     found = examine_problem(problem, route=route, batch_size=batch_size, seed=seed)
     typer.echo(printable(str(found), lines=True))
     raise typer.Exit(0 if found.sound else 1)
+
+
+def new_problem(
+    name: Annotated[str, typer.Argument(help="kebab-case, e.g. my-model")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
+    ] = Path(),
+) -> None:
+    """Write a file with a VAE of your own to start from, as a problem, and its test."""
+    from .scaffold_problem import write_problem
+
+    source, test = write_problem(name, output)
+    typer.echo(f"wrote {source} and {test}")
+    typer.echo(f"what is wrong with it:  elbograd check-problem {source}")
+    typer.echo(f"measure it:             elbograd variance -p {source} -e leave-one-out -s 2 --quick")
+    typer.echo(f"test it:                python -m pytest {test}")
 
 
 def new_estimator(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import keyword
-import re
-import sys
 from pathlib import Path
 
-from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import catalogue
+from .scaffold_files import Scaffold, write_files
 
-# Modules of these names, beside a test, would be imported in place of the real ones.
-_TAKEN_MODULES = sys.stdlib_module_names | {"conftest", "elbograd", "numpy", "pytest", "scipy", "torch"}
-_TAKEN_CLASSES = {"Distribution", "Estimate", "Estimator", "Target", "Tensor"}
+_TAKEN_CLASSES = frozenset({"Distribution", "Estimate", "Estimator", "Target", "Tensor"})
 
 _ESTIMATOR = '''"""@Title@: say in one line what the idea is."""
 
@@ -101,44 +96,5 @@ def write_estimator(name: str, folder: Path) -> tuple[Path, Path]:
         UsageError: the name is not kebab-case or is taken, a file is there already, or the folder cannot
             be written to.
     """
-    module, class_name = _check_name(name)
-    source, test = folder / f"{module}.py", folder / f"test_{module}.py"
-    marks = {"@Class@": class_name, "@module@": module, "@Title@": name.replace("-", " ").capitalize()}
-    try:
-        for path in (source, test):
-            if path.exists():
-                raise UsageError(
-                    f"{path} exists already and is not overwritten: choose another name or folder"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, template in ((source, _ESTIMATOR), (test, _TEST)):
-            with path.open("x", encoding="utf-8") as file:
-                file.write(_fill(template, marks))
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return source, test
-
-
-def _check_name(name: str) -> tuple[str, str]:
-    """The module's and the class's name, or UsageError."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise UsageError(
-            f"estimator name {name!r} is not kebab-case: lower-case words joined by -, as my-idea"
-        )
-    if name in catalogue():
-        raise UsageError(f"estimator name {name!r} is taken: choose none of {', '.join(catalogue())}")
-    module = name.replace("-", "_")
-    class_name = "".join(word.capitalize() for word in name.split("-"))
-    if keyword.iskeyword(module) or keyword.iskeyword(class_name):
-        raise UsageError(f"estimator name {name!r} is a Python keyword: choose another, as my-idea")
-    if module in _TAKEN_MODULES or class_name in _TAKEN_CLASSES or module.startswith("test_"):
-        raise UsageError(
-            f"estimator name {name!r} would hide another Python name: choose another, as my-idea"
-        )
-    return module, class_name
-
-
-def _fill(template: str, marks: dict[str, str]) -> str:
-    for mark, value in marks.items():
-        template = template.replace(mark, value)
-    return template
+    scaffold = Scaffold("estimator", "my-idea", catalogue(), _TAKEN_CLASSES, _ESTIMATOR, _TEST)
+    return write_files(scaffold, name, folder)

@@ -54,6 +54,8 @@ def test_help_and_list_name_everything(elbograd):
         "throughput",
         "list",
         "new-estimator",
+        "new-problem",
+        "check-problem",
         "report",
     )
     for command in commands:
@@ -114,6 +116,9 @@ def test_help_and_list_name_everything(elbograd):
         (["throughput", "--compare", "nowhere.json"], "nowhere.json"),
         (["report", "nowhere"], "no results in nowhere"),
         (["new-estimator", "Not Kebab"], "Not Kebab"),
+        (["new-problem", "my_model"], "problem name 'my_model' is not kebab-case"),
+        (["new-problem", "vae"], "problem name 'vae' is taken"),
+        (["check-problem", "vea"], "unknown problem 'vea': did you mean vae?"),
         (["frobnicate"], "frobnicate"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`write_estimator` writes an estimator that works and a test that passes, and spoils nothing."""
+"""What `new-estimator` and `new-problem` write works, its test passes, and nothing is spoilt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from elbograd.benchmarks import examine_problem
 from elbograd.benchmarks.cli.scaffold import write_estimator
+from elbograd.benchmarks.cli.scaffold_problem import write_problem
 from elbograd.estimators import UsageError, catalogue, create
 
 
@@ -44,12 +46,36 @@ def test_written_estimator_is_created_from_its_file(tmp_path):
 
 
 def test_written_files_are_clean_under_the_projects_linter(tmp_path):
-    paths = write_estimator("my-idea", tmp_path)
+    paths = (*write_estimator("my-idea", tmp_path), *write_problem("my-model", tmp_path))
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert max(map(len, text.splitlines())) <= 110
         assert "@" not in text.replace("@torch.no_grad()", "").replace("@pytest.mark", "")
         compile(text, str(path), "exec")
+
+
+def test_written_problem_is_sound_and_its_test_passes_from_any_folder(tmp_path):
+    source, test = write_problem("my-model", tmp_path / "models")
+    assert (source.name, test.name) == ("my_model.py", "test_my_model.py")
+    found = examine_problem(str(source))
+    assert found.sound, str(found)
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(test), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
+
+
+def test_written_problem_says_what_an_edit_breaks(tmp_path):
+    source, _ = write_problem("my-model", tmp_path)
+    text = source.read_text(encoding="utf-8")
+    for old, new, line in (
+        ("nn.Linear(HIDDEN, PIXELS)", "nn.Linear(HIDDEN, 60)", "60"),
+        ("nn.Tanh())\n        self.mean", "nn.Dropout())\n        self.mean", "is in train mode"),
+        ('"gaussian-logvar"', '"gausian"', "gausian"),
+    ):
+        assert old in text
+        source.write_text(text.replace(old, new), encoding="utf-8")
+        (fault,) = examine_problem(str(source)).faults
+        assert line in fault.text
 
 
 @pytest.mark.parametrize(
@@ -76,20 +102,26 @@ def test_name_of_a_built_in_is_refused(tmp_path):
         refused(name, tmp_path, "is taken")
 
 
-def refused(name, folder, reason):
+@pytest.mark.parametrize("name", ["My-Model", "vae", "class", "torch", "encoder", "sklearn"])
+def test_bad_name_of_a_problem_is_refused(name, tmp_path):
+    refused(name, tmp_path, f"problem name {name!r} ", write_problem)
+
+
+def refused(name, folder, reason, write=write_estimator):
     with pytest.raises(UsageError) as refusal:
-        write_estimator(name, folder)
+        write(name, folder)
     assert reason in str(refusal.value)
     assert repr(name) in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("write", [write_estimator, write_problem])
 @pytest.mark.parametrize("present", ["my_idea.py", "test_my_idea.py"])
-def test_existing_file_is_never_overwritten(present, tmp_path):
+def test_existing_file_is_never_overwritten(present, write, tmp_path):
     (tmp_path / present).write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match=f"{present} exists already"):
-        write_estimator("my-idea", tmp_path)
+        write("my-idea", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [present]
     assert (tmp_path / present).read_text(encoding="utf-8") == "mine"
 
@@ -104,5 +136,6 @@ def test_folder_that_cannot_be_written_to_is_refused(tmp_path):
 
 
 def test_scaffold_does_not_import_torch(tmp_path):
-    code = "import sys, elbograd.benchmarks.cli.scaffold; sys.exit('torch' in sys.modules)"
-    assert run("-c", code, cwd=tmp_path).returncode == 0
+    for module in ("scaffold", "scaffold_problem"):
+        code = f"import sys, elbograd.benchmarks.cli.{module}; sys.exit('torch' in sys.modules)"
+        assert run("-c", code, cwd=tmp_path).returncode == 0
