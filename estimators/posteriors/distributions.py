@@ -22,6 +22,7 @@ from .shared import SharedDraws
 _PARAMETERS: dict[type[Distribution], tuple[tuple[str, ...], ...]] = {
     td.Normal: (("loc", "scale"),),
     td.Laplace: (("loc", "scale"),),
+    td.LogNormal: (("loc", "scale"),),
     td.VonMises: (("loc", "concentration"),),
     td.Gamma: (("concentration", "rate"),),
     td.Exponential: (("rate",),),

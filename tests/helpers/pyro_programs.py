@@ -8,6 +8,7 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.distributions.transforms import affine_autoregressive
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
@@ -190,7 +191,7 @@ def modules():
 
 
 def counts():
-    """A scalar latent and an integer one, each alone in its statement."""
+    """A latent that is a number and one that is an integer, a factor and a deterministic statement."""
     encoder, heads, decoder = nn.Linear(PIXELS, 4), nn.Embedding(4, 2), nn.Linear(3, PIXELS)
 
     def model(x):
@@ -198,7 +199,8 @@ def counts():
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", dist.Categorical(logits=torch.zeros(4)))
             s = pyro.sample("s", dist.Normal(0.0, 1.0))
-            code = torch.stack((k == 1, k == 2), -1).to(x.dtype)
+            code = pyro.deterministic("code", torch.stack((k == 1, k == 2), -1).to(x.dtype), event_dim=1)
+            pyro.factor("bonus", -0.1 * k.to(x.dtype))
             logits = decoder(torch.cat((code, s.unsqueeze(-1)), -1))
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
@@ -209,5 +211,45 @@ def counts():
             k = pyro.sample("k", dist.Categorical(logits=encoder(x)))
             loc, log_scale = heads(k).unbind(-1)
             pyro.sample("s", dist.Normal(loc, log_scale.exp()))
+
+    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+
+
+def flow():
+    """A posterior that is drawn and scored by networks of its own, as an inverse autoregressive flow has them."""
+    encoder, decoder, steps = nn.Linear(PIXELS, 4), nn.Linear(2, PIXELS), affine_autoregressive(2, [5])
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        pyro.module("steps", steps)
+        with pyro.plate("data", len(x)):
+            loc, log_scale = encoder(x).chunk(2, -1)
+            base = dist.Normal(loc, log_scale.exp()).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [steps]))
+
+    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+
+
+def positive():
+    """One number alone, log-normal in both programs."""
+    encoder, decoder = nn.Linear(PIXELS, 2), nn.Linear(1, PIXELS)
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(0.0, 0.5))
+            pyro.sample("x", dist.Bernoulli(logits=decoder(s.unsqueeze(-1))).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            loc, log_scale = encoder(x).unbind(-1)
+            pyro.sample("s", dist.LogNormal(loc, log_scale.exp()))
 
     return SimpleNamespace(model=model, guide=guide, scale=1.0)

@@ -74,6 +74,8 @@ CASES = {
     "bernoulli": (programs.bernoulli, infer.Trace_ELBO, "score-function[kl=sampled]"),
     "hierarchy": (programs.hierarchy, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "modules": (programs.modules, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
+    "flow": (programs.flow, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
+    "positive": (programs.positive, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
 }
 
 
@@ -154,6 +156,8 @@ ALL = {
     "mixed": programs.mixed,
     "modules": programs.modules,
     "counts": programs.counts,
+    "flow": programs.flow,
+    "positive": programs.positive,
 }
 
 
@@ -193,7 +197,8 @@ def test_the_total_is_that_of_a_loop(name, estimator):
 
 
 @pytest.mark.parametrize(
-    ("name", "estimator"), [("hierarchy", "sticking-the-landing"), ("counts", "leave-one-out")]
+    ("name", "estimator"),
+    [("hierarchy", "sticking-the-landing"), ("counts", "leave-one-out"), ("flow", "iwae")],
 )
 @pytest.mark.parametrize(("batch", "dtype"), [(1, "float32"), (7, "float64")])
 def test_latents_that_depend_on_each_other_take_the_full_route(name, estimator, batch, dtype):

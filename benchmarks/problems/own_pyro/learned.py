@@ -104,7 +104,7 @@ class Learned(nn.Module):
             until: the latent at which to stop.
         """
         handler = Run(self.program.role, len(data[0]), values, fresh, self._parameter, until)
-        with self._standing_in(), _default(self.dtype):
+        with self.standing_in():
             return run(self.program.call, data, handler)
 
     @property
@@ -125,11 +125,13 @@ class Learned(nn.Module):
         )
 
     @contextmanager
-    def _standing_in(self) -> Iterator[None]:
-        """Inside, the user's modules are these copies, whoever holds them."""
+    def standing_in(self) -> Iterator[None]:
+        """Inside, the user's modules are these copies, whoever holds them; new tensors are of their type."""
         states: list[tuple[nn.Module, dict[str, Any]]] = []
         tensors: list[tuple[Own, Tensor | None]] = []
+        default = torch.get_default_dtype()
         try:
+            torch.set_default_dtype(self.dtype)
             copies = dict(self.named_modules(remove_duplicate=False))
             for path, module in self.program.originals():
                 states.append((module, vars(module)))
@@ -139,6 +141,7 @@ class Learned(nn.Module):
                 own.owner._parameters[own.attribute] = getattr(self, key)
             yield
         finally:
+            torch.set_default_dtype(default)
             for own, tensor in tensors:
                 own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]
             for module, state in reversed(states):
@@ -152,14 +155,3 @@ def _handing_on(copy: nn.Module) -> dict[str, Any]:
 
 def _set_state(module: nn.Module, state: dict[str, Any]) -> None:
     object.__setattr__(module, "__dict__", state)
-
-
-@contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Inside, programs make tensors of this type where they ask for none."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

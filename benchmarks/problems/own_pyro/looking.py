@@ -17,10 +17,10 @@ from .data import Data
 from .dependence import dependences
 from .discovery import Found, discover, learned
 from .learned import Learned
-from .posteriors import layout_of
+from .posteriors import all_numbers, known, layout_of
 from .problem import Batches, Guide, Latent, Model, PyroProblem, repeated, spares
 from .running import Rows
-from .sites import Site, changing
+from .sites import Site, changing, holds_modules
 from .watching import holder
 
 _SHOWN = 8  # data, that the programs are read from
@@ -65,6 +65,10 @@ def _read(
     for name, value in values.items():
         fn = of_guide.sites[name].fn
         parents = tuple(n for n in values if n in in_guide[name])
+        # A lone number is a vector of one, where both programs' distributions of it can be told so.
+        scalar = single and known(of_model.sites[name].fn)
+        layout = None if parents or holds_modules(fn) else layout_of(fn, scalar)
+        numbers = [] if parents else all_numbers(fn)
         latents.append(
             Latent(
                 name,
@@ -73,7 +77,8 @@ def _read(
                 value[0].detach().clone(),
                 parents,
                 tuple(n for n in values if n in in_model[name]),
-                None if parents else layout_of(fn, single),
+                layout,
+                sum(part.shape[-1] for part in numbers) if layout is None else layout.width,
             )
         )
     reads = tuple(n for n in values if any(n in in_model[site.name] for site in observed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,10 @@ from torch import distributions as td
 from torch.distributions import Distribution, constraints
 
 from ....estimators.posteriors.distributions import cut, parameters_of, with_parameters
+from .sites import holds_modules, tensors_in
+
+#: What a program's modules are the copies in, which a problem learns.
+Inside = Callable[[], AbstractContextManager[None]]
 
 
 class Layout(NamedTuple):
@@ -70,32 +75,58 @@ def layout_of(q: Distribution, scalar: bool) -> Layout | None:
     return Layout(template, shapes, scalar and not q.event_shape)
 
 
+def known(q: Distribution) -> bool:
+    """Whether the parameters of a distribution are."""
+    try:
+        parameters_of(q)
+    except TypeError:
+        return False
+    return True
+
+
+def all_numbers(q: Distribution) -> list[Tensor]:
+    """What a distribution of another family, (B,), is made of: its numbers of each datum, (B, n) each."""
+    return [
+        tensor.reshape(len(tensor), -1)
+        for tensor in tensors_in(q)
+        if tensor.is_floating_point() and tensor.shape[:1] == q.batch_shape
+    ]
+
+
 def vector(q: Distribution) -> Distribution:
     """A distribution of numbers as one of vectors of one number; of batch shape (*batch) both."""
     values = {name: p.unsqueeze(len(q.batch_shape)) for name, p in parameters_of(q).items()}
     return td.Independent(with_parameters(q, values), 1, validate_args=False)
 
 
-def shaped(q: Distribution, lead: torch.Size) -> Distribution:
-    """A distribution of batch shape (N,) as one of batch shape ``lead``, of N entries."""
+def shaped(q: Distribution, lead: torch.Size, inside: Inside) -> Distribution:
+    """A distribution of batch shape (N,) as one of batch shape ``lead``, of N entries.
+
+    Args:
+        q: the distribution.
+        lead: its new batch shape.
+        inside: what one that computes with networks when it is asked has to be asked in.
+    """
+    if holds_modules(q):
+        return PyroDistribution(q, lead, inside)
     if q.batch_shape == lead:
         return q
     try:
         values = parameters_of(q)
     except TypeError:
-        return Shaped(q, lead)
+        return PyroDistribution(q, lead, inside)
     if any(p.shape[:1] != q.batch_shape for p in values.values()):
-        return Shaped(q, lead)
+        return PyroDistribution(q, lead, inside)
     return with_parameters(q, {name: p.reshape(*lead, *p.shape[1:]) for name, p in values.items()})
 
 
-class Shaped(Distribution):
+class PyroDistribution(Distribution):
     """A distribution of batch shape (N,), of a family of its own, under another batch shape."""
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
 
-    def __init__(self, base: Distribution, lead: torch.Size) -> None:
-        self.base_dist = base
+    def __init__(self, base: Distribution, lead: torch.Size, inside: Inside) -> None:
+        self.base_dist, self.inside = base, inside
         super().__init__(lead, base.event_shape, validate_args=False)
 
     @property
@@ -110,18 +141,21 @@ class Shaped(Distribution):
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """(*sample_shape, *batch, *event)."""
-        return self._unflattened(self.base_dist.sample(torch.Size(sample_shape)))
+        with self.inside():
+            return self._unflattened(self.base_dist.sample(torch.Size(sample_shape)))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The same, differentiable."""
-        return self._unflattened(self.base_dist.rsample(torch.Size(sample_shape)))
+        with self.inside():
+            return self._unflattened(self.base_dist.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log of z (..., *batch, *event), (..., *batch)."""
         rows = value.shape[: value.dim() - len(self.event_shape)]
         outer = rows[: len(rows) - len(self.batch_shape)]
         flat = value.expand(*outer, *self.batch_shape, *self.event_shape)
-        found: Tensor = self.base_dist.log_prob(flat.reshape(*outer, -1, *self.event_shape))
+        with self.inside():
+            found: Tensor = self.base_dist.log_prob(flat.reshape(*outer, -1, *self.event_shape))
         return found.reshape(*outer, *self.batch_shape)
 
     def _unflattened(self, z: Tensor) -> Tensor:
@@ -138,6 +172,7 @@ class Conditional:
             rows is the shape (S, *batch) that N is made of.
         batch: (*batch).
         events: the parents' event shapes, by name.
+        inside: see `shaped`.
     """
 
     def __init__(
@@ -146,8 +181,10 @@ class Conditional:
         run: Callable[[torch.Size, Mapping[str, Tensor]], Distribution],
         batch: torch.Size,
         events: Mapping[str, torch.Size],
+        inside: Inside,
     ) -> None:
         self.parents, self.run, self.batch, self.events = parents, run, batch, events
+        self.inside = inside
 
     def __call__(self, **values: Tensor) -> Distribution:
         """Of batch shape (S, *batch) for parents (S, *batch, *event)."""
@@ -157,4 +194,4 @@ class Conditional:
             name: value.expand(*lead, *self.events[name]).reshape(-1, *self.events[name])
             for name, value in values.items()
         }
-        return shaped(self.run(lead, flat), lead)
+        return shaped(self.run(lead, flat), lead, self.inside)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from ....estimators.base import Target
 from ....estimators.posteriors.layered import Layered
 from .learned import Learned
-from .posteriors import Conditional, Layout, vector
+from .posteriors import Conditional, Layout, all_numbers, vector
 from .running import Rows
 from .sites import Site, changing
 
@@ -29,6 +29,7 @@ class Latent(NamedTuple):
         guide_parents: latents that its distribution in the guide depends on.
         model_parents: the same in the model.
         layout: where its parameters lie in η; None where the guide has to be run for its distribution.
+        width: numbers in η.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Latent(NamedTuple):
     guide_parents: tuple[str, ...]
     model_parents: tuple[str, ...]
     layout: Layout | None
+    width: int
 
     def value(self, z: Tensor) -> Tensor:
         """As the programs take it."""
@@ -68,13 +70,11 @@ class Guide(Learned):
     def forward(self, x: Tensor) -> Tensor:
         """Eta (B, P)."""
         parts = []
-        if any(latent.layout is not None for latent in self.latents):
-            sites = self.run(
-                self.batches.rows(x), {}, spares(self.latents, self.program.role), last_of(self.latents)
-            )
-            for latent in self.latents:
-                if latent.layout is not None:
-                    parts.append(latent.layout.numbers(sites[latent.name].fn))
+        roots = [latent for latent in self.latents if not latent.guide_parents]
+        sites = self.run(self.batches.rows(x), {}, spares(self.latents, self.program.role), roots[-1].name)
+        for latent in roots:
+            fn = sites[latent.name].fn
+            parts += all_numbers(fn) if latent.layout is None else [latent.layout.numbers(fn)]
         if self.runs_again:
             parts.append(x.reshape(len(x), -1).to(self.dtype))
         return torch.cat(parts, -1)
@@ -92,8 +92,8 @@ class Guide(Learned):
         self, latent: Latent, data: Tensor, rows: torch.Size, values: Mapping[str, Tensor]
     ) -> Distribution:
         """What a latent is drawn from, (N,), given others (N, *event), for data (*batch, n) of eta."""
-        x = data.detach().expand(*rows, data.shape[-1]).reshape(-1, *self.batches.shape)
-        x = x if self.batches.dtype.is_floating_point else x.to(self.batches.dtype)
+        x = data.expand(*rows, data.shape[-1]).reshape(-1, *self.batches.shape)
+        x = x if self.batches.dtype.is_floating_point else x.round().to(self.batches.dtype)
         return _given(self, latent, self.batches.rows(x), values)
 
 
@@ -115,7 +115,8 @@ class Model(Learned):
         if seen.keys() != self.weights.keys():
             name = sorted(seen.keys() ^ self.weights.keys())[0]
             raise changing(name, "model")
-        found = [self.weights[name] * _log_prob(site) for name, site in seen.items()]
+        with self.standing_in():
+            found = [self.weights[name] * _log_prob(site) for name, site in seen.items()]
         return torch.stack(found).sum(0)
 
     def given(
@@ -157,10 +158,11 @@ class PyroProblem:
         start = 0
         for latent in self.latents:
             if latent.layout is None:
+                start += latent.width
                 continue
             for name, where in latent.layout.parts(start).items():
                 parts[name if len(self.latents) == 1 else f"{latent.name}.{name}"] = where
-            start += latent.layout.width
+            start += latent.width
         if self.encoder.runs_again:
             parts["x"] = slice(start, start + self.encoder.batches.shape.numel())
         return parts
@@ -171,19 +173,21 @@ class PyroProblem:
         start = 0
         for latent in self.latents:
             if latent.layout is not None:
-                layers[latent.name] = latent.layout.posterior(eta[..., start : start + latent.layout.width])
-                start += latent.layout.width
+                layers[latent.name] = latent.layout.posterior(eta[..., start : start + latent.width])
             else:
                 run = partial(self.encoder.given, latent, self.encoder.data_in(eta))
-                layers[latent.name] = self._layer(latent.guide_parents, run, eta.shape[:-1])
+                layers[latent.name] = self._layer(self.encoder, latent.guide_parents, run, eta.shape[:-1])
+            start += latent.width
         return self._joined(layers)
 
     def target(self, x: Tensor) -> Target:
         """log p(x|z) of a batch x (B, ...), and the prior."""
         layers: dict[str, Distribution | Conditional] = {}
         for latent in self.latents:
-            layer = self._layer(latent.model_parents, partial(self.decoder.given, latent, x), x.shape[:1])
-            if len(self.latents) == 1 and not latent.event and isinstance(layer, Distribution):
+            run = partial(self.decoder.given, latent, x)
+            layer = self._layer(self.decoder, latent.model_parents, run, x.shape[:1])
+            if latent.layout is not None and latent.layout.scalar:
+                assert isinstance(layer, Distribution)
                 layer = vector(layer)
             layers[latent.name] = layer
         prior = self._joined(layers)
@@ -219,13 +223,16 @@ class PyroProblem:
         found: Tensor = self.decoder(repeated(x, lead), values)
         return found.reshape(lead)
 
-    def _layer(self, parents: tuple[str, ...], run: Any, batch: torch.Size) -> Distribution | Conditional:
+    def _layer(
+        self, side: Learned, parents: tuple[str, ...], run: Any, batch: torch.Size
+    ) -> Distribution | Conditional:
         events = {latent.name: latent.event for latent in self.latents}
-        layer = Conditional(parents, run, batch, {name: events[name] for name in parents})
+        layer = Conditional(parents, run, batch, {name: events[name] for name in parents}, side.standing_in)
         return layer if parents else layer()
 
     def _joined(self, layers: Mapping[str, Distribution | Conditional]) -> Distribution:
-        if len(layers) > 1:
+        (first, *others) = self.latents
+        if others or (not first.event and (first.layout is None or not first.layout.scalar)):
             return Layered(layers)
         (layer,) = layers.values()
         assert isinstance(layer, Distribution)
@@ -255,11 +262,6 @@ def spares(latents: tuple[Latent, ...], role: str) -> Callable[[Site], Tensor]:
         return spare.expand(*site.fn.batch_shape, *spare.shape)
 
     return of
-
-
-def last_of(latents: tuple[Latent, ...]) -> str:
-    """The last statement, in the guide's order, whose parameters lie in η."""
-    return [latent.name for latent in latents if latent.layout is not None][-1]
 
 
 def _given(side: Guide | Model, latent: Latent, data: Rows, values: Mapping[str, Tensor]) -> Distribution:

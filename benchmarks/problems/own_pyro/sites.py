@@ -90,13 +90,24 @@ def tensors_in(thing: object, seen: set[int] | None = None) -> Iterator[Tensor]:
             yield from tensors_in(item, seen)
 
 
+def holds_modules(thing: object) -> bool:
+    """Whether a distribution draws or scores with networks (a flow's): it computes when it is asked."""
+    if isinstance(thing, torch.nn.Module):
+        return True
+    if isinstance(thing, list | tuple):
+        return any(holds_modules(item) for item in thing)
+    if isinstance(thing, Distribution | dist.Distribution | torch.distributions.Transform):
+        return any(holds_modules(item) for item in vars(thing).values())
+    return False
+
+
 def _check_inference(what: str, role: str, message: Mapping[str, Any], observed: bool) -> None:
     infer = message["infer"] or {}
     if infer.get("enumerate"):
         raise UsageError(
             f"{what} is enumerated (infer={{'enumerate': ...}}): leave that out, and draws are measured"
         )
-    if infer.get("is_auxiliary"):
+    if infer.get("is_auxiliary") and not observed:  # as pyro.factor is
         raise UsageError(f"{what} is auxiliary: there is no ELBO of a latent that the model does not have")
     mask = message["mask"]
     if (mask is not None and mask is not True) or isinstance(
