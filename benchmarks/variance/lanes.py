@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 
 from ..jacobians.products import plain_operations, pull_back_each
@@ -26,6 +27,7 @@ from .one_by_one import Subject
 
 _LANES: ContextVar[int] = ContextVar("lanes", default=1)
 _ETA, _ANCHOR = "η", "anchor"  # beside the names of parameters
+_NEW_MEMORY = (torch.empty, torch.empty_like, Tensor.new_empty, Tensor.new)
 
 #: Where a parameter stands: the module that holds it, and its name there.
 Place = tuple[nn.Module, str]
@@ -92,7 +94,7 @@ class Lanes:
         What it finds itself is the same, but it imports the compiler, which takes seconds.
         """
         anchor = leaves[_ANCHOR]
-        with _placed(self._places, leaves), _LeavesOf(anchor):
+        with _placed(self._places, leaves), _LaneOf(anchor):
             eta = leaves[_ETA] if self.eta is not None else self.subject.problem.encoder(self.subject.x)
             objective = self.subject.objective(eta)
         grads = torch.autograd.grad(
@@ -127,19 +129,20 @@ def _placed(places: list[tuple[Place, str]], values: Mapping[str, Tensor]) -> It
             module._parameters[own] = parameter
 
 
-class _LeavesOf(TorchFunctionMode):
-    """Lets a lane make leaves to differentiate by, which `torch.func` refuses.
+class _LaneOf(TorchFunctionMode):
+    """Lets a lane do what is refused there although each lane could do it.
 
     ``z.detach().requires_grad_()`` becomes z.detach() + anchor: a tensor of the same numbers from which the
-    way back leads to the anchor alone.
+    way back leads to the anchor alone. New memory becomes each lane's own, so that ``empty(n).uniform_()``
+    draws in each. `one_hot` of a known number of classes does not ask which there are.
 
     Args:
-        anchor: zero, ().
+        anchor: zero, (), of this lane.
     """
 
     def __init__(self, anchor: Tensor) -> None:
         super().__init__()
-        self._anchor = anchor
+        self._anchor, self._own = anchor, anchor.detach()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -147,7 +150,13 @@ class _LeavesOf(TorchFunctionMode):
         if func is Tensor.requires_grad_ and (len(args) < 2 or args[1]) and not kwargs:
             with torch.enable_grad():
                 return args[0] + self._anchor.to(args[0].dtype)
-        return func(*args, **(kwargs or {}))
+        if func is one_hot and len(args) == 2 and args[1] > 0:
+            classes = torch.arange(args[1], device=args[0].device)
+            return (args[0].unsqueeze(-1) == classes).long()
+        result = func(*args, **(kwargs or {}))
+        if func in _NEW_MEMORY and result.is_floating_point():
+            return result + self._own.to(result.dtype)
+        return result
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.benchmarks.variance import lanes
 from elbograd.benchmarks.variance.one_by_one import Subject
 from elbograd.benchmarks.variance.whole_gradients import WholeGradients, whole_gradients
-from elbograd.estimators import Estimate, Estimator, Target, create
+from elbograd.estimators import Estimate, Estimator, Target, catalogue, create
 from elbograd.estimators.posteriors.layered import Layered
 from replayed_draws import replicates_and_their_loop
 from torch import nn
@@ -101,12 +101,42 @@ class TwoLayers:
         ("learned-baseline[kl=sampled]", 2),
         ("vimco", 4),
         ("reweighted-wake-sleep", 4),
+        ("disarm[kl=sampled]", 2),
     ],
 )
 def test_a_posterior_that_holds_parameters_is_drawn_in_lanes(name, num_samples):
     drawn = gradients(NETWORK, name, num_samples)
     assert largest_difference(drawn) < TOLERANCE
     assert drawn.way == "in lanes"
+
+
+def usable(problem, x):
+    """Of the catalogue, each estimator with its smallest S."""
+    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    for name in catalogue():
+        estimator = create(name)
+        if not estimator.deterministic and estimator.supports(q, target, estimator.min_samples) is None:
+            yield estimator
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize(
+    ("posterior", "at_least"), [("gaussian", 20), ("bernoulli", 30), ("categorical", 25)]
+)
+def test_the_whole_catalogue_runs_in_lanes(posterior, at_least):
+    """Where φ enters through η it need not, but a hierarchy, or dropout of the decoder, has nothing else."""
+    problem = place(load_problem(f"small-vae[posterior={posterior}]"), dtype=torch.float64)
+    x = first_batch(problem, 3, 0).double()
+    tried = 0
+    for estimator in usable(problem, x):
+        drawn = gradients(problem, estimator, estimator.min_samples)
+        with frozen(problem.decoder):
+            eta = problem.encoder(x).detach()
+            in_lanes = lanes.Lanes(drawn.subject, [], eta)
+            together, apart = replicates_and_their_loop(in_lanes, lambda: drawn.one(1), R)  # noqa: B023
+        assert (together - apart).abs().max() < TOLERANCE * apart.abs().max(), estimator.label
+        tried += 1
+    assert tried >= at_least
 
 
 @pytest.mark.parametrize("name", ["score-function[kl=sampled]", "leave-one-out[kl=sampled]"])
