@@ -20,7 +20,7 @@ from .protocol import Problem
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")
 }
-_DEFAULT_BATCH_SIZE = 64
+DEFAULT_BATCH_SIZE = 64
 
 
 def check_device(name: str) -> torch.device:
@@ -100,7 +100,7 @@ def default_batch_size(problem: Problem) -> int:
     Raises:
         UsageError: that is no positive integer.
     """
-    given = attribute(problem, "default_batch_size", _DEFAULT_BATCH_SIZE)
+    given = attribute(problem, "default_batch_size", DEFAULT_BATCH_SIZE)
     (size,) = counts(**{f"{type(problem).__name__}.default_batch_size": given})
     return size
 

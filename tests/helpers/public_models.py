@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from elbograd.benchmarks.problems import from_vae
 from torch import distributions as td
 from torch import nn
 from torch.nn import functional
@@ -210,7 +211,7 @@ class Brought:
     Attributes:
         make: the module, in the mode it is measured in.
         data: (N, ...) or what from_vae takes.
-        arguments: of `from_vae` for a module: encoder, decoder, and the rest.
+        call: what makes a problem of ``vae`` and ``data``, in Python.
         log_p: log p(x|z) by hand: (module, z (N, ...), x, y) -> (N,).
         q: by hand: (module, x, y) -> distribution over (B, ...).
         prior: by hand: module -> distribution.
@@ -220,12 +221,27 @@ class Brought:
 
     make: Callable[[], nn.Module]
     data: Any
-    arguments: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+    call: str
     log_p: Callable[[Any, torch.Tensor, torch.Tensor, Any], torch.Tensor]
     q: Callable[[Any, torch.Tensor, Any], Any]
     prior: Callable[[Any], Any]
     weight: float = 1.0
     sampled: bool = False
+
+    def problem(self, vae):
+        """What `from_vae` makes of it, called as in a user's file."""
+        return eval(self.call, {"from_vae": from_vae, "vae": vae, "data": self.data})
+
+    @property
+    def usage(self):
+        """All that its user writes to measure it."""
+        return (
+            "from elbograd.benchmarks import measure_variance\n"
+            "from elbograd.benchmarks.problems import from_vae\n"
+            f"problem = {self.call}\n"
+            "v = measure_variance(problem, 'leave-one-out[kl=sampled]', num_samples=4, replicates=100)\n"
+            "print(v.total, (v.ci_low, v.ci_high))"
+        )
 
 
 def _binary(*shape):
@@ -267,7 +283,7 @@ MODELS = {
     "plain": Brought(
         PlainVAE,
         _binary(1, 4, 4),
-        lambda vae: ((vae.encode, vae.decode), {"likelihood": "bernoulli-probs"}),
+        "from_vae(vae.encode, vae.decode, data, likelihood='bernoulli-probs')",
         lambda vae, z, x, y: _bce(vae.decode(z), x.view(-1, 16)),
         lambda vae, x, y: _gaussian(vae.encode(x.view(-1, 16))),
         _standard(2),
@@ -275,7 +291,7 @@ MODELS = {
     "conv": Brought(
         _conv,
         _binary(1, 4, 4),
-        lambda vae: ((vae.encode, vae.decode), {}),
+        "from_vae(vae.encode, vae.decode, data)",
         lambda vae, z, x, y: _bce_logits(vae.decode(z), x),
         lambda vae, x, y: _gaussian(vae.encode(x)),
         _standard(2),
@@ -283,10 +299,7 @@ MODELS = {
     "beta": Brought(
         PlainVAE,
         torch.rand(40, 16, generator=torch.Generator().manual_seed(1)),
-        lambda vae: (
-            (vae.encode, vae.decode),
-            {"likelihood": "gaussian", "scale": 0.5**0.5, "kl_weight": 4.0},
-        ),
+        "from_vae(vae.encode, vae.decode, data, likelihood='gaussian', scale=0.5**0.5, kl_weight=4.0)",
         lambda vae, z, x, y: (
             -functional.mse_loss(vae.decode(z), x, reduction="none").sum(1) - 8 * math.log(math.pi)
         ),
@@ -297,7 +310,7 @@ MODELS = {
     "conditional": Brought(
         ConditionalVAE,
         (_binary(16), _labels(3)),
-        lambda vae: ((vae.encode, vae.decode), {"likelihood": "bernoulli-probs", "condition": True}),
+        "from_vae(vae.encode, vae.decode, data, likelihood='bernoulli-probs', condition=True)",
         lambda vae, z, x, y: _bce(vae.decode(z, y), x),
         lambda vae, x, y: _gaussian(vae.encode(x, y)),
         _standard(2),
@@ -305,7 +318,7 @@ MODELS = {
     "gumbel": Brought(
         GumbelVAE,
         _binary(16),
-        lambda vae: ((vae.encode, vae.decode), {"posterior": "categorical", "categories": 4}),
+        "from_vae(vae.encode, vae.decode, data, posterior='categorical', categories=4)",
         lambda vae, z, x, y: _bce_logits(vae.decode(z.flatten(1)), x),
         lambda vae, x, y: td.Independent(td.OneHotCategorical(logits=vae.encode(x).view(-1, 3, 4)), 1),
         lambda vae: td.Independent(td.OneHotCategorical(logits=torch.zeros(3, 4)), 1),
@@ -313,7 +326,7 @@ MODELS = {
     "learned prior": Brought(
         LearnedPriorVAE,
         torch.randn(40, 16, generator=torch.Generator().manual_seed(1)),
-        lambda vae: ((vae.encoder, vae.decoder), {"prior": vae.prior, "likelihood": "gaussian-logvar"}),
+        "from_vae(vae.encoder, vae.decoder, data, prior=vae.prior, likelihood='gaussian-logvar')",
         lambda vae, z, x, y: _gaussian(vae.decoder(z).chunk(2, -1)).log_prob(x),
         lambda vae, x, y: td.Independent(vae.encoder(x), 1),
         lambda vae: vae.prior(),
@@ -322,7 +335,7 @@ MODELS = {
     "sequence": Brought(
         SentenceVAE,
         _labels(6, 5),
-        lambda vae: ((vae.encode, vae.decode), {"likelihood": "categorical", "teacher_forcing": True}),
+        "from_vae(vae.encode, vae.decode, data, likelihood='categorical', teacher_forcing=True)",
         lambda vae, z, x, y: (
             -functional.cross_entropy(vae.decode(z, x).transpose(1, 2), x, reduction="none").sum(1)
         ),
@@ -332,7 +345,7 @@ MODELS = {
     "lightning": Brought(
         LitVAE,
         (torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(1)), _labels(10)),
-        lambda vae: ((vae.encode, vae.decoder), {"likelihood": vae.gaussian_likelihood}),
+        "from_vae(vae.encode, vae.decoder, data, likelihood=vae.gaussian_likelihood)",
         lambda vae, z, x, y: vae.gaussian_likelihood(vae.decoder(z), x),
         lambda vae, x, y: _gaussian(vae.encode(x).values()),
         _standard(2),

@@ -12,6 +12,8 @@ from torch.distributions import Distribution
 
 from ....estimators.base import FreeBits
 from ....estimators.errors import UsageError
+from ....estimators.kl_weight import checked
+from ..placement import DEFAULT_BATCH_SIZE
 from .callees import Callee, names_in
 from .data import Source, sources
 from .likelihoods import check_distribution, likelihood_of
@@ -70,8 +72,8 @@ def from_vae(
             "gaussian-scale", "gaussian-variance" (mean and spread, as a pair or as two halves);
             "continuous-bernoulli", "continuous-bernoulli-probs"; "categorical" (K logits for each integer of
             x, in the last dimension, or in the one after the first as in `cross_entropy`); or a function, a
-            module or a method, (output, x) -> log p of each datum, (N,) or (N, ...), which is summed. Logits
-            that are all in [0, 1] are refused; "bernoulli-logits" and the like say that they are logits.
+            module or a method, (output, x) -> log p of each datum, (N,) or (N, ...), which is summed; x has the
+            output's shape where the numbers are as many. Logits that come out of a sigmoid are refused; "bernoulli-logits" and the like say that they are logits.
         prior: p(z): N(0, I), fair coins or fair dice where none is given; a distribution; or a module, or a
             method of one, that returns a distribution, or has a method ``log_prob``: its parameters belong to
             θ. Where there is a condition, one that takes an argument is given it.
@@ -102,6 +104,7 @@ def from_vae(
         >>> v.total > 0
         True
     """
+    kl_weight = checked(kl_weight)
     encoder, decoder = _both(encoder, decoder, data)
     callees = _Callees(encoder, decoder, posterior, likelihood, prior)
     likely = likelihood_of(likelihood, scale, callees.likelihood)
@@ -131,7 +134,8 @@ def from_vae(
     names = names_in(sys._getframe(1))
     name_modules(phi, callees.encoder.owner, names)
     name_modules(theta, callees.decoder.owner, names)
-    return VAEProblem(phi, theta, held, condition, kl_weight, batch_size)
+    size = min(batch_size or DEFAULT_BATCH_SIZE, held["train"].size)
+    return VAEProblem(phi, theta, held, condition, kl_weight, size)
 
 
 class _Callees:
@@ -167,6 +171,10 @@ def _both(encoder: object, decoder: object, data: object) -> tuple[object, objec
     Raises:
         UsageError: it has no such parts, or data stand in the decoder's place.
     """
+    if isinstance(encoder, type):
+        raise UsageError(
+            f"encoder is the class {encoder.__name__}: give an instance, {encoder.__name__}(...)"
+        )
     if decoder is None:
         for names in (("encode", "decode"), ("encoder", "decoder")):
             parts = [getattr(encoder, name, None) for name in names]
@@ -240,5 +248,12 @@ def _check_takes(callee: Callee, positions: int, conditional: bool, forced: bool
     unused = [] if conditional else ["condition=True gives it y as well"]
     if callee.role == "decoder" and not forced:
         unused.append("teacher_forcing=True gives it x")
-    more = f": {', '.join(unused)}" if unused and not callee.takes_fewer(positions) else ""
-    raise UsageError(f"the {callee.role} does not take {positions} argument{'s' * (positions > 1)}{more}")
+    if not callee.takes_fewer(positions):
+        more = f": {', '.join(unused)}" if unused else ""
+        raise UsageError(f"the {callee.role} does not take one argument alone{more}")
+    first, given = ("z", "x" * forced) if callee.role == "decoder" else ("x", "")
+    arguments = ", ".join(part for part in (first, given, "y" * conditional) if part)
+    raise UsageError(
+        f"the {callee.role} does not take ({arguments}), which condition= and teacher_forcing= give it: a "
+        f"module that takes them, or without"
+    )

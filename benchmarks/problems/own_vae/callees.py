@@ -14,6 +14,8 @@ from ....estimators.errors import UsageError
 from ....estimators.text import one_line
 from ..arguments import shown
 
+_METHODS = {"encoder": "encode", "decoder": "decode"}  # of a module without a forward
+
 
 class Heads(nn.Module):
     """Several modules side by side: x -> (module(x), ...)."""
@@ -48,6 +50,8 @@ class Callee:
         if isinstance(given, list):
             given = _in_a_row(given, role)
         given = getattr(given, "_orig_mod", given)  # of torch.compile
+        if isinstance(given, nn.Module) and type(given).forward is nn.Module.forward:  # which has none
+            given = getattr(given, _METHODS.get(role, ""), given)
         if isinstance(given, type) or not callable(given):
             hint = f": give an instance, {given.__name__}(...)" if isinstance(given, type) else ""
             raise UsageError(f"{role} is {shown(given)}, not a torch.nn.Module or a method of one{hint}")

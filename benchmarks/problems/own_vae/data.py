@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -119,6 +118,8 @@ def _unchecked(data: Any) -> Source:
         raise UsageError("data is missing: a tensor x (N, ...), a pair (x, y), a Dataset or a DataLoader")
     if isinstance(data, DataLoader):
         return _of_loader(data)
+    if isinstance(data, str | bytes):
+        raise UsageError(f"data is {shown(data)}: give the data themselves, a tensor or a Dataset, say")
     if isinstance(data, Tensor) or hasattr(data, "__array__"):
         return _Tensors(_as_tensor(data), None)
     if isinstance(data, tuple):
@@ -133,8 +134,6 @@ def _unchecked(data: Any) -> Source:
         )
     if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) <= 2:
         return _Tensors(data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None)
-    if isinstance(data, Dataset | Sequence) and not isinstance(data, str) and hasattr(data, "__len__"):
-        return _Items(data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return _Items(data)
     raise UsageError(f"data is {shown(data)}, not a tensor, a pair (x, y), a Dataset or a DataLoader")

@@ -183,7 +183,8 @@ class _Gaussian(_Elementwise):
             _check_fits(second, x, 1)
             if not bool((SPREADS[self.spread](second) > 0).all()):
                 raise UsageError(
-                    f"the decoder returns {self.spread}s that are not positive ({float(second.min()):.3g}): "
+                    f"the decoder returns {self.spread}s that are not positive "
+                    f"({float(second.detach().min()):.3g}): "
                     f"likelihood='gaussian-logvar' or 'gaussian-logscale' if they are logarithms"
                 )
 
@@ -278,7 +279,7 @@ class _Called(Likelihood):
         self.callee: Callable[..., Any] = callee
 
     def check(self, output: Any, x: Tensor) -> None:
-        found = self.callee(output, x)
+        found = self.callee(output, _shaped_as(output, x))
         if not isinstance(found, Tensor) or found.shape[:1] != x.shape[:1]:
             what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else _what(found)
             raise UsageError(
@@ -288,8 +289,14 @@ class _Called(Likelihood):
             )
 
     def forward(self, output: Any, x: Tensor, leading: torch.Size) -> Tensor:
-        found: Tensor = self.callee(output, _repeated(x, leading))
+        found: Tensor = self.callee(output, _shaped_as(output, _repeated(x, leading)))
         return found.reshape(*leading, -1).sum(-1)
+
+
+def _shaped_as(output: Any, x: Tensor) -> Tensor:
+    """x (N, ...) in the shape of an output of as many numbers: flat, say."""
+    fits = isinstance(output, Tensor) and len(output) == len(x) and output.numel() == x.numel()
+    return x.reshape(output.shape) if fits else x
 
 
 def _repeated(x: Tensor, leading: torch.Size) -> Tensor:

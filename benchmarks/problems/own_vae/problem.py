@@ -32,12 +32,11 @@ class VAEProblem:
         data: Mapping[str, Source],
         condition: object,
         kl_weight: float | Mapping[str, float] | FreeBits,
-        default_batch_size: int | None,
+        default_batch_size: int,
     ) -> None:
         self.encoder, self.decoder, self.data = encoder, decoder, dict(data)
         self.condition, self.kl_weight = condition, kl_weight
-        if default_batch_size is not None:
-            self.default_batch_size = default_batch_size
+        self.default_batch_size = default_batch_size
         self.latent_dim = encoder._encoding.reading.latent.numel()
 
     @property

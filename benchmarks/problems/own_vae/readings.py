@@ -34,7 +34,23 @@ _KEYS = {
     "scale": ("std", "scale", "sigma", "stddev"),
     "variance": ("var", "variance", "sigma2"),
 }
-_ENOUGH = 16  # numbers, that all lie in [0, 1] without being probabilities once in many models
+#: Operations by the names of their backward passes.
+_RESHAPES = (
+    "View",
+    "Reshape",
+    "UnsafeView",
+    "_UnsafeView",
+    "Permute",
+    "Transpose",
+    "TBackward",
+    "Squeeze",
+    "Unsqueeze",
+    "Clone",
+    "Slice",
+    "Alias",
+    "Unflatten",
+)
+_SQUASHES = ("Sigmoid", "Softmax", "Clamp", "Hardsigmoid")
 
 
 #: What the coordinates of eta are.
@@ -141,7 +157,7 @@ class _Gaussian:
         self.parts: Parts = {"mean": slice(0, size), spread: slice(size, 2 * size)}
         if self.spread in ("scale", "variance") and not bool((second > 0).all()):
             raise UsageError(
-                f"{name} returns {self.spread}s that are not positive ({float(second.min()):.3g}): "
+                f"{name} returns {self.spread}s that are not positive ({float(second.detach().min()):.3g}): "
                 f"posterior='gaussian-logvar' or 'gaussian-logscale' if they are logarithms"
             )
 
@@ -364,19 +380,26 @@ def _check_batch(output: Tensor, data: int | None, name: str) -> None:
 
 
 def check_no_probabilities(output: Tensor, name: str, probabilities: str, logits: str) -> None:
-    """Raise UsageError where all of what is to be logits lies between 0 and 1."""
-    if output.numel() >= _ENOUGH and bool(((output >= 0) & (output <= 1)).all()):
+    """Raise UsageError where what is to be logits comes out of a sigmoid or a softmax."""
+    if _is_squashed(output) and bool(((output >= 0) & (output <= 1)).all()):
         raise UsageError(
-            f"{name} returns numbers in [0, 1], as probabilities are: {probabilities}, or {logits} if they "
-            f"are "
-            f"logits"
+            f"{name} returns probabilities, the output of a sigmoid or a softmax: {probabilities}, or "
+            f"{logits} if they are logits all the same"
         )
+
+
+def _is_squashed(output: Tensor) -> bool:
+    """Whether the last operation that made a tensor, apart from its shape, is one that ends in [0, 1]."""
+    node = output.grad_fn
+    while node is not None and node.name().startswith(_RESHAPES) and node.next_functions:
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(_SQUASHES)
 
 
 def check_probabilities(output: Tensor, name: str, remedy: str) -> None:
     """Raise UsageError where what is to be probabilities does not lie between 0 and 1."""
     if not bool(((output >= 0) & (output <= 1)).all()):
-        worst = float(output.flatten()[(output - 0.5).abs().argmax()])
+        worst = float(output.detach().flatten()[(output - 0.5).abs().argmax()])
         raise UsageError(f"{name} returns {worst:.4g}, which is no probability: {remedy} takes logits")
 
 

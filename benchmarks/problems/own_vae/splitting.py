@@ -85,10 +85,11 @@ def free_name(side: nn.Module, name: str) -> str:
 
 def name_modules(side: View, owner: nn.Module | None, names: Mapping[int, str]) -> None:
     """Note how the user's code calls what a side shows."""
-    side._called = names.get(id(owner), "")
-    found = {}
+    found: dict[str, str] = {}
     for path, module in side.named_modules():
         shown = module._shown[0] if isinstance(module, View) and module._shown else module
         if id(shown) in names:
             found[path] = names[id(shown)]
     side._names = found
+    variable = next(iter(found.values()), "").partition(".")[0].partition("[")[0]
+    side._called = names.get(id(owner), variable)
