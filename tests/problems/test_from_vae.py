@@ -7,16 +7,23 @@ comparison of variances with a plain loop has a fixed seed and allows 4 standard
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.problems import from_vae
 from elbograd.benchmarks.problems.checks import check_problem
-from elbograd.benchmarks.problems.placement import batches_of
-from public_models import MODELS, PlainVAE
+from elbograd.benchmarks.problems.datum_index import index_of
+from elbograd.benchmarks.problems.own_vae.data import sources
+from elbograd.benchmarks.problems.own_vae.packing import Packing
+from elbograd.benchmarks.problems.placement import batches_of, place
+from elbograd.estimators import UsageError
+from public_models import MODELS, ConditionalVAE, PlainVAE
 from torch import distributions as td
 from torch import nn
 from torch.nn import functional
+from torch.utils import data as tud
 
 ROUNDING = 1e-10
 X = torch.rand(40, 16, generator=torch.Generator().manual_seed(0))
@@ -168,7 +175,7 @@ def test_what_encoders_return_is_read(function, posterior, scale):
             assert q.event_shape == (2,)
             assert torch.allclose(q.mean, h[:, :2], rtol=1e-5)
             assert torch.allclose(q.stddev, scale(h[:, 2:]), rtol=1e-5)
-    assert list(problem.eta_parts)[0] in ("mean", "loc")
+    assert next(iter(problem.eta_parts)) in ("mean", "loc")
     assert sum(len(range(eta.shape[1])[part]) for part in problem.eta_parts.values()) == eta.shape[1]
 
 
@@ -244,3 +251,291 @@ def test_classes_may_come_first_or_last(first):
     logits = logits.movedim(1, -1) if first else logits
     expected = td.Categorical(logits=logits).log_prob(levels.repeat(3, 1, 1)).sum((1, 2)).view(3, 40)
     assert torch.allclose(target.log_likelihood(z), expected, rtol=1e-5)
+
+
+def two(latents=2, pixels=16, inputs=16):
+    return nn.Linear(inputs, 2 * latents), nn.Linear(latents, pixels)
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tied, self.logvar = nn.Linear(16, 2), nn.Linear(16, 2)
+
+    def encode(self, x):
+        return self.tied(x), self.logvar(x)
+
+    def decode(self, z):
+        return functional.linear(z, self.tied.weight.T)
+
+
+class Stream(tud.IterableDataset):
+    def __iter__(self):
+        yield from X
+
+
+def loader(**keywords):
+    return tud.DataLoader(tud.TensorDataset(X, Y), batch_size=8, **keywords)
+
+
+REFUSALS = {
+    "decoder is missing": lambda: from_vae(nn.Linear(16, 4), data=X),
+    "encoder is the class PlainVAE: give an instance": lambda: from_vae(PlainVAE, data=X),
+    "data is missing, and decoder is a Tensor": lambda: from_vae(PlainVAE(), X),
+    "data is missing: a tensor": lambda: from_vae(*two()),
+    "is a function that uses vae": lambda vae=None: _hiding(),
+    "encoder is 3, not a torch.nn.Module": lambda: from_vae(3, nn.Linear(2, 16), X),
+    "of shape (8, 5), which is no pair": lambda: from_vae(nn.Linear(16, 5), nn.Linear(2, 16), X),
+    "returns a tuple of 3, not (μ, log σ²)": lambda: from_vae(
+        Returns(lambda h: (h, h, h)), nn.Linear(4, 16), X
+    ),
+    "returns a, b, of which no pair": lambda: from_vae(
+        Returns(lambda h: {"a": h, "b": h}), nn.Linear(4, 16), X
+    ),
+    "returns NaN or infinity": lambda: from_vae(Returns(lambda h: h / 0), nn.Linear(2, 16), X),
+    "expected (8, ...)": lambda: from_vae(Returns(lambda h: h[:1]), nn.Linear(2, 16), X),
+    "scales that are not positive": lambda: from_vae(*two(), X, posterior="gaussian-scale"),
+    "posterior='normal' is not one of gaussian-logvar": lambda: from_vae(*two(), X, posterior="normal"),
+    "likelihood='bce' is not one of bernoulli": lambda: from_vae(*two(), X, likelihood="bce"),
+    "encoder(float32 (8, 15)) fails": lambda: from_vae(*two(), X[:, :15]),
+    "decoder(float32 (8, 2)) fails": lambda: from_vae(nn.Linear(16, 4), nn.Linear(3, 16), X),
+    "the decoder returns (8, 15) for 8 latents": lambda: from_vae(*two(pixels=15), X),
+    "say what the second is": lambda: from_vae(
+        nn.Linear(16, 4), Returns(halves, 2, 4), X, likelihood="gaussian"
+    ),
+    "likelihood='bernoulli-probs', or": lambda: from_vae(nn.Linear(16, 4), Returns(torch.sigmoid, 2, 16), X),
+    "takes logits": lambda: from_vae(*two(), X, likelihood="bernoulli-probs"),
+    "likelihood(output, x) returns shape ()": lambda: from_vae(
+        *two(), X, likelihood=lambda o, x: (o - x).sum()
+    ),
+    "scale must be a positive number, not -1": lambda: from_vae(*two(), X, likelihood="gaussian", scale=-1),
+    "scale=2 is for likelihood='gaussian'": lambda: from_vae(*two(), X, scale=2),
+    "x holds 255, and the default likelihood": lambda: from_vae(*two(), (X.round() * 255)),
+    "x holds -1, and the default": lambda: from_vae(*two(), -X.round()),
+    "x is int64, and likelihood='gaussian'": lambda: from_vae(
+        nn.Sequential(nn.Embedding(9, 1), Returns(halves)), two()[1], X.long(), likelihood="gaussian"
+    ),
+    "x.float() may be meant": lambda: from_vae(*two(), X.long()),
+    "likelihood='categorical' is one of the integers": lambda: from_vae(*two(), X, likelihood="categorical"),
+    "the decoder's logits are of 4 classes": lambda: from_vae(
+        nn.Linear(16, 4),
+        Returns(lambda h: h.view(-1, 16, 4), 2, 64),
+        (9 * X).round(),
+        likelihood="categorical",
+    ),
+    "x of datum 7 holds NaN": lambda: from_vae(*two(), torch.where(torch.arange(40) == 7, torch.nan, X.T).T),
+    "categories=K": lambda: from_vae(nn.Linear(16, 6), nn.Linear(6, 16), X, posterior="categorical"),
+    "categories=4 does not fit": lambda: from_vae(
+        nn.Linear(16, 6), nn.Linear(6, 16), X, posterior="categorical", categories=4
+    ),
+    "z has event shape (2,)": lambda: from_vae(*two(), X, prior=td.Normal(torch.zeros(3), 1.0)),
+    "whose parameters require a gradient": lambda: from_vae(
+        *two(), X, prior=td.Normal(nn.Parameter(X[0, :2]), 1.0)
+    ),
+    "no usual prior for a Gamma": lambda: from_vae(
+        Returns(lambda h: td.Gamma(h[:, :2].exp(), h[:, 2:].exp())), two()[1], X
+    ),
+    "tied.weight is reached by the encoder and by the decoder": lambda: from_vae(Shared(), data=X),
+    "condition= needs a y": lambda: from_vae(*two(), X, condition=True),
+    "does not take (x, y)": lambda: from_vae(*two(), (X, Y), condition=True),
+    "condition=True gives it y": lambda: from_vae(ConditionalVAE(), data=(X, Y)),
+    "40 x and 3 y": lambda: from_vae(*two(), (X, Y[:3])),
+    "the keys 'train', 'val'": lambda: from_vae(*two(), {"train": X, "val": X}),
+    "data is 'mnist'": lambda: from_vae(*two(), "mnist"),
+    "there is none (length 0)": lambda: from_vae(*two(), X[:0]),
+    "Stream is an IterableDataset": lambda: from_vae(*two(), tud.DataLoader(Stream())),
+    "WeightedRandomSampler has an order": lambda: from_vae(
+        *two(), loader(sampler=tud.WeightedRandomSampler(torch.ones(40), 40))
+    ),
+    "an item has the keys 'image'": lambda: from_vae(*two(), [{"image": x} for x in X]),
+    "kl_weight=-1 is not": lambda: from_vae(*two(), X, kl_weight=-1),
+}
+
+
+def _hiding():
+    vae = PlainVAE()
+    return from_vae(lambda x: vae.encode(x), vae.decode, X)
+
+
+@pytest.mark.parametrize("told", REFUSALS)
+def test_what_does_not_fit_is_told_in_one_line(told):
+    with pytest.raises(UsageError) as error:
+        REFUSALS[told]()
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        X,
+        X.numpy(),
+        (X, Y),
+        tud.TensorDataset(X, Y),
+        [(x, 1) for x in X],
+        loader(),
+        loader(shuffle=True, drop_last=True),
+        loader(sampler=tud.SubsetRandomSampler(range(40))),
+        loader(collate_fn=lambda items: torch.stack([x for x, _ in items])),
+        {"train": X, "test": loader()},
+    ],
+)
+def test_data_are_served_once_a_pass_in_an_order_that_follows_the_seed(given):
+    problem = from_vae(*two(), given)
+    sets = {split: torch.cat(list(problem.batches(split, 7))) for split in ("train", "test")}
+    if not isinstance(given, dict):
+        assert len(sets["test"]) == 4
+        rows = torch.cat(list(sets.values()))
+        assert torch.equal(rows[rows[:, 0].argsort()], X[X[:, 0].argsort()])
+
+    def order(seed):
+        generator = torch.Generator().manual_seed(seed)
+        batches = list(batches_of(problem, "train", 7, generator))
+        for x in batches:
+            assert torch.equal(x, sets["train"][index_of(x)])
+        return torch.cat([index_of(x) for x in batches])
+
+    assert torch.equal(order(1), order(1))
+    assert not torch.equal(order(1), order(2))
+    assert torch.equal(order(1).sort().values, torch.arange(len(sets["train"])))
+    assert problem.default_batch_size == (8 if isinstance(given, tud.DataLoader) else len(sets["train"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (X, Y),
+        (X.view(40, 1, 4, 4), torch.tensor([-3, 70_000, 2**40, 255]).repeat(10)),
+        (X, X[:, :3]),
+        ((X * 300).long(), Y),
+        ((X * 300).int() - 7, X[:, :2]),
+        (X, X.view(40, 4, 4) > 0.5),
+    ],
+)
+def test_x_and_its_condition_come_apart_as_they_were(x, y, dtype):
+    packing = Packing(x, y)
+    packed = packing.pack(x[:5], y[:5])
+    assert packed.shape[0] == 5
+    moved = packed.to(dtype) if packed.is_floating_point() else packed
+    for found, given in zip(packing.unpack(moved), (x[:5], y[:5]), strict=True):
+        assert found.shape == given.shape
+        assert torch.equal(found, given.to(found.dtype))
+        assert given.is_floating_point() or found.dtype == given.dtype
+
+
+def test_a_condition_may_be_made_of_y_and_reaches_a_learned_prior():
+    class Prior(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Linear(3, 2)
+
+        def forward(self, c):
+            return td.Normal(self.loc(c), 1.0)
+
+    encoder, decoder = Returns(halves, 19), Returns(lambda h: h, 5, 16)
+    both = nn.ModuleList([encoder, decoder])
+    problem = from_vae(
+        Joined(encoder),
+        Joined(decoder),
+        (X, Y),
+        condition=lambda y: functional.one_hot(y, 3).float(),
+        prior=Prior(),
+    )
+    x = next(problem.batches("train", 6))
+    target, q = problem.target(x), problem.posterior(problem.encoder(x))
+    one_hot = x[:, 16:]
+    assert torch.equal(one_hot, functional.one_hot(Y[_train_index(6)], 3).float())
+    assert torch.allclose(q.mean, both[0](x)[0])
+    z = q.rsample((2, 3))
+    logits = decoder(torch.cat((z, one_hot.expand(2, 3, 6, 3)), -1).flatten(0, 2)).view(2, 3, 6, 16)
+    assert torch.allclose(
+        target.log_likelihood(z), td.Bernoulli(logits=logits, validate_args=False).log_prob(x[:, :16]).sum(-1)
+    )
+    loc = problem.decoder.get_submodule("prior.loc")(one_hot)
+    assert torch.allclose(target.prior.log_prob(z), td.Normal(loc, 1.0).log_prob(z).sum(-1))
+
+
+def _train_index(size):
+    return sources(X)[0]["train"].index[:size]
+
+
+class Joined(nn.Module):
+    """A module of two inputs joined."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, a, b):
+        return self.module(torch.cat((a, b), -1))
+
+
+class Mixed(nn.Module):
+    """Both sides in one list, a parameter and a buffer of its own on each, names that the adapter might use."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = nn.ModuleList([nn.Linear(16, 4), nn.Linear(2, 16), nn.Dropout(0.5)])
+        self.shift, self.gain = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(16))
+        self.unused = nn.Linear(3, 3)
+        self.register_buffer("centre", torch.full((16,), 0.5))
+
+    def encode(self, x):
+        return self.output[2](self.output[0](x - self.centre) + self.shift)
+
+    def decode(self, z):
+        return self.output[1](z) * self.gain
+
+
+def test_one_module_is_seen_from_two_sides():
+    model = Mixed().eval()
+    problem = from_vae(model, data=X.round())
+    names = {side: set(dict(getattr(problem, side).named_parameters())) for side in ("encoder", "decoder")}
+    assert names["encoder"] == {"output.0.weight", "output.0.bias", "shift"}
+    assert names["decoder"] == {"output.1.weight", "output.1.bias", "gain"}
+    assert problem.encoder.get_parameter("shift") is model.shift
+    assert set(problem.encoder.state_dict()) == names["encoder"] | {"centre"}
+    x = X[:3].round()
+    wide = place(problem, dtype="float64")
+    assert wide is not problem
+    assert model.shift.dtype == torch.float32
+    assert wide.encoder(x.double()).dtype == torch.float64
+    with torch.no_grad():
+        wide.encoder.get_parameter("shift").add_(1)
+    assert torch.allclose(wide.encoder(x.double()).float(), problem.encoder(x) + 1, atol=1e-6)
+    moved = {name: p + 2.0 for name, p in problem.encoder.named_parameters() if name == "shift"}
+    called = torch.func.functional_call(problem.encoder, moved, x)
+    assert torch.allclose(called, problem.encoder(x) + 2, atol=1e-6)
+    loaded = copy.deepcopy(problem)
+    loaded.encoder.load_state_dict(
+        {name: torch.zeros_like(t) for name, t in problem.encoder.state_dict().items()}
+    )
+    assert not loaded.encoder(x).any()
+    assert problem.encoder(x).any()
+    problem.encoder.train()
+    assert model.training
+    assert model.output[2].training
+    problem.encoder.eval()
+    assert not model.training
+    with torch.no_grad():
+        model.shift.add_(1)  # the user's own training moves what is measured
+    assert torch.equal(problem.encoder.get_parameter("shift"), model.shift)
+
+
+def test_modes_are_told_by_the_names_in_the_users_code():
+    net = MODELS["conv"].make().train()
+    problem = from_vae(net.encode, net.decode, MODELS["conv"].data)
+    line = r"net.encoder\[1\] \(BatchNorm2d\) is in train mode: call net.eval\(\) first, or use route='full'"
+    with pytest.raises(UsageError, match=line):
+        measure_variance(problem, "reparameterization", replicates=4)
+    dropped = Mixed().train()
+    problem = from_vae(dropped, data=X.round())
+    line = r"dropped.output\[2\] \(Dropout\) is in train mode: call dropped.eval\(\) first"
+    with pytest.raises(UsageError, match=line):
+        measure_variance(problem, "reparameterization", replicates=4)
+    buffers = {name: b.clone() for name, b in net.named_buffers()}
+    problem = from_vae(net.encode, net.decode, MODELS["conv"].data)
+    full = measure_variance(problem, "reparameterization", replicates=4, route="full")
+    assert full.total > 0
+    assert all(torch.equal(buffers[name], b) for name, b in net.named_buffers())

@@ -72,8 +72,9 @@ def from_vae(
             "gaussian-scale", "gaussian-variance" (mean and spread, as a pair or as two halves);
             "continuous-bernoulli", "continuous-bernoulli-probs"; "categorical" (K logits for each integer of
             x, in the last dimension, or in the one after the first as in `cross_entropy`); or a function, a
-            module or a method, (output, x) -> log p of each datum, (N,) or (N, ...), which is summed; x has the
-            output's shape where the numbers are as many. Logits that come out of a sigmoid are refused; "bernoulli-logits" and the like say that they are logits.
+            module or a method, (output, x) -> log p of each datum, (N,) or (N, ...), which is summed; x has
+            the output's shape where it has as many numbers. Logits that come out of a sigmoid are refused;
+            "bernoulli-logits" and the like say that they are logits.
         prior: p(z): N(0, I), fair coins or fair dice where none is given; a distribution; or a module, or a
             method of one, that returns a distribution, or has a method ``log_prob``: its parameters belong to
             θ. Where there is a condition, one that takes an argument is given it.
