@@ -119,6 +119,21 @@ def theta_block(oracle: Oracle, confirm_level: float) -> Block:
     )
 
 
+def phi_block(oracle: Oracle, confirm_level: float) -> Block:
+    """Every coordinate of the gradient in what the posterior holds of φ itself."""
+    floor = torch.full_like(oracle.phi_grad, _rounding(oracle) * max(_rms(oracle.phi_grad), 1e-30))
+    names = [f"{name}[{i}]" for name, size in oracle.phi.items() for i in range(size)]
+    return Block(
+        "phi",
+        lambda draws: draws.phi,
+        oracle.phi_grad,
+        floor,
+        0,
+        lambda column: f"gradient in {names[column]}, which the posterior holds,",
+        confirm_level,
+    )
+
+
 _CANCELLED = 1e-13  # rounding error of terms of order 1
 _NEVER_SEEN = 1e6  # times that: the standard deviation of what has a probability of 1e-14
 

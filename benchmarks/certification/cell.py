@@ -21,6 +21,7 @@ from .blocks import (
     exact_bias,
     gradient_block,
     mean_block,
+    phi_block,
     theta_block,
     value_block,
     variance_block,
@@ -198,6 +199,8 @@ def _blocks(
     estimator: Estimator, oracle: Oracle, num_samples: int, mean: Tensor | None, level: float
 ) -> list[Block]:
     blocks = [gradient_block(oracle, level)] if estimator.unbiased else []
+    if estimator.unbiased and oracle.phi_grad.numel():
+        blocks.append(phi_block(oracle, level))
     if mean is not None:
         blocks.append(mean_block(oracle, mean, level))
     if estimator.unbiased_value:

@@ -13,7 +13,7 @@ from ..rows.certificate import ALARM_RATE
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
 LOOKS = 7
 _SCREEN_LEVEL = 1e-3
-_BLOCKS = 4  # that each look is asked about: gradient (or mean), value, theta, variance
+_BLOCKS = 5  # that each look is asked about: gradient (or mean), phi, value, theta, variance
 _CELLS = 10  # of a problem: five points at the smallest S, and five more
 _CONFORMANCE_LOOKS = 76  # of the conformance suite, on four families
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from ...estimators.base import Estimator, Target
 from ..gradients import check_estimate
 from ..oracles.discrete_moments import discrete_moments
 from ..oracles.objectives import exact_gradients
+from ..oracles.references import direct_parameters
 from ..oracles.variances import exact_variance
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
@@ -24,11 +26,13 @@ class Draws:
         gradient: (m, B, P), in η-space.
         value: (m, B).
         theta: (1, T), of the mean over the m estimates and the B data.
+        phi: (1, Q), the same of the surrogate, in what the posterior holds of φ itself.
     """
 
     gradient: Tensor
     value: Tensor
     theta: Tensor
+    phi: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Oracle:
         value: (B,), float64, as all exact answers.
         eta_grad: (B, P).
         theta_grad: (T,), of the mean over the data, in the decoder's parameters.
+        phi: the encoder's parameters that are reached other than through eta, as a hierarchy's conditionals
+            are, names -> sizes.
+        phi_grad: (Q,), of the mean over the data, in these.
     """
 
     problem: Problem
@@ -56,6 +63,8 @@ class Oracle:
     value: Tensor
     eta_grad: Tensor
     theta_grad: Tensor
+    phi: dict[str, int]
+    phi_grad: Tensor
 
     @property
     def norm(self) -> float:
@@ -89,17 +98,19 @@ class Oracle:
         leaf = self.eta.expand(replicates, *self.eta.shape).clone().requires_grad_()
         estimate = estimator(self.problem.posterior(leaf), target, num_samples)
         check_estimate(estimate, leaf.shape[:-1])
-        theta = _theta(self.problem)
+        theta, phi = _theta(self.problem), _named(self.problem, self.phi)
         if estimate.surrogate is estimate.value:
-            h, *parts = _gradients(estimate.value, [leaf, *theta])
+            h, *parts = _gradients(estimate.value, [leaf, *phi, *theta])
         else:
-            (h,) = _gradients(estimate.surrogate, [leaf])
-            parts = _gradients(estimate.value, theta)
-        flat = _flat(parts, h) / (replicates * len(self.eta))
+            h, *parts = _gradients(estimate.surrogate, [leaf, *phi])
+            parts += _gradients(estimate.value, theta)
+        count = replicates * len(self.eta)
+        of_phi, of_theta = _flat(parts[: len(phi)], h) / count, _flat(parts[len(phi) :], h) / count
         return Draws(
             h.double() - self.eta_grad,
             estimate.value.detach().double() - self.value,
-            (flat.double() - self.theta_grad).unsqueeze(0),
+            (of_theta.double() - self.theta_grad).unsqueeze(0),
+            (of_phi.double() - self.phi_grad).unsqueeze(0),
         )
 
 
@@ -108,19 +119,23 @@ def solve(
 ) -> Oracle | str:
     """The exact answers at a point, by a copy of the problem in float64, or why there are none."""
     exact = place(problem, dtype=torch.float64)
+    data = to_encoder(exact, x)
+    phi = direct_parameters(exact, data, eta.double())
+    held, theta = _named(exact, phi), _theta(exact)
     answer = exact_gradients(
-        exact.posterior,
-        eta.double(),
-        exact.target,
-        to_encoder(exact, x),
-        _theta(exact),
-        objective,
-        num_samples,
+        exact.posterior, eta.double(), exact.target, data, [*held, *theta], objective, num_samples
     )
     if isinstance(answer, str):
         return answer
-    exact_answers = (answer.value, answer.eta_grad, answer.theta_grad)
+    sizes = {name: p.numel() for name, p in zip(phi, held, strict=True)}
+    phi_grad, theta_grad = answer.theta_grad.tensor_split([sum(sizes.values())])
+    exact_answers = (answer.value, answer.eta_grad, theta_grad, sizes, phi_grad)
     return Oracle(problem, point, x, eta, objective, num_samples, *exact_answers)
+
+
+def _named(problem: Problem, names: Iterable[str]) -> list[Tensor]:
+    """The encoder's parameters of these names."""
+    return [problem.encoder.get_parameter(name) for name in names]
 
 
 def _theta(problem: Problem) -> list[Tensor]:

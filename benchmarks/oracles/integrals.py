@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Target
 from ...estimators.pieces.enumeration import expected, recomputed
-from ...estimators.posteriors.distributions import closed_form_kl
+from ...estimators.pieces.objective import whole_kl
 from .nodes import relaxed_bits
 from .rules import Rule
 
@@ -24,12 +24,9 @@ _ROWS = 2**16  # points, or tuples of them, at a time
 def closed_form(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
     """The target's own expectation less the KL, for a target and a pair of densities that have them."""
     assert target.expectation is not None
-    value = target.expectation(q)
-    if target.prior is None:
-        return value
-    divergence = closed_form_kl(q, target.prior)
+    divergence = whole_kl(q, target)
     assert divergence is not None
-    return value - divergence
+    return target.expectation(q) - divergence
 
 
 def by_enumeration(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:

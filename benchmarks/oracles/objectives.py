@@ -14,8 +14,9 @@ from torch.distributions import Bernoulli, Distribution, Independent
 from ...estimators.base import Target
 from ...estimators.errors import UsageError
 from ...estimators.methods.thermodynamic import Thermodynamic
+from ...estimators.pieces.objective import whole_kl
 from ...estimators.plugins.specification import parse
-from ...estimators.posteriors.distributions import closed_form_kl, describe
+from ...estimators.posteriors.distributions import describe
 from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.outcomes import outcomes
 from ...estimators.posteriors.shared import of_one
@@ -250,7 +251,7 @@ def _number(objective: str, parameter: str) -> float | None:
 
 
 def _has_closed_kl(q: Distribution, target: Target) -> bool:
-    return target.prior is None or closed_form_kl(q, target.prior) is not None
+    return whole_kl(q, target) is not None
 
 
 def _betas(objective: str) -> Sequence[float] | None:

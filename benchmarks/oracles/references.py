@@ -205,6 +205,13 @@ def only_through_eta(problem: Problem, x: Shaped[Tensor, "B ..."]) -> bool:
         eta = problem.encoder(x)
         if not torch.equal(eta, problem.encoder(x)):
             return False
+    return not direct_parameters(problem, x, eta)
+
+
+def direct_parameters(problem: Problem, x: Shaped[Tensor, "B ..."], eta: Float[Tensor, "B P"]) -> list[str]:
+    """Names of the encoder's parameters that posterior or target reach other than through eta."""
+    phi = trainable(problem.encoder)
+    with torch.enable_grad():
         leaf = eta.detach().requires_grad_()
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             q, target = problem.posterior(leaf), problem.target(x)
@@ -212,10 +219,9 @@ def only_through_eta(problem: Problem, x: Shaped[Tensor, "B ..."]) -> bool:
             parts = [q.log_prob(z), target.log_likelihood(z)]
             if target.prior is not None:
                 parts.append(target.prior.log_prob(z))
-        phi = [p for p in problem.encoder.parameters() if p.requires_grad]
         total = torch.stack([part.sum() for part in parts]).sum()
-        grads = torch.autograd.grad(total, phi, allow_unused=True)
-    return all(g is None for g in grads)
+        grads = torch.autograd.grad(total, list(phi.values()), allow_unused=True)
+    return [name for name, g in zip(phi, grads, strict=True) if g is not None]
 
 
 @as_trained()

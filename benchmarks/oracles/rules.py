@@ -18,7 +18,9 @@ from torch.distributions import Distribution
 from ...estimators.posteriors.distributions import describe
 from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
+from ...estimators.posteriors.layered import Layered
 from ...estimators.posteriors.outcomes import outcomes, too_many
+from .layered_nodes import affordable, continuous_dimension, layered_nodes
 from .nodes import all_outcomes, beta_nodes, gamma_nodes, gaussian_nodes, von_mises_nodes
 
 TOLERANCE = 1e-6  # relative change from a rule to the next finer one
@@ -60,6 +62,8 @@ def rules_of(q: Distribution, samples: int = 1) -> Rules | str:
     """
     if outcomes(q) is not None:
         return too_many(q, samples) or Rules("enumeration", [all_outcomes])
+    if isinstance(q, Layered):
+        return _of_layers(q, samples)
     dimension = q.event_shape[0] if len(q.event_shape) == 1 else 0
     independent, transformed = (family_of(q) is one for one in (td.Independent, td.TransformedDistribution))
     base = q.base_dist if transformed else q  # type: ignore[attr-defined]
@@ -77,6 +81,21 @@ def rules_of(q: Distribution, samples: int = 1) -> Rules | str:
         of_samples = f" of {samples} samples" if samples > 1 else ""
         return f"latent dimension {dimension}{of_samples} is too large for quadrature (at most {largest})"
     return Rules("quadrature", [partial(place, nodes=nodes) for nodes in counts])
+
+
+def _of_layers(q: Layered, samples: int) -> Rules | str:
+    """Under Gaussian and finite latents, two rules at least."""
+    dimension = continuous_dimension(q)
+    if isinstance(dimension, str):
+        return dimension
+    counts = GAUSSIAN_NODES.get(dimension * samples)
+    of_samples = f" of {samples} samples" if samples > 1 else ""
+    if counts is None:
+        return f"{dimension} Gaussian numbers{of_samples} are too many for quadrature"
+    counts = affordable(q, counts, samples)
+    if len(counts) < 2:
+        return f"these latents{of_samples} have too many points for quadrature"
+    return Rules("quadrature", [partial(layered_nodes, nodes=nodes) for nodes in counts])
 
 
 def change(coarse: Float[Tensor, "*shape"], fine: Float[Tensor, "*shape"]) -> float:

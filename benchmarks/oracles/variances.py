@@ -22,10 +22,12 @@ from ...estimators.pieces.enumeration import expected, integrand_of_outcomes, ou
 from ...estimators.posteriors.distributions import cut
 from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
+from ...estimators.posteriors.layered import Layered
 from ...estimators.posteriors.outcomes import Outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
 from ...estimators.posteriors.shared import of_one
 from .discrete_moments import discrete_moments
+from .layered_variances import layered_variance
 from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
 
 _FIXED_BASELINE = (ScoreFunction, ConstantBaseline, MovingAverageBaseline)
@@ -53,6 +55,9 @@ def exact_variance(
     kind, q_of = type(estimator), of_one(q_of)
     if kind is Exact:
         return torch.zeros_like(eta)
+    if isinstance(q_of(eta), Layered):
+        terms = kind in (*_PATHWISE, *_FIXED_BASELINE) and estimator.draws == "iid"
+        return layered_variance(estimator, q_of, eta, target, num_samples) if terms else None
     if estimator.draws == "sobol" or (estimator.draws == "antithetic" and not _is_gaussian(q_of(eta))):
         return None
     moments = discrete_moments(estimator, q_of, eta, target, num_samples)

@@ -24,6 +24,14 @@ _BUILTINS = {
         "sigmoid_belief_network:SigmoidBeliefNetwork",
         "two layers of binary latents on the digits, the upper one inferred from the lower",
     ),
+    "two-layer-gaussian": (
+        "two_layer_gaussian:TwoLayerGaussian",
+        "two layers of Gaussian latents, all linear, inferred bottom-up or top-down; known in closed form",
+    ),
+    "small-hierarchy": (
+        "small_hierarchy:SmallHierarchy",
+        "tiny VAE of two layers, Gaussian, binary or mixed, in either direction, whose ELBO is exact",
+    ),
     "linear-gaussian": (
         "linear_gaussian:LinearGaussianVAE",
         "VAE with a linear decoder and Gaussian noise; all is known in closed form",

@@ -11,8 +11,9 @@ from ..errors import UsageError
 from ..kl_weight import FreeBits
 from ..pieces.arguments import one_of, positive_integer
 from ..pieces.enumeration import expected
-from ..pieces.objective import analytic_kl, integrand, unsupported_kl
+from ..pieces.objective import analytic_kl, integrand, unsupported_kl, whole_kl
 from ..posteriors.distributions import describe
+from ..posteriors.layered import Layered
 from ..posteriors.outcomes import outcomes, too_many
 from ..posteriors.quadrature import DEFAULT_NODES, MAX_DIMENSIONS, gauss_hermite, gaussian_dimension
 
@@ -56,11 +57,13 @@ class Exact(Estimator):
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         refused = super().supports(q, target, num_samples) or self._cannot(q, target)
-        return refused or unsupported_kl(q, target, self._kl(q, target))
+        if refused or (self._choose(q, target) == "closed-form" and whole_kl(q, target) is not None):
+            return refused
+        return unsupported_kl(q, target, self._kl(q, target))
 
     def _cannot(self, q: Distribution, target: Target) -> str | None:
         reasons = {
-            "closed-form": None if target.expectation else "the target has no closed-form expectation",
+            "closed-form": _no_closed_form(q, target),
             "enumeration": _cannot_enumerate(q),
             "quadrature": _cannot_integrate(q),
         }
@@ -74,7 +77,9 @@ class Exact(Estimator):
         method = self._choose(q, target)
         if method == "closed-form":
             assert target.expectation is not None
-            elbo = target.expectation(q) - analytic_kl(q, target, "analytic")
+            divergence = whole_kl(q, target)
+            # What has none says so.
+            elbo = target.expectation(q) - (analytic_kl(q, target) if divergence is None else divergence)
             return Estimate(surrogate=elbo, value=elbo)
         kl = self._kl(q, target)
         if method == "enumeration":
@@ -94,7 +99,7 @@ class Exact(Estimator):
     def _choose(self, q: Distribution, target: Target) -> str:
         if self.method != "auto":
             return self.method
-        if target.expectation is not None:
+        if _no_closed_form(q, target) is None:
             return "closed-form"
         return "enumeration" if _cannot_enumerate(q) is None else "quadrature"
 
@@ -109,6 +114,14 @@ def _column(
     weights: Float[Tensor, "points"], like: Float[Tensor, "points *batch"]
 ) -> Float[Tensor, "points *ones"]:
     return weights.reshape(-1, *(1,) * (like.dim() - 1))
+
+
+def _no_closed_form(q: Distribution, target: Target) -> str | None:
+    if target.expectation is None:
+        return "the target has no closed-form expectation"
+    if isinstance(q, Layered) and whole_kl(q, target) is None:
+        return "the KL of latents drawn given others has no closed form as a whole"
+    return None
 
 
 def _cannot_enumerate(q: Distribution) -> str | None:

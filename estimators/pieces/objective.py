@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from ..base import Target
 from ..errors import UsageError
 from ..kl_weight import FreeBits, KLWeight, is_zero, parameters_of_weight
-from ..posteriors import layered_kl
+from ..posteriors import affine, layered_kl
 from ..posteriors.distributions import check_events, closed_form_kl, coordinate_kl, cut, describe
 from ..posteriors.layered import Layered, total, unlike
 from ..posteriors.noise import Noise, log_prob_along, log_probs_along
@@ -152,6 +152,26 @@ def analytic_kl(q: Distribution, target: Target, kl: str = "analytic") -> Float[
     if divergence is None:
         raise UsageError(unsupported_kl(q, target, kl))
     return divergence
+
+
+def whole_kl(q: Distribution, target: Target) -> Float[Tensor, "*batch"] | float | None:
+    """The weighted KL in closed form with nothing left to sample, (*batch); None where there is none.
+
+    Of latents that are drawn given others only Gaussian ones that say that they are affine have it.
+    """
+    if not has_kl(target):
+        return 0.0
+    prior = target.prior
+    if not isinstance(q, Layered) or not isinstance(prior, Layered) or isinstance(target.kl_weight, FreeBits):
+        return _divergence(q, target)
+    check_events(q, prior)
+    parts = affine.kls(q, prior)
+    if parts is None:
+        if layered_kl.given_others(q, prior) or layered_kl.unknown(q, prior):
+            return None
+        parts = layered_kl.outside(q, prior)
+    parts = weigh(parts, target.kl_weight)
+    return total(parts) if parts else 0.0
 
 
 def weigh(parts: Mapping[str, Tensor], weight: KLWeight) -> dict[str, Tensor]:

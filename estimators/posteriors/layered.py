@@ -68,7 +68,7 @@ class Layered(Distribution):
         found: dict[str, Distribution] = {}
         with torch.no_grad():
             for name in self.order:
-                found[name] = layer = self._given(name, parts, self.batch_shape)
+                found[name] = layer = self.one_given(name, parts, self.batch_shape)
                 self._note(name, layer)
                 parts[name] = _zeros(layer, self.batch_shape[-1:])
         return found
@@ -129,7 +129,7 @@ class Layered(Distribution):
 
     def given(self, parts: Mapping[str, Tensor]) -> dict[str, Distribution]:
         """The distribution of each latent given those it depends on, by name, in the order of drawing."""
-        return {name: self._given(name, parts) for name in self.order}
+        return {name: self.one_given(name, parts) for name in self.order}
 
     def log_probs(self, z: Tensor) -> dict[str, Tensor]:
         """log of each factor, (...), by name, in the order of drawing, for z (..., D)."""
@@ -139,7 +139,7 @@ class Layered(Distribution):
         """What a function makes of each latent, (...), by name: of its name, its distribution and itself."""
         parts, rows = self.split(z), torch.broadcast_shapes(z.shape[:-1], self.batch_shape)
         return {
-            name: function(name, self._given(name, parts, rows), parts[name]).expand(rows)
+            name: function(name, self.one_given(name, parts, rows), parts[name]).expand(rows)
             for name in self.order
         }
 
@@ -162,7 +162,7 @@ class Layered(Distribution):
         rows = shape + self.batch_shape
         parts: dict[str, Tensor] = {}
         for name in self.order:
-            layer = self._given(name, parts, rows)
+            layer = self.one_given(name, parts, rows)
             self._note(name, layer)
             if self.parents[name]:
                 parts[name] = one(name, _expanded(layer, rows), torch.Size())
@@ -193,7 +193,9 @@ class Layered(Distribution):
         integer = isinstance(_innermost(layer), td.Categorical)
         self._profiles[name] = layer.event_shape, torch.int64 if integer else None
 
-    def _given(self, name: str, parts: Mapping[str, Tensor], rows: torch.Size | None = None) -> Distribution:
+    def one_given(
+        self, name: str, parts: Mapping[str, Tensor], rows: torch.Size | None = None
+    ) -> Distribution:
         """The distribution of a latent, whose batch shape broadcasts to ``rows`` where these are told."""
         layer = self.layers[name]
         if not isinstance(layer, Distribution):

@@ -51,10 +51,7 @@ def inside(
         UsageError: one has no closed form, or the two are over other latents.
     """
     check_events(q, prior)
-    alone = {name for name in q.order if isinstance(q.layers[name], Distribution)}
-    names = [
-        name for name in q.order if name not in alone or not isinstance(prior.layers[name], Distribution)
-    ]
+    names = given_others(q, prior)
     if not names:
         return {}
     early = _drawn_earlier(q, prior)
@@ -63,6 +60,12 @@ def inside(
     parts, rows = q.split(z), z.shape[:-1]
     of_q, of_p = q.given(parts), prior.given(parts)
     return {name: _known(of_q[name], of_p[name]).expand(rows) for name in names}
+
+
+def given_others(q: Layered, prior: Layered) -> list[str]:
+    """The latents that one side or the other draws given others."""
+    both = (q.layers, prior.layers)
+    return [name for name in q.order if not all(isinstance(side[name], Distribution) for side in both)]
 
 
 def _drawn_earlier(q: Layered, prior: Layered) -> str | None:
