@@ -148,8 +148,7 @@ class _LaneOf(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if func is Tensor.requires_grad_ and (len(args) < 2 or args[1]) and not kwargs:
-            with torch.enable_grad():
-                return args[0] + self._anchor.to(args[0].dtype)
+            return self._leaf(args[0])
         if func is one_hot and len(args) == 2 and args[1] > 0:
             classes = torch.arange(args[1], device=args[0].device)
             return (args[0].unsqueeze(-1) == classes).long()
@@ -157,6 +156,13 @@ class _LaneOf(TorchFunctionMode):
         if func in _NEW_MEMORY and result.is_floating_point():
             return result + self._own.to(result.dtype)
         return result
+
+    def _leaf(self, tensor: Tensor) -> Tensor:
+        try:
+            return tensor.requires_grad_()  # which `torch.func` does itself
+        except RuntimeError:
+            with torch.enable_grad():
+                return tensor + self._anchor.to(tensor.dtype)
 
 
 @contextmanager
