@@ -16,6 +16,7 @@ from ..estimators.base import Estimate, Estimator, Target
 from ..estimators.errors import EstimatorError, UsageError
 from ..estimators.isolation import drawing_from
 from ..estimators.posteriors.shared import shares_draws
+from ..estimators.support import refusal
 from .problems.as_trained import eta_of
 from .problems.datum_index import target_of
 from .problems.differentiable import detachment
@@ -82,7 +83,7 @@ def make_ready(
     """
     q, target = posterior_and_target(problem, x, eta)
     reason = (
-        estimator.supports(q, target, num_samples)
+        refusal(estimator, q, target, num_samples)
         or _no_sum(q, estimator)
         or distrust(problem.posterior, eta, target, estimator)
         or detachment(q, target, estimator)

@@ -57,6 +57,25 @@ def _at_least_zero(name: str, value: object) -> float:
     return float(value)
 
 
+def weight_or_free_bits(kl_weight: object, free_bits: object) -> KLWeight:
+    """The weight of a problem that takes both arguments, of which one is given.
+
+    Args:
+        kl_weight: 1 where free bits are given.
+        free_bits: nats a coordinate, or None.
+
+    Raises:
+        UsageError: both are given, or one is no number of 0 or more.
+    """
+    if free_bits is None:
+        return checked(kl_weight)
+    if kl_weight != 1:
+        raise UsageError(
+            f"free_bits={free_bits!r} takes the place of kl_weight={kl_weight!r}: give one of them"
+        )
+    return FreeBits(free_bits)  # type: ignore[arg-type]
+
+
 def is_zero(weight: KLWeight) -> bool:
     """Whether nothing is left of the KL."""
     if isinstance(weight, FreeBits):
@@ -108,6 +127,15 @@ def split_objective(objective: str) -> tuple[str, str]:
         return objective, ""
     name, own, parameters = found.groups()
     return (f"{name}[{own}]" if own else name), parameters
+
+
+def is_elbo(objective: str) -> bool:
+    """Whether it is the ELBO, of whatever weight of the KL.
+
+    >>> is_elbo("elbo"), is_elbo("elbo[kl_weight=4]"), is_elbo("iwae")
+    (True, True, False)
+    """
+    return split_objective(objective)[0] == "elbo"
 
 
 def _shortest(value: float) -> str:

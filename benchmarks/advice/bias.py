@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...estimators.kl_weight import split_objective
 from ..oracles.bias import AnyReference, Bias, measure_bias
 from ..oracles.clock import Clock
 from ..oracles.references import (
@@ -55,7 +56,9 @@ class References:
             return whole_reference(point.problem, point.x, point.seed, objective, num_samples, clock=clock)
         exact = exact_reference(self.point.problem, self.point.x, objective, num_samples, clock)
         self.seconds -= clock.spent
-        runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(objective, ())
+        runs = {"elbo": LONG_RUNS, "iwae": (("dreg", num_samples), ("vimco", num_samples))}.get(
+            split_objective(objective)[0], ()
+        )
         if isinstance(exact, Reference) or not runs:
             return exact
         length = self._affordable(runs, screened)

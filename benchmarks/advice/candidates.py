@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import catalogue
+from ...estimators.support import objective_of, refusal
 from ...estimators.text import one_line
 from ..problems.arguments import shown
 from ..problems.forward_checks import checked_eta, posterior_and_target
@@ -114,7 +115,7 @@ def _candidate(
     label = given if isinstance(given, str) else given.label
     try:
         estimator = resolve_estimator(given)
-        reasons = {s: estimator.supports(q, target, s) for s in num_samples}
+        reasons = {s: refusal(estimator, q, target, s) for s in num_samples}
     except UsageError as error:
         if not isinstance(given, str) or given not in catalogue():
             raise
@@ -128,7 +129,9 @@ def _candidate(
         sizes = sizes[:1]
     elif not same_at_every_s(estimator.objective) and len(sizes) > 1:
         sizes = tuple(s for s in sizes if s > 1)  # a bound of one sample is the ELBO
-    return Candidate(estimator.label, partial(resolve_estimator, given), sizes, estimator.objective)
+    return Candidate(
+        estimator.label, partial(resolve_estimator, given), sizes, objective_of(estimator, target)
+    )
 
 
 def workspace(problem: Problem) -> Problem:

@@ -6,6 +6,7 @@ import math
 import re
 import textwrap
 
+from ...estimators.kl_weight import split_objective
 from ...estimators.text import printable
 from ..oracles.references import RELAXED
 from ..rows.text import short_names
@@ -71,7 +72,9 @@ def _ranking(ranking: Ranking, advice: Findings) -> str:
 
 def _objective(ranking: Ranking) -> str:
     names = {"elbo": "ELBO", "iwae": "IWAE bound", RELAXED: "ELBO of relaxed latents, not the ELBO's"}
-    name = names.get(ranking.objective, f"objective {ranking.objective}")
+    whole, weight = split_objective(ranking.objective)
+    name = names.get(whole, f"objective {whole}")
+    name = f"{name} with {weight}" if weight else name
     return name if ranking.num_samples is None else f"{name}, S = {ranking.num_samples}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...estimators.kl_weight import is_elbo
 from ..oracles.references import RELAXED
 from .measured import Interval, Measured, compare
 
@@ -111,7 +112,7 @@ def rank_all(measured: Sequence[Measured]) -> list[Ranking]:
     confidence = 1 - (1 - FAMILY_CONFIDENCE) / max(comparisons, 1)
     return [
         _rank(group, noisy[group], [m for m in groups[group] if m.deterministic], comparisons, confidence)
-        for group in sorted(groups, key=lambda g: (g[0], g[1] != "elbo", g[1], g[2] or 0))
+        for group in sorted(groups, key=lambda g: (g[0], not is_elbo(g[1]), g[1], g[2] or 0))
     ]
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...estimators.kl_weight import is_elbo
 from ...estimators.plugins.registry import create
 from ..problems.specifications import label_of_text
 from ..seeds import hashed
@@ -53,7 +54,7 @@ def rows_on_bias(
         return session.reference(
             point,
             objective,
-            1 if objective == "elbo" else case.num_samples,  # which other objectives depend on
+            1 if is_elbo(objective) else case.num_samples,  # which other objectives depend on
             problem,
             x,
             replicates=settings.replicates,
@@ -93,7 +94,7 @@ def planned_references(
     for case in cases:
         if case.settings.bias is not False:
             objective = compared_objective(case.kind.objective(case))
-            samples = 1 if objective == "elbo" else case.num_samples
+            samples = 1 if is_elbo(objective) else case.num_samples
             wanted.setdefault((point_of(case), objective, samples), case)
     return list(_timed(wanted))
 

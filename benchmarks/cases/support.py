@@ -32,12 +32,13 @@ class Support:
         Raises:
             UsageError: the estimator or the problem cannot be made, or the problem does not work.
         """
+        from ...estimators.support import refusal
         from ..problems.posterior_checks import properties
 
         asked = self.estimator(estimator)
         q, target, _ = self._posterior(problem, batch_size)
         try:
-            reason = asked.supports(q, target, num_samples)
+            reason = refusal(asked, q, target, num_samples)
             return reason or self._defect(problem, batch_size, *properties(asked, target))
         except Exception:  # a plugin may raise anything: the case then fails with its reason when it runs
             return None

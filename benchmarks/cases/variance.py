@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...estimators.errors import UsageError
 from ...estimators.isolation import contained
+from ...estimators.kl_weight import parameters_of_weight, weight_or_free_bits, weighted_objective
 from ...estimators.plugins.registry import create, create_under
+from ...estimators.plugins.specification import parse
 from ..problems.specifications import label_of_text, specifications, with_latent_dim
 from ..rows.schema import row
 from . import options as common
@@ -222,7 +224,7 @@ class Variance(Benchmark[VarianceSettings]):
     @classmethod
     def objective(cls, case: _Case) -> str:
         try:
-            return create(case.estimator).objective
+            return weighted_objective(create(case.estimator).objective, _weight_in(case.problem))
         except Exception:  # a plugin may raise anything
             return ""
 
@@ -251,6 +253,13 @@ class Variance(Benchmark[VarianceSettings]):
     @classmethod
     def shared_work(cls, cases: Sequence[_Case]) -> Sequence[PlannedReference]:
         return planned_references(cases, _point)
+
+
+def _weight_in(problem: str) -> str:
+    """What the specification of a problem says of the weight of its KL, as it is added to the objective."""
+    given = parse(problem).parameters
+    kl_weight, free_bits = given.get("kl_weight", 1), given.get("free_bits")
+    return parameters_of_weight(weight_or_free_bits(kl_weight, free_bits))
 
 
 def _one_estimator(text: str) -> str:

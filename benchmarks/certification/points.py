@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Target
+from ...estimators.pieces.objective import unsupported_kl
 from ...estimators.pieces.variables import not_discrete, variables_of
 from ...estimators.plugins.registry import create
 from ..gradients import seeded
@@ -78,7 +79,8 @@ def _alternating(eta: Tensor, part: slice, values: list[float]) -> Tensor:
 
 def _ascent(problem: Problem, target: Target, start: Tensor) -> dict[str, Tensor]:
     """η after some steps of Adam; any η is a fair place to test, so a noisy gradient will do."""
-    estimator = create("leave-one-out", kl="sampled")
+    free_bits = unsupported_kl(problem.posterior(start), target, "sampled")
+    estimator = create("leave-one-out", kl="analytic" if free_bits else "sampled")
     eta = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([eta], lr=_ASCENT_RATE, maximize=True)
     found: dict[str, Tensor] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.methods.gumbel_softmax import GumbelSoftmax
 from ...estimators.posteriors.shared import shares_draws
+from ...estimators.support import refusal
 from ...estimators.text import one_line
 from ..gradients import seeded
 from ..oracles.references import RELAXED
@@ -166,7 +167,7 @@ def _supported(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -
     q, target = problem.posterior(eta), problem.target(x)
     try:
         smallest = max(int(estimator.min_samples), 1)
-        answers = {s: estimator.supports(q, target, s) for s in range(smallest, smallest + _SIZES_TRIED)}
+        answers = {s: refusal(estimator, q, target, s) for s in range(smallest, smallest + _SIZES_TRIED)}
     except Exception as error:  # a plugin may raise anything; the conformance suite says so too
         return f"supports() raises {type(error).__name__}: {one_line(error)}"
     sizes = tuple(s for s, answer in answers.items() if answer is None)

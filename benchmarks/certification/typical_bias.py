@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.base import Estimator
+from ...estimators.support import refusal
 from ..gradients import seeded
 from ..oracles.references import compared_objective
 from ..problems.placement import default_batch_size, first_batch, place
@@ -60,7 +61,7 @@ def typical_bias(build: Callable[[], Estimator]) -> TypicalBias | str:
         q, target = problem.posterior(points["initial"]), problem.target(x)
         least = max(2, estimator.min_samples)
         tried = range(least, least + _SIZES_TRIED)
-        size = next((s for s in tried if estimator.supports(q, target, s) is None), None)
+        size = next((s for s in tried if refusal(estimator, q, target, s) is None), None)
         if size is None:
             continue
         answers = [solve(problem, point, x, points[point], objective, size) for point in _POINTS]

@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from scipy import stats
 from torch import Tensor
 
+from ...estimators.kl_weight import is_elbo
 from ..problems.protocol import Problem
 from ..rows.schema import row
 from ..statistics.bias import SquaredNorm, bias_bound
@@ -96,7 +97,7 @@ def bias_rows(
             p_value, why = two_looks(problem, x, result, reference, bias, again, fresh or (lambda: reference))
             rows.append(row(**common, metric="bias_p_value", value=p_value, reason=why))
         return rows + claims
-    if compared_objective(str(result.case["objective"])) != "elbo":
+    if not is_elbo(compared_objective(str(result.case["objective"]))):
         return claims
     return [row(**common, metric="bias", reason=f"no bias known: {bias}"), *claims]
 

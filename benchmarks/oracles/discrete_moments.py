@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
+from ...estimators.kl_weight import FreeBits
 from ...estimators.methods.arm import ARM
 from ...estimators.methods.arms import ARMS
 from ...estimators.methods.bit_flip import BitFlip
@@ -33,6 +34,7 @@ from ...estimators.methods.straight_through_gumbel_softmax import StraightThroug
 from ...estimators.methods.sum_and_sample import SumAndSample
 from ...estimators.methods.unordered_set import UnorderedSet
 from ...estimators.methods.vimco import VIMCO
+from ...estimators.pieces.objective import has_kl, one_weight
 from ...estimators.pieces.variables import not_discrete, variables_of
 from .gumbel_means import logistic_nodes
 
@@ -105,14 +107,14 @@ class _Every:
         pi: (B, D, K), probabilities.
         codes: (N, D, K), the configurations.
         weights: (N, B), their probabilities.
-        f: (N, B), log p(x|z), with log p(z) − log q(z) under a sampled KL.
+        f: (N, B), log p(x|z), with the weighted log p(z) − log q(z) under a sampled KL.
         jacobian: (B, D, K, P), of log π in η.
     """
 
     def __init__(self, estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target) -> None:
         self.q_of, self.eta, self.target = q_of, eta.detach(), target
         sampled = getattr(estimator, "kl", "sampled") == "sampled"
-        self.weighed = sampled and target.prior is not None
+        self.weighed = sampled and has_kl(target)
         leaf = self.eta.clone().requires_grad_()
         self.variables = variables_of(q_of(leaf))
         log_pi = self.variables.logits
@@ -139,7 +141,7 @@ class _Every:
             if self.weighed:
                 assert self.target.prior is not None
                 ratio = variables_of(self.target.prior).logits.detach() - self.log_pi
-                f = f + (moved * ratio).sum((-2, -1))
+                f = f + one_weight(self.target) * (moved * ratio).sum((-2, -1))
             (slope,) = torch.autograd.grad(f.sum(), moved) if slopes else (moved.detach(),)
         return f.detach(), slope
 
@@ -167,13 +169,17 @@ class _Every:
 
     def beside(self, estimator: Estimator) -> Tensor | float:
         """The gradient of what is added in closed form: −KL, unless it is sampled."""
-        if self.weighed or self.target.prior is None:
+        if self.weighed or self.target.prior is None or not has_kl(self.target):
             return 0.0
         leaf = self.eta.clone().requires_grad_()
         logits = variables_of(self.q_of(leaf)).logits
         prior = variables_of(self.target.prior).logits.detach()
-        divergence = (logits.exp() * (prior - logits)).sum()
-        return torch.autograd.grad(divergence, leaf)[0]
+        divergence = (logits.exp() * (logits - prior)).sum(-1)  # (B, D)
+        if isinstance(self.target.kl_weight, FreeBits):
+            counted = divergence.masked_fill(divergence < self.target.kl_weight.nats, 0.0)
+        else:
+            counted = one_weight(self.target) * divergence
+        return -torch.autograd.grad(counted.sum(), leaf)[0]
 
 
 def _odometer(bases: list[int], device: torch.device) -> Int64[Tensor, "N D"]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ...estimators.base import Target
+from ...estimators.kl_weight import FreeBits
 from ...estimators.pieces.enumeration import expected, recomputed
-from ...estimators.pieces.objective import whole_kl
+from ...estimators.pieces.objective import analytic_kl, has_kl, log_ratio, whole_kl
 from .nodes import relaxed_bits
 from .rules import Rule
 
@@ -31,20 +32,27 @@ def closed_form(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
 
 def by_enumeration(q: Distribution, target: Target) -> Float[Tensor, "*batch"]:
     """The ELBO as a sum over all z, a bounded number of them at a time."""
+    if isinstance(target.kl_weight, FreeBits):
+        return expected(q, target, "analytic") - analytic_kl(q, target)
     return expected(q, target, "sampled")
 
 
 def bound(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
-    """E log (1/K) Σ_k p(x, z_k)/q(z_k) for K samples, over all K-tuples of points; the ELBO for K = 1."""
+    """E log (1/K) Σ_k p(x, z_k)/q(z_k) for K samples, over all K-tuples of points; the ELBO for K = 1.
+
+    Of one sample log p(z)/q(z) is weighted as the target says.
+    """
     z, weights = rule(q)
-    return _bound(_log_weights(target, z, weights, _in_parts(q.log_prob, z)), weights, samples)
+    if target.prior is not None and isinstance(target.kl_weight, FreeBits):
+        return bound(q, replace(target, prior=None), rule, samples) - analytic_kl(q, target)
+    return _bound(_log_weights(q, target, z, weights, _in_parts(q.log_prob, z)), weights, samples)
 
 
 def wake(q: Distribution, target: Target, rule: Rule, samples: int) -> Float[Tensor, "*batch"]:
     """L_K attached to θ alone, and a zero whose gradient in φ is that of E_{p(z|x)}[log q(z)]."""
     z, weights = (part.detach() for part in rule(q))
     log_q = _in_parts(q.log_prob, z)
-    log_w = _log_weights(target, z, weights, log_q.detach())
+    log_w = _log_weights(q, target, z, weights, log_q.detach())
     fit = (_tempered(log_w, weights, 1.0).detach() * log_q).sum(0)
     return _bound(log_w, weights, samples) + fit - fit.detach()
 
@@ -54,7 +62,7 @@ def left_riemann_sum(
 ) -> Float[Tensor, "*batch"]:
     """Σ_p (β_{p+1} − β_p) E_{π_β}[log w] at β = β_p, for π_β ∝ q w^β."""
     z, weights = rule(q)
-    log_w = _log_weights(target, z, weights, _in_parts(q.log_prob, z))
+    log_w = _log_weights(q, target, z, weights, _in_parts(q.log_prob, z))
     value = torch.zeros_like(log_w[0])
     for beta, following in pairwise(betas):
         value = value + (following - beta) * (_tempered(log_w, weights, beta) * log_w).sum(0)
@@ -99,15 +107,19 @@ def _tempered(
 
 
 def _log_weights(
+    q: Distribution,
     target: Target,
     z: Shaped[Tensor, "N ..."],
     weights: Float[Tensor, "N *batch"],
     log_q: Float[Tensor, "N *batch"],
 ) -> Float[Tensor, "N *batch"]:
-    """log p(x, z)/q(z) at points z (N, *batch, *event); log p(x|z) where there is no prior."""
+    """log p(x|z) and the weighted log p(z)/q(z), if there is a KL, at points z (N, *batch, *event)."""
     log_w = _in_parts(target.log_likelihood, z)
-    if target.prior is not None:
-        log_w = log_w + _in_parts(target.prior.log_prob, z) - log_q
+    if target.prior is not None and has_kl(target):
+        if isinstance(target.kl_weight, float):
+            log_w = log_w + target.kl_weight * (_in_parts(target.prior.log_prob, z) - log_q)
+        else:
+            log_w = log_w + _in_parts(lambda z: log_ratio(q, target, z), z)
     # What no sample reaches may be −∞ there, and must not turn 0 × ∞ into NaN.
     return torch.where(weights.detach() > 0, log_w, torch.zeros_like(log_w))
 

@@ -13,8 +13,9 @@ from torch.distributions import Bernoulli, Distribution, Independent
 
 from ...estimators.base import Target
 from ...estimators.errors import UsageError
+from ...estimators.kl_weight import FreeBits, parameters_of_weight, split_objective
 from ...estimators.methods.thermodynamic import Thermodynamic
-from ...estimators.pieces.objective import whole_kl
+from ...estimators.pieces.objective import unsupported_kl, whole_kl
 from ...estimators.plugins.specification import parse
 from ...estimators.posteriors.distributions import describe
 from ...estimators.posteriors.families import family_of
@@ -66,11 +67,12 @@ def exact_objective(
 
     Args:
         q: in float64.
-        target: likewise; its closed-form expectation is used where it has one.
-        objective: "elbo"; "iwae" for L_K = E log (1/K) Σ p(x, z_k)/q(z_k); "inclusive-kl" for the value and
-            the θ-gradient of L_K with the η-gradient of −KL(p(z|x) ‖ q), which reweighted wake-sleep climbs
-            side by side; "thermodynamic[partitions=P,smallest=β_1]" for the left Riemann sum of the estimator
-            of this name; "relaxed[temperature=τ]" for E f(softmax((φ + G)/τ)) − KL.
+        target: likewise; its closed-form expectation is used where it has one, and its weight of the KL.
+        objective: "elbo", to which the target's weight may be added, "elbo[kl_weight=0.5]"; "iwae" for
+            L_K = E log (1/K) Σ p(x, z_k)/q(z_k); "inclusive-kl" for the value and the θ-gradient of L_K with
+            the η-gradient of −KL(p(z|x) ‖ q), which reweighted wake-sleep climbs side by side;
+            "thermodynamic[partitions=P,smallest=β_1]" for the left Riemann sum of the estimator of this name;
+            "relaxed[temperature=τ]" for E f(softmax((φ + G)/τ)) − KL.
         num_samples: K.
     """
     found = exact_with_method(q, target, objective, num_samples)
@@ -203,7 +205,13 @@ def _differentiate(
 
 def _integrals(q: Distribution, target: Target, objective: str, num_samples: int) -> _Integrals | str:
     """Ways to integrate, or why there are none in one line."""
+    objective, named = split_objective(objective)
+    weight = parameters_of_weight(target.kl_weight) if target.prior is not None else ""
+    if named and named != weight:
+        return f"the target's objective has {weight or 'kl_weight=1'}, not {named}"
     name = objective.partition("[")[0]
+    if isinstance(target.kl_weight, FreeBits) and unsupported_kl(q, target, "analytic"):
+        return unsupported_kl(q, target, "analytic") or ""
     if name == "relaxed":
         return _relaxed(q, objective)
     betas = _betas(objective) if name == "thermodynamic" else None
@@ -213,6 +221,8 @@ def _integrals(q: Distribution, target: Target, objective: str, num_samples: int
         return _Integrals("closed-form", [closed_form])
     if name != "elbo" and target.prior is None:
         return f"{_NEEDS_PRIOR[name]} needs a prior"
+    if name != "elbo" and weight:
+        return f"{_NEEDS_PRIOR[name]} has the prior whole, and this target has {weight}"
     samples = num_samples if name in _OF_SEVERAL_SAMPLES else 1
     found = rules_of(q, samples)
     if isinstance(found, str):

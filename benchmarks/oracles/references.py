@@ -16,8 +16,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ...estimators.base import Estimator, Target
+from ...estimators.kl_weight import is_elbo, split_objective, weighted_objective
 from ...estimators.plugins.registry import create
 from ...estimators.posteriors.outcomes import outcomes
+from ...estimators.support import refusal
 from ...estimators.text import one_line
 from ..gradients import frozen
 from ..jacobians.products import pull_back, trainable
@@ -82,8 +84,11 @@ def compared_objective(objective: str) -> str:
 
     >>> compared_objective("relaxed"), compared_objective("iwae")
     ('elbo', 'iwae')
+    >>> compared_objective("relaxed[temperature=0.5,kl_weight=4]")
+    'elbo[kl_weight=4]'
     """
-    return "elbo" if objective.partition("[")[0] == RELAXED else objective
+    whole, weight = split_objective(objective)
+    return weighted_objective("elbo", weight) if whole.partition("[")[0] == RELAXED else objective
 
 
 def length_for(replicates: int) -> int:
@@ -120,7 +125,7 @@ def reference_gradient(
     """
     clock = clock or Clock()
     exact = exact_reference(problem, x, objective, num_samples, clock)
-    if isinstance(exact, Reference) or objective != "elbo":
+    if isinstance(exact, Reference) or not is_elbo(objective):
         return exact
     found = long_run(problem, x, seed, length=length, clock=clock)
     return found if isinstance(found, Reference) or found == exact else f"{exact}; {found}"
@@ -143,7 +148,7 @@ def whole_reference(
         with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
             if not only_through_eta(problem, x):
                 exact = _exact_whole(problem, x, objective, num_samples, clock)
-                if isinstance(exact, WholeReference) or objective != "elbo":
+                if isinstance(exact, WholeReference) or not is_elbo(objective):
                     return exact
             elif by_datum(problem, eta_of(problem, x)):
                 found = reference_gradient(
@@ -154,7 +159,7 @@ def whole_reference(
                 found = exact_reference(problem, x, objective, num_samples, clock)
                 if isinstance(found, Reference):
                     return _pulled_back(problem, x, found)
-                if objective != "elbo":
+                if not is_elbo(objective):
                     return found
             return _whole_run(problem, x, seed, length, clock)
     except Exception as error:  # a user's problem may raise anything
@@ -187,7 +192,7 @@ def expected_seconds(
     if isinstance(exact, Reference):
         return spent
     found = _first_of(problem, x, LONG_RUNS)
-    if objective != "elbo" or isinstance(found, str):
+    if not is_elbo(objective) or isinstance(found, str):
         return None
     estimator, samples = found
     took = []
@@ -279,7 +284,7 @@ def _exact_whole(
 
 def _evaluations(problem: Problem, x: Tensor, objective: str) -> int | None:
     """Of log p(x|z) in an ELBO by enumeration; None of other answers."""
-    count = outcomes(problem.posterior(eta_of(problem, x))) if objective == "elbo" else None
+    count = outcomes(problem.posterior(eta_of(problem, x))) if is_elbo(objective) else None
     return None if count is None else count * len(x)
 
 
@@ -351,7 +356,7 @@ def _first_of(problem: Problem, x: Tensor, runs: Sequence[tuple[str, int]]) -> t
     q = problem.posterior(eta_of(problem, x))
     for name, num_samples in runs:
         estimator = create(name)
-        if estimator.supports(q, problem.target(x), num_samples) is None:
+        if refusal(estimator, q, problem.target(x), num_samples) is None:
             return estimator, num_samples
     return f"{' and '.join(name for name, _ in runs)} cannot be used"
 

@@ -19,6 +19,7 @@ from ...estimators.methods.reparameterization import Reparameterization
 from ...estimators.methods.score_function import ScoreFunction
 from ...estimators.methods.sticking_the_landing import StickingTheLanding
 from ...estimators.pieces.enumeration import expected, integrand_of_outcomes, outcomes_at_a_time
+from ...estimators.pieces.objective import has_kl, log_ratio
 from ...estimators.posteriors.distributions import cut
 from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
@@ -106,8 +107,8 @@ def _score_moments(
     (score,) = torch.autograd.grad(log_q.sum(), leaf)
     with torch.no_grad():
         f = target.log_likelihood(z)
-        if getattr(estimator, "kl", "") == "sampled" and target.prior is not None:
-            f = f + target.prior.log_prob(z) - log_q
+        if getattr(estimator, "kl", "") == "sampled" and has_kl(target):
+            f = f + log_ratio(q_of(eta), target, z, log_q)
     return f.detach(), score, weights.unsqueeze(-1)
 
 
@@ -192,9 +193,9 @@ def _pathwise_by(
     noise = ((unit - q.mean) / q.stddev).detach()
     z = moved.mean + moved.stddev * noise
     f = target.log_likelihood(z)
-    if getattr(estimator, "kl", "") == "sampled" and target.prior is not None:
+    if getattr(estimator, "kl", "") == "sampled" and has_kl(target):
         density = cut(moved) if type(estimator) is StickingTheLanding else moved
-        f = f + target.prior.log_prob(z) - density.log_prob(z)
+        f = f + log_ratio(moved, target, z, density.log_prob(z))
     (gradient,) = torch.autograd.grad(f.sum(), leaf)
     return _variance_of_mean(gradient, weights.reshape(-1, 1, 1), num_samples, estimator.draws)
 

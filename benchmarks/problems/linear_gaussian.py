@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from ...estimators.base import Target
+from ...estimators.kl_weight import weight_or_free_bits
 from ...estimators.pieces.arguments import positive_number
 from .data import SPLITS, check_split, serve
 from .layers import check_sizes, weights_from
@@ -30,13 +31,24 @@ class LinearGaussianVAE:
         data_dim: size of x.
         noise: standard deviation of x given z.
         seed: of the data and of the initial weights.
+        kl_weight: what the KL is multiplied by.
+        free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
 
     Raises:
-        UsageError: a size or the noise is not positive.
+        UsageError: a size or the noise is not positive, a weight is below 0.
     """
 
-    def __init__(self, latent_dim: int = 4, data_dim: int = 10, noise: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        latent_dim: int = 4,
+        data_dim: int = 10,
+        noise: float = 1.0,
+        seed: int = 0,
+        kl_weight: float = 1.0,
+        free_bits: float | None = None,
+    ) -> None:
         check_sizes(latent_dim=latent_dim, data_dim=data_dim)
+        self.kl_weight = weight_or_free_bits(kl_weight, free_bits)
         self.latent_dim, self.noise = latent_dim, positive_number("noise", noise)
         with weights_from(seed):
             loading = torch.randn(latent_dim, data_dim)
@@ -62,7 +74,11 @@ class LinearGaussianVAE:
         zero = x.new_zeros(self.latent_dim)
         prior = Independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1, validate_args=False)
         return Target(
-            partial(self._log_likelihood, x), prior, features=x, expectation=partial(self._expectation, x)
+            partial(self._log_likelihood, x),
+            prior,
+            features=x,
+            expectation=partial(self._expectation, x),
+            kl_weight=self.kl_weight,
         )
 
     def batches(

@@ -12,6 +12,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ...estimators.base import Target
+from ...estimators.kl_weight import weight_or_free_bits
 from ...estimators.pieces.arguments import one_of
 from .data import SPLITS, check_split, serve
 from .layers import check_sizes, weights_from
@@ -44,14 +45,23 @@ class SmallVAE:
             "beta" (D = 2), "von-mises" (D = 2 angles, decoded from cosine and sine), "bernoulli" (D = 3)
             or "categorical" (D = 2 variables of 3 values, one-hot).
         seed: of the data and of the initial weights.
+        kl_weight: what the KL is multiplied by.
+        free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
 
     Raises:
-        UsageError: an unknown posterior.
+        UsageError: an unknown posterior, a weight below 0.
     """
 
     default_batch_size = 3
 
-    def __init__(self, posterior: str = "gaussian", seed: int = 0) -> None:
+    def __init__(
+        self,
+        posterior: str = "gaussian",
+        seed: int = 0,
+        kl_weight: float = 1.0,
+        free_bits: float | None = None,
+    ) -> None:
+        self.kl_weight = weight_or_free_bits(kl_weight, free_bits)
         self.kind = one_of("posterior", posterior, tuple(_LATENTS))
         check_sizes(seed=seed + 1)
         self.latent_dim = _LATENTS[self.kind]
@@ -104,7 +114,7 @@ class SmallVAE:
         """log p(x|z) for x (B, 2), and the learned prior."""
         family = _gaussian if self.kind == "flow" else _FAMILIES[self.kind]
         prior = family(self.decoder["prior"](), self.latent_dim)  # type: ignore[index]
-        return Target(partial(self._log_likelihood, x), prior, features=x)
+        return Target(partial(self._log_likelihood, x), prior, features=x, kl_weight=self.kl_weight)
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
 from ...estimators.base import Target
+from ...estimators.kl_weight import weight_or_free_bits
 from ...estimators.pieces.arguments import integer_from
 from .data import BinarizedDigits
 from .layers import check_sizes, mlp, weights_from
@@ -25,9 +26,11 @@ class DigitsVAE:
         layers: hidden layers of encoder and decoder each.
         binarization: "dynamic" or "fixed".
         seed: of the initial weights.
+        kl_weight: what the KL is multiplied by.
+        free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
 
     Raises:
-        UsageError: a size that is not a positive integer, an unknown binarization.
+        UsageError: a size that is not a positive integer, an unknown binarization, a weight below 0.
     """
 
     eta_per_latent: int
@@ -40,9 +43,12 @@ class DigitsVAE:
         layers: int = 1,
         binarization: str = "dynamic",
         seed: int = 0,
+        kl_weight: float = 1.0,
+        free_bits: float | None = None,
     ) -> None:
         check_sizes(latent_dim=latent_dim, hidden=hidden, layers=layers)
         self.latent_dim = latent_dim
+        self.kl_weight = weight_or_free_bits(kl_weight, free_bits)
         self.data = BinarizedDigits(binarization)
         with weights_from(seed):
             self.encoder: nn.Module = mlp(_PIXELS, hidden, self.eta_per_latent * latent_dim, layers)
@@ -54,7 +60,12 @@ class DigitsVAE:
 
     def target(self, x: Tensor) -> Target:
         """log p(x|z) of Bernoulli pixels x (B, 64) in nats, and the prior."""
-        return Target(lambda z: bernoulli_log_likelihood(self.decoder(z), x), self.prior(x), features=x)
+        return Target(
+            lambda z: bernoulli_log_likelihood(self.decoder(z), x),
+            self.prior(x),
+            features=x,
+            kl_weight=self.kl_weight,
+        )
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None
@@ -115,9 +126,12 @@ class CategoricalVAE(DigitsVAE):
         layers: hidden layers of encoder and decoder each.
         binarization: "dynamic" or "fixed".
         seed: of the initial weights.
+        kl_weight: what the KL is multiplied by.
+        free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
 
     Raises:
-        UsageError: a size that is not a positive integer, fewer than two categories, an unknown binarization.
+        UsageError: a size that is not a positive integer, fewer than two categories, an unknown
+            binarization, a weight below 0.
     """
 
     def __init__(
@@ -128,9 +142,11 @@ class CategoricalVAE(DigitsVAE):
         layers: int = 1,
         binarization: str = "dynamic",
         seed: int = 0,
+        kl_weight: float = 1.0,
+        free_bits: float | None = None,
     ) -> None:
         self.eta_per_latent = self.numbers_per_latent = integer_from(2, "categories", categories)
-        super().__init__(latent_dim, hidden, layers, binarization, seed)
+        super().__init__(latent_dim, hidden, layers, binarization, seed, kl_weight, free_bits)
         self.decoder = nn.Sequential(nn.Flatten(-2), self.decoder)
 
     def posterior(self, eta: Tensor) -> Distribution:

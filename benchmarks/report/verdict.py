@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from ...estimators.kl_weight import is_elbo
 from ..rows.bias import DECLARED, UNCHECKED, WRONG, summary_of_bias
 from ..rows.certificates import certificates
 from ..rows.text import describe, describe_shared, interval, number, say, shorten
@@ -77,7 +78,7 @@ def _ranked(shown: pd.DataFrame, metric: str, ascending: bool = True) -> pd.Data
         found = found[found["bias_verdict"] != DECLARED]
         counts = found["objective"].value_counts(sort=False)
         if len(counts) > 1:
-            best = sorted(counts.index, key=lambda name: (-counts[name], name != "elbo", name))[0]
+            best = sorted(counts.index, key=lambda name: (-counts[name], not is_elbo(name), name))[0]
             found = found[found["objective"] == best]
     return found.sort_values(metric, ascending=ascending, kind="stable").drop_duplicates("estimator")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ...estimators.kl_weight import is_elbo, split_objective
 from .bias import without_wrong
 from .wide import at_default, at_default_samples, family, measured, without_negligible
 
@@ -63,10 +64,14 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparable(points: pd.DataFrame) -> pd.DataFrame:
-    """The points of the objective that the most estimators among them share, the ELBO where equally many."""
-    counts = points.groupby("objective")["estimator"].nunique()
-    best = min(counts.index, key=lambda name: (-counts[name], name != "elbo", name))
-    return points[points["objective"] == best]
+    """The points of the objective that the most estimators among them share, the ELBO where equally many.
+
+    Of whatever weight of the KL, which is the problem's.
+    """
+    objectives = points["objective"].map(lambda name: split_objective(name)[0])
+    counts = points.groupby(objectives)["estimator"].nunique()
+    best = min(counts.index, key=lambda name: (-counts[name], not is_elbo(name), name))
+    return points[objectives == best]
 
 
 def _last_steps(points: pd.DataFrame) -> pd.Series:

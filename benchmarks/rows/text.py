@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...estimators.kl_weight import split_objective
 from ...estimators.text import clean as clean
 
 
@@ -91,7 +92,10 @@ def say(column: str, value: Any) -> str:
     if pd.isna(value) or value in ("", "eager"):
         return ""
     if column == "objective":
-        return "ELBO" if value == "elbo" else f"objective {shorten(str(value), 40)}"
+        name, weight = split_objective(str(value))
+        if name == "elbo":
+            return f"ELBO with {shorten(weight, 40)}" if weight else "ELBO"
+        return f"objective {shorten(str(value), 40)}"
     if column == "step":
         return "initialization" if value == 0 else f"after {int(value)} steps"
     symbol = {"num_samples": "S", "batch_size": "B", "latent_dim": "D"}.get(column)

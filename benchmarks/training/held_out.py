@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor
 
-from ...estimators.posteriors.distributions import closed_form_kl, draw
+from ...estimators.pieces.objective import analytic_kl, integrand, unsupported_kl
+from ...estimators.posteriors.distributions import draw
 from ...estimators.posteriors.shared import shares_draws
 from ..gradients import seeded
 from ..problems.as_trained import as_evaluated
@@ -17,16 +18,17 @@ _ROWS = 2**15
 
 
 def evaluate_elbo(problem: Problem, x: Tensor, seed: int) -> float:
-    """Mean ELBO of x (N, ...) in nats a datum, by 16 samples; the KL in closed form where there is one."""
+    """Mean ELBO of x (N, ...) in nats a datum, by 16 samples; the KL in closed form where there is one.
+
+    The KL is weighted as the target says: it is what is trained.
+    """
     total = 0.0
     with as_evaluated(problem), seeded(seed, x.device):
         for part in x.split(_ROWS // _ELBO_SAMPLES):
             q, target = problem.posterior(problem.encoder(part)), problem.target(part)
             z = draw(q, _ELBO_SAMPLES)
-            f = target.log_likelihood(z).mean(0)
-            if target.prior is not None:
-                kl = closed_form_kl(q, target.prior)
-                f = f - ((q.log_prob(z) - target.prior.log_prob(z)).mean(0) if kl is None else kl)
+            kl = "sampled" if unsupported_kl(q, target, "analytic") else "analytic"
+            f = integrand(q, target, z, kl).mean(0) - analytic_kl(q, target, kl)
             total += float(f.detach().double().sum())
     return total / len(x)
 
@@ -36,8 +38,9 @@ def importance_weighted_log_likelihood(
 ) -> float | None:
     """Mean log (1/K) Σ_k p(x, z_k)/q(z_k|x) of x (N, ...), nats a datum: a lower bound of log p(x).
 
-    None where the problem has no prior, hence no likelihood of x, and where data share their draws: the
-    likelihood of one datum is not that of all.
+    Of the model p(x|z) p(z), whatever weight the target gives the KL: with it there would be no bound of
+    log p(x). None where the problem has no prior, hence no likelihood of x, and where data share their
+    draws: the likelihood of one datum is not that of all.
 
     References:
         Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, eq. 8.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create
+from ...estimators.support import refusal
 from ..gradients import seeded
 from ..problems.as_trained import as_trained
 from ..problems.buffers import kept_buffers
@@ -137,7 +138,7 @@ def _teacher(problem: Problem, x: Tensor) -> tuple[Estimator, int]:
         q, target = posterior_and_target(problem, x, checked_eta(problem, x))
     for name, num_samples in _TEACHERS:
         teacher = create(name)
-        if teacher.supports(q, target, num_samples) is None:
+        if refusal(teacher, q, target, num_samples) is None:
             teacher.init(q, target)
             return teacher.train(), num_samples
     raise UsageError("no estimator to train a checkpoint with")

@@ -11,8 +11,9 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Estimator, Target
 from ...estimators.errors import EstimatorError
+from ...estimators.pieces.objective import analytic_kl, has_kl, unsupported_kl
 from ...estimators.posteriors import noise
-from ...estimators.posteriors.distributions import closed_form_kl, describe, reparameterizable
+from ...estimators.posteriors.distributions import describe, reparameterizable
 from ..problems.forward_checks import posterior_and_target
 from ..problems.point import placed
 from ..problems.posterior_checks import properties
@@ -81,7 +82,7 @@ def _terms(
     z: Tensor,
     drawn: noise.Noise | None,
 ) -> list[tuple[str, Callable[[], Tensor | None], str]]:
-    prior = target.prior
+    prior = target.prior if has_kl(target) else None
     terms: list[tuple[str, Callable[[], Tensor | None], str]] = [
         ("log p(x|z)", lambda: target.log_likelihood(z), "look at log_likelihood at draws of q"),
         ("log q(z)", lambda: noise.log_prob(q, z, drawn), "look at the posterior's parameters"),
@@ -90,8 +91,14 @@ def _terms(
         return terms
     if getattr(estimator, "kl", "analytic") == "analytic":
         pair = f"the closed-form KL of {describe(q)} against {describe(prior)}"
-        return [*terms, (pair, lambda: closed_form_kl(q, prior), "use kl=sampled, or a prior wider than q")]
+        return [*terms, (pair, lambda: _divergence(q, target), "use kl=sampled, or a prior wider than q")]
     return [*terms, ("log p(z)", lambda: prior.log_prob(z), "the prior must cover all that q draws")]
+
+
+def _divergence(q: Distribution, target: Target) -> Tensor | None:
+    """The closed-form KL as it is weighted, or None where there is none."""
+    found = None if unsupported_kl(q, target, "analytic") else analytic_kl(q, target)
+    return found if isinstance(found, Tensor) else None
 
 
 def _what(value: Tensor) -> str | None:

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
+from ...estimators.support import objective_of
 from ..jacobians.products import flat
 from ..problems.point import columns
 from ..problems.protocol import Problem
@@ -147,7 +148,7 @@ def case_of(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int,
     return {
         "benchmark": "variance",
         "estimator": estimator.label,
-        "objective": estimator.objective,
+        "objective": objective_of(estimator, problem.target(x)),
         "num_samples": num_samples,
         "seed": seed,
         **columns(problem, x),

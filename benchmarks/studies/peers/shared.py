@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ....estimators.base import Estimator
+from ....estimators.pieces.objective import analytic_kl
 from ....estimators.plugins.registry import create
-from ....estimators.posteriors.distributions import closed_form_kl
 from ...gradients import frozen, prepare, seeded
 from ...problems.placement import first_batch
 from ...problems.protocol import Problem
@@ -152,11 +152,9 @@ def _reference(problem: Problem, x: Tensor, replicates: int) -> tuple[VarianceRe
 
 def _kl_gradient(problem: Problem, x: Tensor) -> Tensor:
     """∇_φ of the batch-mean KL, in closed form."""
-    prior = problem.target(x).prior
-    assert prior is not None
     with frozen(problem.decoder):
-        kl = closed_form_kl(problem.posterior(problem.encoder(x)), prior)
-        assert kl is not None
+        kl = analytic_kl(problem.posterior(problem.encoder(x)), problem.target(x))
+        assert isinstance(kl, Tensor)
         return flatten(torch.autograd.grad(kl.mean(), list(problem.encoder.parameters())))
 
 
