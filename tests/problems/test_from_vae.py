@@ -8,6 +8,8 @@ comparison of variances with a plain loop has a fixed seed and allows 4 standard
 from __future__ import annotations
 
 import copy
+import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -283,7 +285,11 @@ REFUSALS = {
     "encoder is the class PlainVAE: give an instance": lambda: from_vae(PlainVAE, data=X),
     "data is missing, and decoder is a Tensor": lambda: from_vae(PlainVAE(), X),
     "data is missing: a tensor": lambda: from_vae(*two()),
-    "is a function that uses vae": lambda vae=None: _hiding(),
+    "is a function that uses vae": lambda: _hiding(),
+    "is a function that uses model": lambda: from_vae(Holder(PlainVAE()).encode, PlainVAE().decode, X),
+    "is a function that uses argument 0": lambda: from_vae(
+        *two(), X, likelihood=partial(torch.add, nn.Linear(1, 1))
+    ),
     "encoder is 3, not a torch.nn.Module": lambda: from_vae(3, nn.Linear(2, 16), X),
     "of shape (8, 5), which is no pair": lambda: from_vae(nn.Linear(16, 5), nn.Linear(2, 16), X),
     "returns a tuple of 3, not (μ, log σ²)": lambda: from_vae(
@@ -350,6 +356,16 @@ REFUSALS = {
     "an item has the keys 'image'": lambda: from_vae(*two(), [{"image": x} for x in X]),
     "kl_weight=-1 is not": lambda: from_vae(*two(), X, kl_weight=-1),
 }
+
+
+class Holder:
+    """Is no module, and has one."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def encode(self, x):
+        return self.model.encode(x)
 
 
 def _hiding():
@@ -539,3 +555,19 @@ def test_modes_are_told_by_the_names_in_the_users_code():
     full = measure_variance(problem, "reparameterization", replicates=4, route="full")
     assert full.total > 0
     assert all(torch.equal(buffers[name], b) for name, b in net.named_buffers())
+
+
+def test_a_problem_is_pickled_with_what_it_shows():
+    model = PlainVAE()
+    problem = from_vae(model, data=(X, Y), likelihood="bernoulli-probs", kl_weight=0.5)
+    twin = pickle.loads(pickle.dumps(problem))
+    assert torch.equal(twin.encoder(X), problem.encoder(X))
+    assert twin.target(X).kl_weight == 0.5
+    with torch.no_grad():
+        twin.encoder.get_parameter("fc21.bias").add_(1)
+    assert torch.allclose(twin.encoder(X)[:, :2], problem.encoder(X)[:, :2] + 1)
+    shown = pickle.loads(pickle.dumps(from_vae(Mixed().eval(), data=X.round())))
+    before = shown.encoder(X)
+    with torch.no_grad():
+        shown.encoder.get_parameter("shift").add_(1)
+    assert torch.allclose(shown.encoder(X), before + 1)

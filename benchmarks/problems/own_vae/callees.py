@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -58,13 +58,14 @@ class Callee:
         self.role = role
         self.call: Callable[..., Any] = given
         inner: Any = given
+        hidden: dict[str, object] = {}
         while isinstance(inner, functools.partial):
+            hidden |= {f"argument {index}": thing for index, thing in enumerate(inner.args)} | inner.keywords
             inner = inner.func
         self.whole = isinstance(inner, nn.Module)
         owner = inner if self.whole else getattr(inner, "__self__", None)
         self.owner = owner if isinstance(owner, nn.Module) else None
-        if self.owner is None:
-            _check_hides_none(inner, role)
+        _check_hides_none(hidden if self.owner is not None else hidden | _seen_by(inner), role)
 
     def __call__(self, *arguments: object) -> Any:
         """Call it.
@@ -104,26 +105,27 @@ def _in_a_row(given: list[Any], role: str) -> nn.Module:
     return nn.Sequential(*modules)
 
 
-def _check_hides_none(function: object, role: str) -> None:
-    for name, thing in _seen_by(function):
+def _check_hides_none(seen: Mapping[str, object], role: str) -> None:
+    for name, thing in seen.items():
         if isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad):
             raise UsageError(
                 f"{role} is a function that uses {name}, whose parameters cannot be seen from outside: give "
-                f"a "
-                f"torch.nn.Module, a method of one, or a list of modules that are called one after the other"
+                f"a torch.nn.Module, a method of one, or a list of modules, called one after the other"
             )
 
 
-def _seen_by(function: object) -> Iterator[tuple[str, object]]:
-    """What a function finds outside itself, by name."""
-    if not inspect.isfunction(function):
-        return
-    seen = inspect.getclosurevars(function)
-    for name, thing in (*seen.nonlocals.items(), *seen.globals.items()):
-        yield name, thing
+def _seen_by(function: Any) -> dict[str, object]:
+    """What a function, or an object that is called, finds outside its arguments, by name."""
+    owner = getattr(function, "__self__", None)
+    seen: dict[str, object] = dict(getattr(owner, "__dict__", {}))
+    plain = getattr(function, "__func__", function)
+    if not inspect.isfunction(plain):
+        return seen | dict(getattr(function, "__dict__", {}))
+    outside = inspect.getclosurevars(plain)
+    for name, thing in (*outside.nonlocals.items(), *outside.globals.items()):
         bound = getattr(thing, "__self__", None)
-        if isinstance(bound, nn.Module):
-            yield name, bound
+        seen[name] = bound if isinstance(bound, nn.Module) else thing
+    return seen
 
 
 def _shape(argument: object) -> str:

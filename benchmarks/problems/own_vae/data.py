@@ -177,7 +177,10 @@ def _pair_of(batch: Any) -> Pair:
         keys = ", ".join(map(repr, batch))
         raise UsageError(f"data: an item has the keys {keys}: data=[(d['x'], d['y']) for d in dataset], say")
     what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
-    raise UsageError(f"data: an item is {what}, neither x nor a pair (x, y) of tensors")
+    raise UsageError(
+        f"data: an item is {what}, neither x nor a pair (x, y) of tensors: "
+        f"data=[(x, y) for x, y, _ in dataset], say"
+    )
 
 
 def _as_tensor(data: Any) -> Tensor:

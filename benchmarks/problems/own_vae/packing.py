@@ -64,4 +64,4 @@ class _Rows:
             rows = sum((d << (8 * k) for k, d in enumerate(digits)), torch.zeros_like(digits[0])).to(
                 self.dtype
             )
-        return rows.reshape(-1, *self.shape)
+        return rows.reshape(-1, *self.shape).contiguous()  # users call `view`
