@@ -17,6 +17,7 @@ from ..pieces.scores import align, inner, scores
 from ..posteriors.distributions import cut, describe, parameters_of, with_parameters
 from ..posteriors.families import family_of
 from ..posteriors.gaussians import is_diagonal_gaussian
+from ..posteriors.layered import not_one_latent
 from ..posteriors.noise import Noise, draw, log_prob
 from .score_function import ScoreFunction
 
@@ -75,6 +76,8 @@ class DeltaMethod(ScoreFunction):
         self.pilot = None if pilot is None else integer_from(_TINY_PILOT, "pilot", pilot)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if layers := not_one_latent(q, "leave-one-out"):
+            return layers
         if not is_diagonal_gaussian(q) and family_of(q) is not td.MultivariateNormal:
             given = f"{describe(q)} with event shape {tuple(q.event_shape)}"
             return f"needs a Gaussian posterior, Independent(Normal, 1) or MultivariateNormal, not a {given}"

@@ -17,6 +17,7 @@ from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import describe, draw, parameters_of
 from ..posteriors.families import family_of, innermost
+from ..posteriors.layered import not_one_latent
 
 
 class _Standardized(NamedTuple):
@@ -73,6 +74,8 @@ class GeneralizedReparameterization(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if layers := not_one_latent(q, "reparameterization or leave-one-out"):
+            return layers
         if family_of(innermost(q)) not in _STANDARDIZATIONS:
             known = ", ".join(family.__name__ for family in _STANDARDIZATIONS)
             return f"knows how to standardize {known}; the posterior is a {describe(q)}"

@@ -12,6 +12,7 @@ from ..pieces.arguments import one_of
 from ..pieces.objective import analytic_kl, integrand
 from ..pieces.quadratic import Quadratic, flat, unknown_covariance, unknown_mean
 from ..posteriors.distributions import rsample
+from ..posteriors.layered import not_one_latent
 from .reparameterization import Reparameterization
 
 HESSIAN_CHOICES = ("hvp", "full")
@@ -74,6 +75,8 @@ class LinearizedHessian(Reparameterization):
         self.hessian = one_of("hessian", hessian, HESSIAN_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if layers := not_one_latent(q, "reparameterization"):
+            return layers
         unknown = unknown_covariance if self.hessian == "full" else unknown_mean
         return super().supports(q, target, num_samples) or unknown(q)
 

@@ -13,7 +13,7 @@ from ..base import Estimate, Estimator, Target
 from ..pieces.antithetic_bits import antithetic_pairs
 from ..pieces.importance_weights import log_sum_of_others, unweighable
 from ..pieces.variables import not_discrete, variables_of
-from ..posteriors.layered import Layered
+from ..posteriors.layered import not_one_latent
 
 
 class LocalDisARM(Estimator):
@@ -45,9 +45,7 @@ class LocalDisARM(Estimator):
     weighs_kl = True
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        if isinstance(q, Layered):
-            return "needs one latent of independent variables, not layers: vimco takes layers"
-        refused = unweighable(target) or not_discrete(q)
+        refused = not_one_latent(q, "vimco") or unweighable(target) or not_discrete(q)
         return refused or super().supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:

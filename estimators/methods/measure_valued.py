@@ -15,6 +15,7 @@ from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import cut, describe, parameters_of
 from ..posteriors.gaussians import is_diagonal_gaussian
+from ..posteriors.layered import not_one_latent
 from ..posteriors.noise import GaussianNoise, log_prob
 
 _ROOT_TWO_PI = math.sqrt(2 * math.pi)
@@ -71,6 +72,8 @@ class MeasureValued(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        if layers := not_one_latent(q, "leave-one-out"):
+            return layers
         if not is_diagonal_gaussian(q):
             given = f"{describe(q)} with event shape {tuple(q.event_shape)}"
             return f"needs a diagonal Gaussian posterior, Independent(Normal(loc, scale), 1), not a {given}"

@@ -12,6 +12,7 @@ from ..pieces.arguments import integer_from, one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand
 from ..pieces.scores import align, inner, per_sample, scores, shared_parameters
 from ..posteriors.distributions import parameters_of, with_parameters
+from ..posteriors.layered import not_one_latent
 from ..posteriors.noise import GaussianNoise, rsample
 from .reparameterization import Reparameterization
 
@@ -64,7 +65,8 @@ class Mixed(Estimator):
         self.kl = one_of("kl", kl, KL_CHOICES)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        return shared_parameters(q) or Reparameterization(self.kl).supports(q, target, num_samples)
+        one = not_one_latent(q, "reparameterization")
+        return one or shared_parameters(q) or Reparameterization(self.kl).supports(q, target, num_samples)
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         f_pilot, *pilot = _both(q, target, self.pilot, self.kl)

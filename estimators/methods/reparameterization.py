@@ -9,6 +9,7 @@ from ..pieces.arguments import one_of
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import describe, reparameterizable
 from ..posteriors.draws import DRAWS, smallest_number, unsupported_draws
+from ..posteriors.layered import Layered
 from ..posteriors.noise import rsample
 
 
@@ -56,7 +57,8 @@ class Reparameterization(Estimator):
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         if not reparameterizable(q):
             why = "its rsample is biased" if q.has_rsample else "torch has no rsample for it"
-            return f"needs a reparameterizable posterior; {describe(q)} is not ({why})"
+            remedy = ": use leave-one-out" if isinstance(q, Layered) else ""
+            return f"needs a reparameterizable posterior; {describe(q)} is not ({why}){remedy}"
         refused = super().supports(q, target, num_samples) or unsupported_kl(q, target, self.kl)
         return refused or unsupported_draws(q, self.draws)
 

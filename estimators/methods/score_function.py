@@ -51,8 +51,8 @@ class ScoreFunction(Estimator):
     References:
         Williams, Simple Statistical Gradient-Following Algorithms, 1992, section 4.
         Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, eq. 3.
-        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.4 (local
-        learning signals).
+        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.3
+        (local learning signals).
     """
 
     weighs_kl = True

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..base import Target
 from ..posteriors.outcomes import Outcomes, enumerate_outcomes, log_tables
-from .objective import has_kl, integrand, log_ratio
+from .objective import conditional_kls, has_kl, integrand, log_ratio
 
 _ENTRIES = 2**14  # numbers f(z) at a time, which a decoder makes some hundred times as many of
 _AT_ONCE = 2**15  # numbers f(z) that are kept all together
@@ -144,7 +144,9 @@ def integrand_of_outcomes(
     whole = probes.expand(-1, *q.batch_shape, *q.event_shape)
     log_q = q.log_prob(whole).detach()
     f = integrand(q, target, whole, kl, log_q)
-    shared = q.batch_shape.numel() > 1 and _takes_one_for_all(target, probes, whole)
+    # A closed-form KL given the parents is each datum's own.
+    alike = kl == "sampled" or not conditional_kls(q, target, whole)
+    shared = alike and q.batch_shape.numel() > 1 and _takes_one_for_all(target, probes, whole)
 
     def of(z: Tensor, log_q: Tensor) -> Tensor:
         if not shared:

@@ -19,9 +19,11 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..posteriors import distributions
+from ..posteriors.distributions import describe
 from ..posteriors.layered import Layered
 from .local_signals import descendants, summed, terms
 from .objective import analytic_kl, unsupported_kl
+from .variables import not_discrete
 
 
 def estimate_layers(
@@ -60,7 +62,7 @@ def unsupported_layers(
     estimator: Estimator, q: Layered, target: Target, num_samples: int, kl: str, *, together: bool = False
 ) -> str | None:
     """Why `estimate_layers` cannot be used, or None."""
-    refused = unsupported_kl(q, target, kl)
+    refused = Estimator.supports(estimator, q, target, num_samples) or unsupported_kl(q, target, kl)
     for name in q.order:
         refused = refused or _Problem(q, target, kl, name).refused(estimator, num_samples, together)
     return refused
@@ -95,8 +97,10 @@ class _Problem:
         """Why the estimator cannot do this latent, or None."""
         if self._possible(estimator, num_samples, together):
             return None
-        why = self._why_not(estimator, num_samples)
-        return f"latent {self.name} {why}; leave-one-out takes any" if why else None
+        if not_discrete(self.q.examples[self.name]):
+            kind = describe(self.q.examples[self.name])
+            return f"takes discrete latents alone, and {self.name} is a {kind}: use leave-one-out"
+        return f"latent {self.name} {self._why_not(estimator, num_samples)}"
 
     def samples(self, estimator: Estimator, num_samples: int, together: bool) -> int:
         """m, the number of samples given the same others: without others, all."""

@@ -56,7 +56,7 @@ def local_signals(
     """The signals of every latent of q at z (S, *batch, D); arguments as those of `objective.integrand`.
 
     References:
-        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.4.
+        Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.3.
     """
     log_q = log_probs(q, z, noise)
     each = terms(q, target, z, kl, {name: value.detach() for name, value in log_q.items()})

@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..posteriors.distributions import describe, parameters_of, with_parameters
+from ..posteriors.layered import Layered
 from ..posteriors.noise import Noise, log_prob
 from ..posteriors.shared import shares_draws
 
 
 def shared_parameters(q: Distribution) -> str | None:
-    """Why the parameters of q do not go with its data one by one, or None."""
+    """Why the parameters of q do not go with its data one by one, or None; of layers, those of each."""
+    if isinstance(q, Layered):
+        return next((why for why in map(shared_parameters, q.examples.values()) if why), None)
     try:
         parameters = parameters_of(q)
     except TypeError as error:
@@ -49,6 +52,22 @@ def scores(
     with torch.enable_grad():
         log_q = log_prob(with_parameters(q, leaves), z, noise).sum()
     return dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
+
+
+def layer_scores(
+    layer: Distribution, z: Shaped[Tensor, "S *batch_event"], noise: Noise | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters of one latent's distribution at each sample, and ∇ log q(z_s) in them.
+
+    Both (S, *parameter shape): of a latent that is drawn given others the parameters differ between samples.
+    """
+    rows = z.shape[: z.dim() - len(layer.event_shape)]
+    each = layer if layer.batch_shape == rows else layer.expand(rows)
+    parameters = parameters_of(each)
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    with torch.enable_grad():
+        log_q = log_prob(with_parameters(each, leaves), z, noise).sum()
+    return parameters, dict(zip(leaves, torch.autograd.grad(log_q, tuple(leaves.values())), strict=True))
 
 
 def align(f: Tensor, other: Tensor) -> Tensor:

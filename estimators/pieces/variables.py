@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid, one_hot
 from ..base import Estimate, Target
 from ..posteriors.distributions import describe
 from ..posteriors.families import family_of, innermost
-from ..posteriors.layered import Layered
+from ..posteriors.layered import Layered, not_one_latent
 from .objective import analytic_kl
 
 _FAMILIES = (td.Bernoulli, td.Categorical, td.OneHotCategorical)
@@ -102,7 +102,7 @@ def variables_of(q: Distribution) -> Variables:
 def not_discrete(q: Distribution) -> str | None:
     """Why q is not made of independent Bernoulli or categorical variables, or None."""
     if isinstance(q, Layered):
-        return "needs one latent of independent variables, not layers: leave-one-out and disarm take layers"
+        return not_one_latent(q, "leave-one-out or disarm")
     base = innermost(q)
     if isinstance(base, td.Categorical | td.OneHotCategorical) and base.logits.shape[-1] < 2:
         return "needs latents of two states or more, not of one"

@@ -262,6 +262,11 @@ def unlike(q: Distribution, prior: Distribution) -> str | None:
     return None
 
 
+def not_one_latent(q: Distribution, instead: str) -> str | None:
+    """That q has several latents, for what takes one, and what to use ``instead``; or None."""
+    return f"takes one latent, not several in layers: use {instead}" if isinstance(q, Layered) else None
+
+
 def total(parts: Mapping[str, Tensor]) -> Tensor:
     """The sum over latents."""
     first, *others = parts.values()

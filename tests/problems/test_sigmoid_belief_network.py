@@ -273,9 +273,7 @@ def test_the_closed_kl_is_refused_in_a_line():
 def test_what_needs_independent_variables_refuses_in_a_line(name):
     problem, x = network()
     line = create(name).supports(problem.posterior(problem.encoder(x)), problem.target(x), 2)
-    assert (
-        line == "needs one latent of independent variables, not layers: leave-one-out and disarm take layers"
-    )
+    assert line == "takes one latent, not several in layers: use leave-one-out or disarm"
 
 
 def test_it_is_trained():
