@@ -13,3 +13,4 @@ from .plugins.registry import create as create
 from .plugins.registry import register as register
 from .posteriors.layered import Layered as Layered
 from .posteriors.layered import reading as reading
+from .posteriors.shared import SharedDraws as SharedDraws

@@ -31,6 +31,17 @@ def digits() -> dict[str, Tensor]:
     return {"train": images[:1500], "test": images[1500:]}
 
 
+@lru_cache(maxsize=1)
+def labelled_digits() -> dict[str, Tensor]:
+    """The same images with their digit as a last column, (N, 65) float32."""
+    from sklearn.datasets import load_digits
+
+    digit = torch.from_numpy(load_digits().target).to(torch.float32)
+    order = torch.randperm(len(digit), generator=torch.Generator().manual_seed(_SEED))
+    splits = dict(zip(SPLITS, digit[order].split([1500, len(digit) - 1500]), strict=True))
+    return {split: torch.cat((digits()[split], splits[split].unsqueeze(1)), 1) for split in SPLITS}
+
+
 class BinarizedDigits:
     """Digits as binary pixels, each 1 with its intensity as probability.
 

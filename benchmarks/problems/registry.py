@@ -57,6 +57,14 @@ _BUILTINS = {
         "bayesian_logistic_regression:BayesianLogisticRegression",
         "logistic-regression in minibatches of its 569 patients, which share the weights",
     ),
+    "bayesian-mlp": (
+        "bayesian_mlp:BayesianMLP",
+        "classifier of the digits with a posterior over all of its weights, in minibatches",
+    ),
+    "bayesian-vae": (
+        "bayesian_vae:BayesianVAE",
+        "VAE on the digits with a posterior over the decoder's weights, or the encoder's too, in minibatches",
+    ),
     "quadratic": ("functions:Quadratic", "cost (z − k)² under N(μ, σ²), one dimension"),
     "exponential": ("functions:Exponential", "cost exp(−k z²) under N(μ, σ²), one dimension"),
     "cosine": ("functions:Cosine", "cost cos(k z) under N(μ, σ²), one dimension"),

@@ -36,7 +36,7 @@ class WeightPosterior(nn.ModuleDict):
         drawn: whether μ starts as torch's linear layers do; else at 0.
     """
 
-    def __init__(self, layers: Mapping[str, Linear], scale: float, drawn: bool) -> None:
+    def __init__(self, layers: Mapping[str, Linear], scale: float, drawn: bool = True) -> None:
         super().__init__({name: LayerPosterior(layer, scale, drawn) for name, layer in layers.items()})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,15 +96,11 @@ class WeightsProblem:
 
     def posterior(self, eta: Tensor) -> Distribution:
         """One mean-field Gaussian for all rows of eta (*batch, 2D), which are the same."""
-        loc, log_scale = one_row(eta).chunk(2, dim=-1)
-        q = Independent(Normal(loc, log_scale.exp(), validate_args=False), 1, validate_args=False)
-        return SharedDraws(q, eta.shape[-2])
+        return mean_field(eta)
 
     def prior(self, like: Tensor) -> Distribution:
         """N(0, prior_scale² I), on the device and in the dtype of ``like``."""
-        zero = like.new_zeros(self.latent_dim)
-        normal = Normal(zero, torch.full_like(zero, self.prior_scale), validate_args=False)
-        return Independent(normal, 1, validate_args=False)
+        return normal_prior(like, self.latent_dim, self.prior_scale)
 
     def target(self, x: Tensor) -> Target:
         """N log p(x_i|w) of each datum of x (B, ...), and the prior."""
@@ -120,6 +116,20 @@ class WeightsProblem:
 
     def _scaled(self, x: Tensor, apply: Apply) -> Float[Tensor, "S *batch"]:
         return self.data_size * self.log_likelihood(x, apply)
+
+
+def mean_field(eta: Float[Tensor, "*batch P"]) -> Distribution:
+    """One diagonal Gaussian for all rows of eta (*batch, 2D), which are the same: (μ, log σ)."""
+    loc, log_scale = one_row(eta).chunk(2, dim=-1)
+    q = Independent(Normal(loc, log_scale.exp(), validate_args=False), 1, validate_args=False)
+    return SharedDraws(q, eta.shape[-2])
+
+
+def normal_prior(like: Tensor, size: int, scale: float) -> Distribution:
+    """N(0, scale² I) of so many numbers, on the device and in the dtype of ``like``."""
+    zero = like.new_zeros(size)
+    normal = Normal(zero, torch.full_like(zero, scale), validate_args=False)
+    return Independent(normal, 1, validate_args=False)
 
 
 def _initial(layer: Linear) -> Tensor:

@@ -83,8 +83,11 @@ class SharedDraws(Distribution):
 
 
 def shares_draws(q: Distribution) -> bool:
-    """Whether the data of the last batch dimension have a draw in common, or part of one."""
-    return bool(getattr(q, "shares_draws", False))
+    """Whether the data of the last batch dimension have a draw in common, or one of several latents."""
+    latents = getattr(q, "layers", {}).values()
+    return bool(getattr(q, "shares_draws", False)) or any(
+        isinstance(latent, Distribution) and shares_draws(latent) for latent in latents
+    )
 
 
 def of_one(posterior: Callable[[Tensor], Distribution]) -> Callable[[Tensor], Distribution]:

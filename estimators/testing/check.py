@@ -17,7 +17,7 @@ from . import contract_checks as contract
 from . import sampling_checks as sampling
 from . import state_checks as state
 from .mean_test import CONFIRM_LEVEL
-from .toy_problems import FAMILIES, Family
+from .toy_problems import FAMILIES, WEIGHTS, Family
 from .trial import SEED, Trial, supported_sizes
 
 Factory = str | Callable[[], Estimator]
@@ -225,8 +225,11 @@ def _trials(
     build: Callable[[], Estimator], estimator: Estimator, seed: int, confirm_level: float
 ) -> tuple[list[Trial], list[str]]:
     """A trial for each family that the estimator supports, and the reasons for the others."""
-    trials, reasons = [], []
-    for family in FAMILIES:
+    trials: list[Trial] = []
+    reasons: list[str] = []
+    for family in (*FAMILIES, WEIGHTS):
+        if family is WEIGHTS and trials:
+            break
         problem = family.problem()
         try:
             sizes = supported_sizes(estimator, problem, problem.target)

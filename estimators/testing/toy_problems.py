@@ -19,6 +19,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ..base import Target
+from ..network import Apply, Linear, Network
 from ..posteriors.outcomes import enumerate_outcomes, outcomes
 from ..posteriors.quadrature import gauss_hermite
 
@@ -34,6 +35,8 @@ _OFFSETS = (-1.5, 0.8, -0.4)
 _BUMPS = (2.0, 1.2, 1.6, 0.9, 1.7, 1.1, 0.8, 1.4, 1.9, 1.3, 0.7, 1.5)
 _SURE = 40.0  # a logit of which float32 rounds the probability to 0 or 1
 _NEVER = -1e5  # a logit of which the probability is 0 in every type
+_LAYERS = {"first": Linear(1, 1, bias=False), "second": Linear(1, 1, bias=False)}
+_INPUTS = ((1.3,), (-0.8,), (0.6,))
 _FEATURES = ((0.5, -1.0), (-0.3, 0.8), (1.2, 0.1))
 
 
@@ -55,6 +58,7 @@ class ToyProblem:
         prior_theta: (*batch, ·), the prior's parameters, or (·,) when it is not learned.
         posterior, prior: a leaf -> the distribution.
         data: which datum each entry of the last batch dimension is.
+        of_weights: whether z are the weights of a small network, which log_likelihood applies.
     """
 
     eta: Tensor
@@ -63,6 +67,7 @@ class ToyProblem:
     posterior: Callable[[Tensor], Distribution]
     prior: Callable[[Tensor], Distribution]
     data: tuple[int, ...]
+    of_weights: bool = False
 
     @property
     def q(self) -> Distribution:
@@ -73,7 +78,13 @@ class ToyProblem:
     def target(self) -> Target:
         """The target, with a prior and features."""
         features = self._constant(_FEATURES)
-        return Target(self.log_likelihood, prior=self.prior(self.prior_theta), features=features)
+        network = self.network if self.of_weights else None
+        return Target(self.log_likelihood, self.prior(self.prior_theta), features, network=network)
+
+    @property
+    def network(self) -> Network:
+        """t = w₂ tanh(w₁ x_i), and f_i = c_i + Σ_k θ_k sin(ω_k t + a_ik) − 0.05 (t − m_i)²."""
+        return Network(_LAYERS, self._of_layers)
 
     @property
     def learned(self) -> tuple[Tensor, ...]:
@@ -95,11 +106,19 @@ class ToyProblem:
             raise ValueError(f"log_likelihood was given z of shape {tuple(z.shape)}, not {expected}")
         if z.dtype != self.eta.dtype:
             raise ValueError(f"log_likelihood was given z in {z.dtype} under a posterior in {self.eta.dtype}")
+        if self.of_weights:
+            return self.network.dense(z)
         z = z.flatten(-len(event))
         offset, phase, centre = (self._constant(table) for table in (_OFFSETS, _PHASES, _CENTRES))
         frequencies = torch.tensor(_FREQUENCIES, dtype=z.dtype, device=z.device)[:, : z.shape[-1]]
         waves = torch.sin(z @ frequencies.T + phase)
         return offset + (self.theta * waves).sum(-1) - _BOWL * (z - centre).square().sum(-1)
+
+    def _of_layers(self, apply: Apply) -> Tensor:
+        t = apply("second", torch.tanh(apply("first", self._constant(_INPUTS))))
+        offset, phase, centre = (self._constant(table) for table in (_OFFSETS, _PHASES, _CENTRES))
+        waves = torch.sin(t * t.new_tensor(_FREQUENCIES)[:, 0] + phase)
+        return offset + (self.theta * waves).sum(-1) - _BOWL * (t - centre).square().sum(-1)
 
     def bump(self, z: Tensor) -> Tensor:
         """Σ_k λ_k z_k (1 − z_k) over all coordinates of z: zero on the support of discrete z alone.
@@ -147,6 +166,7 @@ class Family:
         prior_theta: the prior's parameters.
         posterior, prior: parameters -> distribution.
         states: of each variable; None where they are not finitely many.
+        of_weights: see `ToyProblem`.
         like: another family that shares everything but its numbers: what does not depend on these is asked of
             that one alone.
     """
@@ -158,6 +178,7 @@ class Family:
     prior: Callable[[Tensor], Distribution] = field(repr=False)
     states: int | None = None
     like: str | None = None
+    of_weights: bool = False
 
     def problem(
         self,
@@ -188,6 +209,7 @@ class Family:
             posterior=self.posterior,
             prior=self.prior,
             data=data,
+            of_weights=self.of_weights,
         )
 
     def sure(self) -> Family:
@@ -278,6 +300,10 @@ FAMILIES = (
         like="one-hot",
     ),
 )
+
+
+#: For estimators of a network's weights, which support none of the others.
+WEIGHTS = replace(FAMILIES[0], name="weights", of_weights=True)
 
 
 def alien_cases() -> list[tuple[Distribution, Target]]:

@@ -24,6 +24,7 @@ from elbograd.benchmarks.problems.bayesian_linear_regression import BayesianLine
 from elbograd.benchmarks.problems.placement import place
 from elbograd.estimators import UsageError, catalogue, create
 from elbograd.estimators.posteriors.shared import SharedDraws, shares_draws
+from pages import Page
 
 LINEAR = "bayesian-linear-regression[data=50]"
 
@@ -34,7 +35,7 @@ def off_centre(problem):
     with torch.no_grad():
         for name, parameter in problem.encoder.named_parameters():
             steps = torch.linspace(-0.5, 0.7, parameter.numel(), dtype=torch.float64)
-            parameter.add_(steps if "loc" in name else 0.8 * steps.flip(0))
+            parameter.add_((steps if "loc" in name else 0.8 * steps.flip(0)).view_as(parameter))
     return problem
 
 
@@ -140,6 +141,8 @@ def score_function_variance(at):
 EXACT = {
     "reparameterization": weight_variances.shared_draws,
     "score-function": score_function_variance,
+    "local-reparameterization": weight_variances.local_reparameterization,
+    "flipout": weight_variances.flipout,
 }
 
 
@@ -224,6 +227,7 @@ def test_estimators_are_right_under_shared_draws_or_refused():
         stderr = h.std(0) / len(h) ** 0.5 + 1e-9 * exact.norm()
         assert float(((h.mean(0) - exact) / stderr).abs().max()) < 5, name
     assert {"reparameterization", "leave-one-out", "learned-baseline", "sticking-the-landing"} <= set(used)
+    assert {"local-reparameterization", "flipout"} <= set(used)
     assert not {"iwae", "vimco", "optimal-baseline"} & set(used)
 
 
@@ -243,7 +247,13 @@ def test_minibatches_of_the_logistic_regression_have_its_elbo(kl):
         assert float(value) == pytest.approx(float(same), rel=1e-12)
 
 
-def test_one_datum_is_certified():
+def test_one_datum_is_certified(monkeypatch):
+    def two_points(problem, x, seed):
+        eta = problem.encoder(x).detach()
+        assert len(eta) == 1
+        return {"initial": eta, "moved": eta + torch.linspace(-0.6, 0.8, eta.numel()).to(eta)}
+
+    monkeypatch.setattr("elbograd.benchmarks.certification.problem.points_of", two_points)
     problem = load_problem("bayesian-linear-regression[features=2,data=5]")
     build = partial(create, "reparameterization")
     certificate = certify_problem(build, problem, "regression", Settings(max_evaluations=1e4))
@@ -265,7 +275,69 @@ def test_draws_are_shared_and_not_copied():
     assert q.sample((5,)).shape == (5, 2, 128, 3) and q.batch_shape == (2, 128)
 
 
+def test_the_mlp_is_an_mlp():
+    problem = load_problem("bayesian-mlp[hidden=7,layers=2]")
+    x = next(problem.batches("train", 5))
+    w = problem.posterior(problem.encoder(x)).sample((2,))
+    found = problem.target(x).log_likelihood(w)
+    for s in range(2):
+        hidden, start = x[:, :64], 0
+        for inputs, outputs in ((64, 7), (7, 7), (7, 10)):
+            matrix = w[s, 0, start : start + inputs * outputs].reshape(inputs, outputs)
+            offset = w[s, 0, start + inputs * outputs : start + (inputs + 1) * outputs]
+            start += (inputs + 1) * outputs
+            hidden = (hidden if inputs == 64 else hidden.relu()) @ matrix + offset
+        by_hand = -1500 * torch.nn.functional.cross_entropy(hidden, x[:, 64].long(), reduction="none")
+        torch.testing.assert_close(found[s], by_hand)
+    assert start == problem.latent_dim
+
+
+def kl_by_hand(mean, log_scale, prior_scale):
+    ratio = log_scale.exp() / prior_scale
+    return (0.5 * (ratio**2 + (mean / prior_scale) ** 2 - 1) - ratio.log()).sum(-1)
+
+
+def test_the_bayesian_vae_weighs_its_terms_as_all_data_do():
+    """The value is N (log p(x|z, w) − KL of z) − KL of w, each datum by itself, at the samples drawn."""
+    problem = off_centre(load_problem("bayesian-vae[latent_dim=2,hidden=5,prior_scale=0.7]"))
+    x = next(problem.batches("train", 4)).double()
+    q, target = problem.posterior(problem.encoder(x)), problem.target(x)
+    eta = {name: problem.encoder(x)[:, part] for name, part in problem.eta_parts.items()}
+    torch.manual_seed(5)
+    joined = q.rsample(torch.Size((3,)))
+    w, z = joined[:, 0, :-2], joined[..., -2:]
+    assert bool((joined[:, 1:, :-2] == joined[:, :1, :-2]).all()), "one draw of w for all data"
+    first, offset, second = w[:, :10].reshape(3, 2, 5), w[:, None, 10:15], w[:, 15:335].reshape(3, 5, 64)
+    logits = torch.tanh(z @ first + offset) @ second + w[:, None, 335:]
+    density = torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(-1).mean(0)
+    torch.manual_seed(5)
+    value = create("reparameterization")(q, target, 3).value
+    of_z = kl_by_hand(eta["mean"], eta["log_scale"], 1.0)
+    of_w = kl_by_hand(eta["weights_mean"], eta["weights_log_scale"], 0.7)
+    torch.testing.assert_close(value, 1500 * (density - of_z) - of_w)
+
+
+@pytest.mark.parametrize("name", ["local-reparameterization", "flipout", "moving-average-baseline"])
+@pytest.mark.parametrize("spec", ["bayesian-vae[latent_dim=2,hidden=5]", "bayesian-mlp[hidden=5]"])
+def test_networks_are_measured_and_trained(name, spec):
+    v = measure_variance(spec, name, batch_size=16, replicates=16, warmup=5)
+    assert v.route == "full" and v.evaluations == 1 and 0 < v.total < math.inf
+    assert any("output" in layer for layer in v.by_layer)
+    assert train(spec, name, steps=3, batch_size=16, seed=0).rows()
+
+
 def test_training_climbs():
     result = train("bayesian-logistic-regression", "reparameterization", steps=60, batch_size=32, seed=0)
     values = [row["value"] for row in result.rows() if row["metric"] == "train_objective"]
     assert values[-1] > values[0] + 20
+
+
+def test_the_example_of_the_page_runs():
+    scope = {}
+    exec(Page("docs/bring-your-own-model.md").code("WeightsProblem"), scope)
+    problem = scope["problem"]
+    x = next(problem.batches("train", 5, None))
+    assert problem.latent_dim == 241 and problem.data_size == 400
+    for name in ("reparameterization", "local-reparameterization", "flipout"):
+        slope, _ = gradient(problem, x, name)
+        assert bool(slope.isfinite().all()) and slope.numel() == 482
