@@ -135,6 +135,19 @@ class LearnedPriorVAE(nn.Module):
         self.prior = MixturePrior(3, latents)
 
 
+class VampVAE(PlainVAE):
+    """A prior that is the mean posterior of learned pseudo-inputs: made with the encoder."""
+
+    def __init__(self, pixels=16, hidden=10, latents=2, components=3):
+        super().__init__(pixels, hidden, latents)
+        self.pseudo_inputs = nn.Parameter(torch.rand(components, pixels))
+
+    def prior(self):
+        mu, logvar = self.encode(self.pseudo_inputs)
+        parts = td.Independent(td.Normal(mu, (0.5 * logvar).exp()), 1)
+        return td.MixtureSameFamily(td.Categorical(logits=torch.zeros_like(mu[:, 0])), parts)
+
+
 class GaussianNet(nn.Module):
     """x -> Normal(μ, softplus)."""
 
@@ -329,6 +342,15 @@ MODELS = {
         "from_vae(vae.encoder, vae.decoder, data, prior=vae.prior, likelihood='gaussian-logvar')",
         lambda vae, z, x, y: _gaussian(vae.decoder(z).chunk(2, -1)).log_prob(x),
         lambda vae, x, y: td.Independent(vae.encoder(x), 1),
+        lambda vae: vae.prior(),
+        sampled=True,
+    ),
+    "vamp prior": Brought(
+        VampVAE,
+        _binary(16),
+        "from_vae(vae.encode, vae.decode, data, prior=vae.prior, likelihood='bernoulli-probs')",
+        lambda vae, z, x, y: _bce(vae.decode(z), x),
+        lambda vae, x, y: _gaussian(vae.encode(x)),
         lambda vae: vae.prior(),
         sampled=True,
     ),
