@@ -167,10 +167,11 @@ class Model(PyroModule):
         super().__init__()
         self.decoder = PyroModule[nn.Linear](2, PIXELS)
         self.width = PyroParam(torch.ones(2), constraint=constraints.positive)
+        self.register_buffer("centre", torch.tensor([0.3, -0.2]))
 
     def forward(self, x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2), self.width).to_event(1))
+            z = pyro.sample("z", dist.Normal(self.centre, self.width).to_event(1))
             pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
 
 

@@ -271,6 +271,21 @@ def test_models_and_store_stay_as_they_are():
     assert all(before[name][0] == after[name][0] for name in before)
 
 
+def test_trained_models_are_measured_as_trained():
+    program, x = programs.parameters(), programs.data(B)
+    svi = infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": 0.1}), infer.Trace_ELBO())
+    for _ in range(3):
+        svi.step(x)
+    store = {name.replace("$$$", "."): p for name, p in pyro.get_param_store().named_parameters()}
+    problem = from_pyro(program.model, program.guide, x)
+    ours = dict(problem.encoder.named_parameters()) | dict(problem.decoder.named_parameters())
+    assert ours.keys() == store.keys()
+    assert all(torch.equal(ours[name], store[name]) for name in ours)
+    other = programs.parameters()  # of the same names, as in a notebook where a cell is run again
+    with pytest.raises(UsageError, match="clear_param_store"):
+        from_pyro(other.model, other.guide, x)
+
+
 def test_copies_are_apart():
     program = programs.vae()
     program.vae.encoder.fc1.register_buffer("seen", torch.zeros(()))

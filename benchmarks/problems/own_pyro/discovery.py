@@ -67,6 +67,7 @@ def discover(role: str, program: Callable[..., object], data: Rows, values: Mapp
     handler = Run(role, len(data[0]), values, _draw, parameter)
     with called_modules(program) as modules, torch.enable_grad():
         sites = run(program, data, handler)
+    _check_store(stored["params"], handler.registered)
     reached = leaves(t for site in sites.values() for t in _tensors(site))
     return Found(role, program, sites, modules, handler.registered, free, reached)
 
@@ -123,10 +124,27 @@ def learned(kind: type[_Side], found: Found, other: Found) -> _Side:
             f"pyro.param {sorted(shared)[0]!r} is used by the guide and by the model, so its gradient is "
             f"neither that of φ nor that of θ: give each one of its own"
         )
+    whole = holder(found.call)
+    if isinstance(whole, nn.Module):
+        buffers = {name: b for name, b in whole._buffers.items() if b is not None}
+        owned |= {_key(name, taken): Own(whole, name) for name in buffers}
     keys = {name: _key(name, taken) for name in found.free}
     limits = {name: constraint for name, (_, constraint) in found.free.items()}
     program = Program(found.role, found.call, modules, owned, limits, keys)
     return kind(program, {name: leaf for name, (leaf, _) in found.free.items()})
+
+
+def _check_store(stored: Mapping[str, Tensor], registered: Mapping[str, Tensor]) -> None:
+    """Raise UsageError where Pyro would train other tensors than the modules compute with."""
+    for name, tensor in registered.items():
+        other = stored.get(name)
+        if not isinstance(tensor, nn.Parameter) or other is None or other is tensor:
+            continue
+        if not torch.equal(other.detach(), tensor.detach()):
+            raise UsageError(
+                f"Pyro's store has other values of {_plain(name)} than its module: pyro.clear_param_store() "
+                f"leaves the module's, pyro.module(..., update_module_params=True) takes the store's"
+            )
 
 
 def _draw(site: Site) -> Tensor:

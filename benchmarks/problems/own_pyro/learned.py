@@ -28,10 +28,16 @@ _HOOKS = (
 
 
 class Own(NamedTuple):
-    """A parameter that a user's module has and uses without being called itself."""
+    """A parameter or a buffer that a user's module has and uses without being called itself."""
 
     owner: nn.Module
     attribute: str
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """What it lies in, under the attribute's name."""
+        mine: dict[str, Any] = self.owner._parameters
+        return mine if self.attribute in mine else self.owner._buffers
 
 
 class Program(NamedTuple):
@@ -41,7 +47,7 @@ class Program(NamedTuple):
         role: "guide" or "model".
         call: the program.
         modules: that it calls, by the names they have in `Learned`.
-        owned: parameters of other modules, by those names.
+        owned: parameters and buffers of other modules, by those names.
         constraints: of its `pyro.param`, by their names for Pyro.
         keys: their names in `Learned`.
     """
@@ -82,9 +88,11 @@ class Learned(nn.Module):
         for name, module in deep_copy(dict(program.modules)).items():
             self.add_module(name, module)
         for key, own in program.owned.items():
-            given = own.owner._parameters[own.attribute]
-            assert given is not None
-            self.register_parameter(key, nn.Parameter(given.detach().clone(), given.requires_grad))
+            given = own.held[own.attribute].detach().clone()
+            if own.held is own.owner._buffers:
+                self.register_buffer(key, given)
+            else:
+                self.register_parameter(key, nn.Parameter(given))
         for name, value in free.items():
             self.register_parameter(program.keys[name], nn.Parameter(value.detach().clone()))
 
@@ -128,7 +136,7 @@ class Learned(nn.Module):
     def standing_in(self) -> Iterator[None]:
         """Inside, the user's modules are these copies, whoever holds them; new tensors are of their type."""
         states: list[tuple[nn.Module, dict[str, Any]]] = []
-        tensors: list[tuple[Own, Tensor | None]] = []
+        tensors: list[tuple[Own, Tensor]] = []
         default = torch.get_default_dtype()
         try:
             torch.set_default_dtype(self.dtype)
@@ -137,13 +145,13 @@ class Learned(nn.Module):
                 states.append((module, vars(module)))
                 _set_state(module, _handing_on(copies[path]))
             for key, own in self.program.owned.items():
-                tensors.append((own, own.owner._parameters[own.attribute]))
-                own.owner._parameters[own.attribute] = getattr(self, key)
+                tensors.append((own, own.held[own.attribute]))
+                own.held[own.attribute] = getattr(self, key)
             yield
         finally:
             torch.set_default_dtype(default)
             for own, tensor in tensors:
-                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]
+                own.held[own.attribute] = tensor
             for module, state in reversed(states):
                 _set_state(module, state)
 

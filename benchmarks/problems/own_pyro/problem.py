@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from ....estimators.posteriors.layered import Layered
 from .learned import Learned
 from .posteriors import Conditional, Layout, all_numbers, vector
 from .running import Rows
-from .sites import Site, changing
+from .sites import Site, changing, holds_modules
 
 
 class Latent(NamedTuple):
@@ -115,7 +116,8 @@ class Model(Learned):
         if seen.keys() != self.weights.keys():
             name = sorted(seen.keys() ^ self.weights.keys())[0]
             raise changing(name, "model")
-        with self.standing_in():
+        lazy = any(holds_modules(site.fn) for site in seen.values())
+        with self.standing_in() if lazy else nullcontext():
             found = [self.weights[name] * _log_prob(site) for name, site in seen.items()]
         return torch.stack(found).sum(0)
 
