@@ -25,6 +25,7 @@ PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*
 def model(tmp_path, monkeypatch):
     """The page's my_model.py, in the working folder and importable."""
     (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
+    (tmp_path / "my_pyro.py").write_text(OWN_MODEL.code("from_pyro(vae"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -66,6 +67,8 @@ def test_python_examples_run(model, capsys):
 
 @pytest.mark.parametrize("command", OWN_MODEL.commands)
 def test_commands_run(command, model, monkeypatch, tmp_path):
+    if "my_pyro" in command:
+        pytest.importorskip("pyro", reason="Pyro is not installed: pip install pyro-ppl")
     monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])  # figures have their own tests
     run(f"{command} -r 32 --batch-size 4 -o {tmp_path / 'run'}", monkeypatch)
     rows = load_results(tmp_path / "run")
