@@ -32,6 +32,7 @@ class ConstantBaseline(ScoreFunction):
         value: b, in the units of f (nats for a log-likelihood); None to measure it in `init`.
         kl: "analytic" (closed form) or "sampled".
         draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
+        signal: of layers, "local" or "whole", as there.
 
     Example:
         >>> from elbograd.estimators import create
@@ -46,15 +47,21 @@ class ConstantBaseline(ScoreFunction):
     value: Tensor
     measured: Tensor
 
-    def __init__(self, value: float | None = None, kl: str = "analytic", draws: str = "iid") -> None:
-        super().__init__(kl, draws)
+    def __init__(
+        self,
+        value: float | None = None,
+        kl: str = "analytic",
+        draws: str = "iid",
+        signal: str = "local",
+    ) -> None:
+        super().__init__(kl, draws, signal)
         self.register_buffer("value", torch.tensor(0.0 if value is None else number("value", value)))
         self.register_buffer("measured", torch.tensor(value is not None))
 
     def init(self, q: Distribution, target: Target) -> None:
         if self.measured:
             return
-        self.value = pilot_mean(q, target, self.kl)
+        self.value = pilot_mean(q, target, self.kl, self.signal)
         self.measured = torch.ones_like(self.measured)
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, ""]:
@@ -62,16 +69,16 @@ class ConstantBaseline(ScoreFunction):
         return self.value.reshape(())
 
     def baselines(
-        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target, latents: Mapping[str, Tensor]
     ) -> dict[str, Float[Tensor, ""]]:
         return one_each(self.value, signals)
 
 
 @torch.no_grad()
-def pilot_mean(q: Distribution, target: Target, kl: str) -> Float[Tensor, "*latents"]:
+def pilot_mean(q: Distribution, target: Target, kl: str, signal: str) -> Float[Tensor, "*latents"]:
     """Mean of the integrand over the batch and pilot samples of q, a scalar; of layers one a latent, (L,)."""
     z, noise = draw(q, _PILOT_SAMPLES)
     if isinstance(q, Layered):
-        signals = local_signals(q, target, z, kl).signals
+        signals = local_signals(q, target, z, kl, noise, signal).signals
         return torch.stack([signal.mean() for signal in signals.values()])
     return integrand(q, target, z, kl, noise=noise).mean()

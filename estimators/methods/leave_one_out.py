@@ -16,8 +16,12 @@ class LeaveOneOut(ScoreFunction):
     independent of z_s, hence iid draws only; S evaluations of log p(x|z), nothing to tune or train.
     Equal to (1/(S−1)) Σ_s (f(z_s) − f̄) ∇_η log q(z_s).
 
+    Of a posterior in layers each latent's score is weighed by the whole of f, unless ``signal="local"``: the
+    other samples have other parents, and their mean does not take out what a local signal owes to these.
+
     Args:
         kl: "analytic" (closed form) or "sampled".
+        signal: of layers, "whole" or "local", as in ``score-function``.
 
     Example:
         >>> import torch
@@ -35,8 +39,8 @@ class LeaveOneOut(ScoreFunction):
     min_samples = 2
     requires_iid_draws = True
 
-    def __init__(self, kl: str = "analytic") -> None:
-        super().__init__(kl)
+    def __init__(self, kl: str = "analytic", signal: str = "whole") -> None:
+        super().__init__(kl, signal=signal)
 
     def baseline(self, f: Float[Tensor, "S *batch"], target: Target) -> Float[Tensor, "S *batch"]:
         return (f.sum(0, keepdim=True) - f) / (f.shape[0] - 1)

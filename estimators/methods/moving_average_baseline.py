@@ -29,6 +29,7 @@ class MovingAverageBaseline(ScoreFunction):
         decay: in [0, 1).
         kl: "analytic" (closed form) or "sampled".
         draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``score-function``.
+        signal: of layers, "local" or "whole", as there.
 
     Example:
         >>> import torch
@@ -48,8 +49,10 @@ class MovingAverageBaseline(ScoreFunction):
     average: Tensor
     weight: Tensor
 
-    def __init__(self, decay: float = 0.99, kl: str = "analytic", draws: str = "iid") -> None:
-        super().__init__(kl, draws)
+    def __init__(
+        self, decay: float = 0.99, kl: str = "analytic", draws: str = "iid", signal: str = "local"
+    ) -> None:
+        super().__init__(kl, draws, signal)
         self.decay = number("decay", decay)
         if not 0 <= self.decay < 1:
             raise UsageError(f"decay={decay!r} is not in [0, 1)")
@@ -68,7 +71,7 @@ class MovingAverageBaseline(ScoreFunction):
         return self._averages().reshape(())
 
     def baselines(
-        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target, latents: Mapping[str, Tensor]
     ) -> dict[str, Float[Tensor, ""]]:
         return one_each(self._averages(), signals)
 

@@ -32,6 +32,7 @@ class OptimalBaseline(ScoreFunction):
     Args:
         pilot: samples that estimate b*.
         kl: "analytic" (closed form) or "sampled".
+        signal: of layers, "whole" or "local", as in ``score-function``.
 
     Example:
         >>> import torch
@@ -46,8 +47,8 @@ class OptimalBaseline(ScoreFunction):
         Ranganath, Gerrish & Blei, Black Box Variational Inference, 2014, section 3.2.
     """
 
-    def __init__(self, pilot: int = 64, kl: str = "analytic") -> None:
-        super().__init__(kl)
+    def __init__(self, pilot: int = 64, kl: str = "analytic", signal: str = "whole") -> None:
+        super().__init__(kl, signal=signal)
         self.pilot = positive_integer("pilot", pilot)
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
@@ -95,7 +96,7 @@ class OptimalBaseline(ScoreFunction):
         assert isinstance(noise, LayeredNoise)
         parts = q.split(z)
         each = {name: layer_scores(layer, parts[name], noise[name]) for name, layer in q.given(parts).items()}
-        return local_signals(q, target, z, self.kl, noise), each
+        return local_signals(q, target, z, self.kl, noise, self.signal), each
 
 
 def _best(f: Float[Tensor, "pilot *batch"], score: Float[Tensor, "pilot *parameter"]) -> Tensor:

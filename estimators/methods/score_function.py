@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
 from ..pieces.arguments import one_of
-from ..pieces.local_signals import local_signals
+from ..pieces.local_signals import SIGNALS, local_signals
 from ..pieces.objective import KL_CHOICES, analytic_kl, integrand, unsupported_kl
 from ..posteriors.distributions import no_score
 from ..posteriors.draws import DRAWS, smallest_number, unsupported_draws
@@ -29,8 +29,10 @@ class ScoreFunction(Estimator):
     With ``kl="sampled"`` f gains log p(z) − log q(z); the direct derivative of −log q has mean zero
     and is left out.
 
-    Of a posterior in layers (`Layered`) the score of each latent is weighed by its own learning signal, those
-    terms of f that depend on it: Σ_l (f_l(z) − b_l) ∇_η log q(z_l | ·).
+    Of a posterior in layers (`Layered`) the score of each latent is weighed by its local learning signal,
+    those terms of f that depend on it, Σ_l (f_l(z) − b_l) ∇_η log q(z_l | ·), or by all of f: the mean is the
+    same. Local signals lack the noise of what the latent has no part in; the whole of f varies little where q
+    is near p(z|x), and a baseline then leaves less of it.
 
     Subclasses give `baseline` a b that does not depend on the sample it is subtracted from; of layers it is
     asked for each latent, with the latent's signal for f.
@@ -39,6 +41,7 @@ class ScoreFunction(Estimator):
         kl: "analytic" (closed form) or "sampled".
         draws: "iid", "antithetic" (S of at least 2) or "sobol", as in ``reparameterization``; discrete
             latents are drawn by their quantile function.
+        signal: of layers, "local" or "whole".
 
     Example:
         >>> import torch
@@ -57,10 +60,11 @@ class ScoreFunction(Estimator):
 
     weighs_kl = True
 
-    def __init__(self, kl: str = "analytic", draws: str = "iid") -> None:
+    def __init__(self, kl: str = "analytic", draws: str = "iid", signal: str = "local") -> None:
         super().__init__()
         self.kl = one_of("kl", kl, KL_CHOICES)
         self.draws = one_of("draws", draws, DRAWS)
+        self.signal = one_of("signal", signal, SIGNALS)
         self.min_samples = max(self.min_samples, smallest_number(draws))
 
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
@@ -74,9 +78,12 @@ class ScoreFunction(Estimator):
         return 0.0
 
     def baselines(
-        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target
+        self, signals: Mapping[str, Float[Tensor, "S *batch"]], target: Target, latents: Mapping[str, Tensor]
     ) -> Mapping[str, Float[Tensor, "*#S_batch"] | float]:
-        """b of each latent of a layered posterior, of the signals by name; by default `baseline` of each."""
+        """b of each latent of a layered posterior, of the signals by name; by default `baseline` of each.
+
+        ``latents`` are the draws, (S, *batch, *event); b may look at those that do not descend from its own.
+        """
         return {name: self.baseline(signal, target) for name, signal in signals.items()}
 
     def aux_loss(
@@ -103,9 +110,9 @@ class ScoreFunction(Estimator):
 
     def _of_layers(self, q: Layered, target: Target, num_samples: int) -> Estimate:
         z, noise = draw(q, num_samples, self.draws)
-        weighted, signals, log_q = local_signals(q, target, z, self.kl, noise)
+        weighted, signals, log_q = local_signals(q, target, z, self.kl, noise, self.signal)
         cost = weighted.detach()
-        baselines = self.baselines(signals, target)
+        baselines = self.baselines(signals, target, q.split(z))
         for name, signal in signals.items():
             weighted = _weighted(weighted, signal, baselines[name], log_q[name])
         losses = [self.aux_loss(signals[name], baselines[name]) for name in signals] if self.training else []

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.distributions import Distribution
 
 from ..base import Estimate, Estimator, Target
-from ..pieces.local_signals import local_signals
 from ..pieces.objective import integrand, unsupported_kl
 from ..posteriors.distributions import no_score
-from ..posteriors.layered import Layered
 from ..posteriors.noise import draw, log_prob
 
 
@@ -25,8 +20,7 @@ class VarGrad(Estimator):
 
     The same estimate as ``leave-one-out[kl=sampled]``, sample by sample: of the two, take either, and the
     one with the analytic KL where there is one. Without a prior ℓ = −log p(x|z), and log q enters by its
-    derivative alone. Of a posterior in layers a variance for each latent is differentiated, with minus the
-    latent's learning signal as the value of its ℓ.
+    derivative alone.
 
     Example:
         >>> import torch
@@ -51,17 +45,10 @@ class VarGrad(Estimator):
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z, noise = draw(q, num_samples)
-        if isinstance(q, Layered):
-            f, signals, log_q_of = local_signals(q, target, z, "sampled", noise)
-            loss = torch.stack([_loss(log_q_of[name], signal) for name, signal in signals.items()]).sum(0)
-        else:
-            log_q = log_prob(q, z, noise)
-            f = integrand(q, target, z, "sampled", log_q.detach())
-            loss = _loss(log_q, f.detach())
+        log_q = log_prob(q, z, noise)
+        f = integrand(q, target, z, "sampled", log_q.detach())
+        # The value is log q(z) − log p(x, z), the gradient in φ that of log q(z).
+        log_ratio = log_q - log_q.detach() - f.detach()
+        loss = 0.5 * log_ratio.var(0)
         elbo = f.mean(0) - (loss - loss.detach())
         return Estimate(surrogate=elbo, value=elbo)
-
-
-def _loss(log_q: Float[Tensor, "S *batch"], f: Float[Tensor, "S *batch"]) -> Float[Tensor, "*batch"]:
-    """½ Var_r ℓ, (*batch), from f, detached: the value of ℓ is −f, its gradient in φ that of log q(z)."""
-    return 0.5 * (log_q - log_q.detach() - f).var(0)

@@ -23,6 +23,8 @@ from ..posteriors.layered import Layered
 from ..posteriors.noise import Noise, log_probs
 from .objective import conditional_kls, has_kl, integrand, one_weight
 
+SIGNALS = ("local", "whole")
+
 
 class Term(NamedTuple):
     """A summand of the integrand.
@@ -51,20 +53,30 @@ class LocalSignals(NamedTuple):
 
 
 def local_signals(
-    q: Layered, target: Target, z: Shaped[Tensor, "S *batch_event"], kl: str, noise: Noise | None = None
+    q: Layered,
+    target: Target,
+    z: Shaped[Tensor, "S *batch_event"],
+    kl: str,
+    noise: Noise | None = None,
+    signal: str = "local",
 ) -> LocalSignals:
     """The signals of every latent of q at z (S, *batch, D); arguments as those of `objective.integrand`.
+
+    With ``signal="whole"`` each is the whole integrand.
 
     References:
         Mnih & Gregor, Neural Variational Inference and Learning in Belief Networks, 2014, section 2.3.
     """
     log_q = log_probs(q, z, noise)
     each = terms(q, target, z, kl, {name: value.detach() for name, value in log_q.items()})
+    f = summed(each, like=z)
+    if signal == "whole":
+        return LocalSignals(f, dict.fromkeys(q.layers, f.detach()), log_q)
     signals = {}
     for name in q.layers:
         below = descendants(q, name)
         signals[name] = summed([term for term in each if term.reads & below], like=z).detach()
-    return LocalSignals(summed(each, like=z), signals, log_q)
+    return LocalSignals(f, signals, log_q)
 
 
 def terms(

@@ -62,6 +62,8 @@ FAMILY = [
     ("score-function[kl=sampled]", 1),
     ("constant-baseline[value=-1.5,kl=sampled]", 1),
     ("leave-one-out[kl=sampled]", 2),
+    ("leave-one-out[kl=sampled,signal=local]", 2),
+    ("score-function[kl=sampled,signal=whole]", 1),
     ("vargrad", 2),
 ]
 
@@ -107,11 +109,31 @@ def test_baselines_with_state_have_one_of_each_latent(spec):
     # Each centres its own latent's signal: b is the mean of 1000 draws, or of 64 for each of 1000 data.
     each = local.local_signals(model.q(1), model.target(), model.every_z().unsqueeze(1), "sampled")
     probabilities = sum(each.log_q.values()).exp()[:, 0]
-    state = estimator.average / estimator.weight if spec.startswith("moving") else estimator.network[-1].bias
+    if spec.startswith("moving"):
+        state = estimator.average / estimator.weight
+    else:
+        state = torch.cat([network[-1].bias for network in estimator.network.values()])
     for found_mean, signal in zip(state.detach(), each.signals.values(), strict=True):
         mean = (probabilities * signal[:, 0]).sum()
         spread = (probabilities * (signal[:, 0] - mean).square()).sum().sqrt()
         assert (found_mean - mean).abs() < 5 * spread / 1000**0.5  # 5 standard errors of 6: below 1e-5
+
+
+def test_a_learned_baseline_sees_the_parents():
+    # Of three states of the parents and one datum: b differs between samples where the parent does, and only there.
+    model = hierarchy("chain")
+    estimator = create("learned-baseline[hidden=4,kl=sampled]")
+    target = model.target(1, features=True)
+    estimator.init(model.q(1), target)
+    latents = {name: torch.tensor([0.0, 1.0, 1.0]).double().reshape(3, 1, 1) for name in model.sizes}
+    latents["z3"] = latents["z3"].flip(0)
+    signals = {name: torch.zeros(3, 1).double() for name in model.sizes}
+    found = estimator.baselines(signals, target, latents)
+    assert found["z1"].shape == (1,)
+    for name in ("z2", "z3"):  # drawn given z¹ and z²
+        first, second, third = found[name][:, 0]
+        assert second == third
+        assert first != second
 
 
 def test_vargrad_is_leave_one_out():
