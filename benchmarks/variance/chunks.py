@@ -14,7 +14,7 @@ from ..problems.protocol import Problem
 _ELEMENTS = 2**21  # of the widest activation in one chunk: more no longer stays in the caches
 _MAX_ROWS = 2**15
 _WHOLE_ELEMENTS = 2**21
-_GRADIENTS_ELEMENTS = 2**23
+_GRADIENTS_ELEMENTS = 2**21
 _MAX_REPLICATES = 2**10
 _LARGEST_THRESHOLD = 2**25 - 2**16
 

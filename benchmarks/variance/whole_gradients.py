@@ -95,11 +95,16 @@ class WholeGradients:
         """The name of the way that is taken."""
         return self._chosen().name
 
+    @property
+    def chunk(self) -> int:
+        """Replicates that are drawn at once."""
+        return 1 if self._chosen() is self.one else self._size
+
     def chunks(self, replicates: int) -> Iterator[Float64[Tensor, "R phi"]]:
         """Independent estimates ĝ, so many in all."""
         self._chosen()
         keep_heap()
-        for size in split(replicates, self._size):
+        for size in split(replicates, self.chunk):
             yield self._draw(size)
 
     def _draw(self, size: int) -> Float64[Tensor, "{size} phi"]:

@@ -7,11 +7,12 @@ import json
 import pytest
 import torch
 from elbograd.benchmarks.studies.speed import __main__ as command
-from elbograd.benchmarks.studies.speed import rate
+from elbograd.benchmarks.studies.speed import rate, whole
 from elbograd.benchmarks.studies.speed.by_hand import STEPS
-from elbograd.benchmarks.studies.speed.models import SizedVAE
+from elbograd.benchmarks.studies.speed.models import SizedVAE, TwoLayerGaussian
 from elbograd.benchmarks.studies.speed.rate import engine_rate
 from elbograd.benchmarks.studies.speed.steps import _steps
+from elbograd.benchmarks.variance.whole_gradients import WholeGradients
 from torch.utils.flop_counter import FlopCounterMode
 
 SIZE = (12, 3, 8, 1)
@@ -52,9 +53,26 @@ def test_a_rate_counts_what_the_decoder_did_against_a_matrix_product(monkeypatch
 def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "SIZES", {"tiny": SIZE, "small": (16, 3, 8, 1)})
     monkeypatch.setattr(command, "engine_rate", lambda *_: engine_rate(SizedVAE(*SIZE), "score-function", 1))
+    monkeypatch.setitem(whole.CASES, "tiny", (lambda: SizedVAE(*SIZE), (2,), (("batch-mean", 1),)))
+    monkeypatch.setattr(command, "whole_rates", lambda rounds: whole.whole_rates(rounds, ("tiny",)))
     command.main(rounds=6, output=tmp_path)
     found = json.loads((tmp_path / "speed.json").read_text())
     assert len(found["steps"]) == 12
     assert all(s["ratio_low"] <= s["ratio"] <= s["ratio_high"] for s in found["steps"])
     assert "| tiny | `score-function` | 4 |" in (tmp_path / "speed.md").read_text()
-    assert "of a step by hand" in capsys.readouterr().out
+    assert "| tiny | 2 | `batch-mean` | 1 | through eta |" in (tmp_path / "speed.md").read_text()
+    told = capsys.readouterr().out
+    assert "of a step by hand" in told
+    assert "times as many replicates as a loop" in told
+
+
+def test_what_is_drawn_at_once_is_timed_by_the_replicate(monkeypatch):
+    drawn = []
+    draw = WholeGradients._draw
+    monkeypatch.setattr(WholeGradients, "_draw", lambda self, size: drawn.append(size) or draw(self, size))
+    monkeypatch.setattr(whole, "_seconds", lambda run: (run(), 1.0)[-1])
+    monkeypatch.setitem(whole.CASES, "tiny", (TwoLayerGaussian, (2,), (("sticking-the-landing", 1),)))
+    (found,) = whole.whole_rates(6, ("tiny",))
+    assert (found.way, found.loop) == ("in lanes", 1 / whole._LOOPED)
+    assert set(drawn) == {round(1 / found.together)}
+    assert found.ratio == pytest.approx((drawn[0] / whole._LOOPED,) * 3)

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from .by_hand import STEPS
 from .models import SIZES, SizedVAE
 from .rate import PASSES, engine_rate
 from .steps import step_cost
+from .whole import WholeRate, whole_rates
 
 _SAMPLES = (1, 4)
 Row = dict[str, Any]
@@ -29,8 +31,8 @@ def main(
         typer.Option("--output", "-o", metavar="FOLDER", help="For speed.json and speed.md."),
     ] = None,
 ) -> None:
-    """Time the factorized route against a matrix product, and training steps against hand-written ones."""
-    rates, steps = [], []
+    """Time both routes, against a matrix product and a loop, and training steps against hand-written ones."""
+    rates, steps, whole = [], [], []
     print(f"{torch.get_num_threads()} threads", flush=True)
     for row in _rates(rounds):
         rates.append(row)
@@ -43,13 +45,17 @@ def main(
             f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}] of a step by hand",
             flush=True,
         )
+    for found in whole_rates(rounds):
+        whole.append(found)
+        print(f"{_case(found)}: {_ratio(found)} times as many replicates as a loop", flush=True)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         environment = describe_environment("cpu")
         environment["command"] = shlex.join(["python", "-m", __package__, *sys.argv[1:]])
-        found = {"environment": environment, "rates": rates, "steps": steps}
-        (output / "speed.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
-        (output / "speed.md").write_text(_page(environment, rates, steps), encoding="utf-8")
+        rows = {"rates": rates, "steps": steps, "whole": [asdict(found) for found in whole]}
+        text = json.dumps({"environment": environment, **rows}, indent=1, ensure_ascii=False)
+        (output / "speed.json").write_text(text, encoding="utf-8")
+        (output / "speed.md").write_text(_page(environment, rates, steps, whole), encoding="utf-8")
 
 
 def _rates(rounds: int) -> Iterator[Row]:
@@ -84,7 +90,16 @@ def _steps(rounds: int) -> Iterator[Row]:
                 }
 
 
-def _page(environment: dict[str, Any], rates: list[Row], steps: list[Row]) -> str:
+def _case(found: WholeRate) -> str:
+    return f"{found.model}, B={found.batch_size}, {found.estimator}, S={found.num_samples}"
+
+
+def _ratio(found: WholeRate) -> str:
+    ratio, low, high = found.ratio
+    return f"{ratio:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _page(environment: dict[str, Any], rates: list[Row], steps: list[Row], whole: list[WholeRate]) -> str:
     lines = [
         "# How fast the suite is",
         "",
@@ -111,6 +126,17 @@ def _page(environment: dict[str, Any], rates: list[Row], steps: list[Row]) -> st
             f"| {r['model']} | `{r['estimator']}` | {r['num_samples']} | {r['suite_us']:.0f} "
             f"| {r['by_hand_us']:.0f} | {r['ratio']:.3f} [{r['ratio_low']:.3f}, {r['ratio_high']:.3f}] |"
             for r in steps
+        ),
+        "",
+        "The full route: whole gradients drawn many at once beside a loop that draws one at a time, in "
+        "turns, on one thread.",
+        "",
+        "| model | B | estimator | S | way | loop, µs a replicate | at once, µs | ratio |",
+        "|---|---:|---|---:|---|---:|---:|---:|",
+        *(
+            f"| {w.model} | {w.batch_size} | `{w.estimator}` | {w.num_samples} | {w.way} "
+            f"| {w.loop * 1e6:.0f} | {w.together * 1e6:.1f} | {_ratio(w)} |"
+            for w in whole
         ),
     ]
     return "\n".join(lines) + "\n"
