@@ -83,8 +83,8 @@ def test_commands_run(command, model, monkeypatch, tmp_path):
 def test_the_two_routes_agree_on_it(model):
     """The 99.9% interval of the full route holds what 20 times the replicates give: false alarm 1e-3."""
     x = next(model.problem.batches("test", 8))
-    fast = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=6000)
-    full = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=300, route="full")
+    fast = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=30_000)
+    full = measure_variance(model.problem, "leave-one-out", x, num_samples=2, replicates=1500, route="full")
     low, high = full.moments[""].interval(0.999)
     assert low < fast.total < high
     assert not low < 1.5 * fast.total < high
