@@ -258,11 +258,11 @@ class Brought:
 
 
 def _binary(*shape):
-    return (torch.rand(40, *shape, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    return (torch.rand(20, *shape, generator=torch.Generator().manual_seed(1)) > 0.5).float()
 
 
 def _labels(values, *shape):
-    return torch.randint(values, (40, *shape), generator=torch.Generator().manual_seed(2))
+    return torch.randint(values, (20, *shape), generator=torch.Generator().manual_seed(2))
 
 
 def _gaussian(pair):
@@ -311,7 +311,7 @@ MODELS = {
     ),
     "beta": Brought(
         PlainVAE,
-        torch.rand(40, 16, generator=torch.Generator().manual_seed(1)),
+        torch.rand(20, 16, generator=torch.Generator().manual_seed(1)),
         "from_vae(vae.encode, vae.decode, data, likelihood='gaussian', scale=0.5**0.5, kl_weight=4.0)",
         lambda vae, z, x, y: (
             -functional.mse_loss(vae.decode(z), x, reduction="none").sum(1) - 8 * math.log(math.pi)
@@ -338,7 +338,7 @@ MODELS = {
     ),
     "learned prior": Brought(
         LearnedPriorVAE,
-        torch.randn(40, 16, generator=torch.Generator().manual_seed(1)),
+        torch.randn(20, 16, generator=torch.Generator().manual_seed(1)),
         "from_vae(vae.encoder, vae.decoder, data, prior=vae.prior, likelihood='gaussian-logvar')",
         lambda vae, z, x, y: _gaussian(vae.decoder(z).chunk(2, -1)).log_prob(x),
         lambda vae, x, y: td.Independent(vae.encoder(x), 1),
@@ -366,7 +366,7 @@ MODELS = {
     ),
     "lightning": Brought(
         LitVAE,
-        (torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(1)), _labels(10)),
+        (torch.randn(20, 1, 4, 4, generator=torch.Generator().manual_seed(1)), _labels(10)),
         "from_vae(vae.encode, vae.decoder, data, likelihood=vae.gaussian_likelihood)",
         lambda vae, z, x, y: vae.gaussian_likelihood(vae.decoder(z), x),
         lambda vae, x, y: _gaussian(vae.encode(x).values()),

@@ -21,6 +21,7 @@ from elbograd.benchmarks.problems.own_vae.data import sources
 from elbograd.benchmarks.problems.own_vae.packing import Packing
 from elbograd.benchmarks.problems.placement import batches_of, place
 from elbograd.estimators import UsageError
+from pages import Page
 from public_models import MODELS, ConditionalVAE, PlainVAE
 from torch import distributions as td
 from torch import nn
@@ -30,6 +31,11 @@ from torch.utils import data as tud
 ROUNDING = 1e-10
 X = torch.rand(40, 16, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
 
 
 def brought(name):
@@ -96,6 +102,7 @@ def test_gradients_are_those_of_the_users_code(name, size, samples):
 @pytest.mark.parametrize("name", MODELS)
 def test_five_lines_measure_it(name, capsys):
     how = MODELS[name]
+    assert f"| `{how.call}` |" in Page("docs/bring-your-own-model.md").text
     assert len(how.usage.splitlines()) == 5
     torch.manual_seed(0)
     vae = how.make()
