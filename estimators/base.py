@@ -52,9 +52,8 @@ class Target:
         kl_weight: what the KL is multiplied by, 0 or more; of a layered z possibly a number for each latent,
             by name, of that latent's own KL: Σ_l β_l E[KL_l]; or `FreeBits`.
         reads: of a layered z (`posteriors.layered.Layered`), the names of the latents that log_likelihood
-            depends on; None for all. What a latent has no part in need not be part of its learning signal.
-        network: where z are the weights of a network, log_likelihood as a function of how its layers are
-            applied (`Network.dense` is log_likelihood then), for estimators that draw what comes out of them.
+            depends on; None for all, or for what `reading` says. What a latent has no part in need not be
+            part of its learning signal.
     """
 
     log_likelihood: Callable[[Shaped[Tensor, "S *batch_event"]], Float[Tensor, "S *batch"]]
@@ -69,6 +68,8 @@ class Target:
     def __post_init__(self) -> None:
         if type(self.kl_weight) is not float or self.kl_weight != 1:
             object.__setattr__(self, "kl_weight", checked(self.kl_weight))
+        if self.reads is None:  # a log-likelihood over named latents says it itself
+            object.__setattr__(self, "reads", getattr(self.log_likelihood, "reads", None))
 
 
 class Estimate(NamedTuple):

@@ -42,7 +42,12 @@ LONG_RUN = 16_384  # replicates in each half of a long run, at most
 _SHORT_RUN = 512  # at least, and of whole gradients at most
 _FEW, _LOOK_SECONDS = 8, 2.0  # of a pilot
 _TIMES = 4  # of the replicates that it serves, in each half
-LONG_RUNS = (("reparameterization", 1), ("leave-one-out", 8), ("leave-one-out[kl=sampled]", 8))
+LONG_RUNS = (
+    ("reparameterization", 1),
+    ("reparameterization[kl=sampled]", 1),
+    ("leave-one-out", 8),
+    ("leave-one-out[kl=sampled]", 8),
+)
 _GATE_Z = 5.0
 _NOT_WHOLE = "gradients in η-space are not the whole gradient"
 

@@ -65,7 +65,7 @@ class SigmoidBeliefNetwork:
         def log_likelihood(z1: Tensor) -> Tensor:
             return bernoulli_log_likelihood(lower(z1), x)
 
-        return Target(reading(prior, log_likelihood), prior, features=x, reads=("z1",))
+        return Target(reading(prior, log_likelihood), prior, features=x)
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None

@@ -102,7 +102,7 @@ class SmallHierarchy:
             residual = (x - lower(z1)) / _NOISE
             return -0.5 * residual.square().sum(-1) - _DATA_DIM * math.log(_NOISE * math.sqrt(2 * math.pi))
 
-        return Target(reading(prior, log_likelihood), prior, features=x, reads=("z1",))
+        return Target(reading(prior, log_likelihood), prior, features=x)
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None

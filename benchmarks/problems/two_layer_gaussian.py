@@ -58,7 +58,8 @@ class TwoLayerGaussian:
         self.latent_dim, self.upper_dim = latent_dim, upper_dim
         self.noise = positive_number("noise", noise)
         with weights_from(seed):
-            loading, mixing = torch.randn(latent_dim, data_dim), torch.randn(upper_dim, latent_dim)
+            loading = torch.randn(latent_dim, data_dim) / math.sqrt(latent_dim)
+            mixing = torch.randn(upper_dim, latent_dim) / math.sqrt(upper_dim)
             self.data = {split: self._drawn(loading, mixing) for split in SPLITS}
             self.encoder: nn.Module = _Recognition(self.direction, latent_dim, upper_dim, data_dim)
             self.decoder: nn.Module = _Generation(latent_dim, upper_dim, data_dim)
@@ -106,7 +107,6 @@ class TwoLayerGaussian:
             prior,
             features=x,
             expectation=partial(self._expectation, x),
-            reads=("z1",),
         )
 
     def batches(
@@ -135,7 +135,10 @@ class _Recognition(nn.Module):
     def __init__(self, direction: str, latent_dim: int, upper_dim: int, data_dim: int) -> None:
         super().__init__()
         up = direction == "bottom-up"
-        self.lower = nn.Linear(data_dim, 2 * (latent_dim if up else latent_dim + upper_dim))
+        size = latent_dim if up else latent_dim + upper_dim
+        self.lower = nn.Linear(data_dim, 2 * size)
+        with torch.no_grad():  # scales near one for all data: a large one rules the sum over them
+            self.lower.weight[size:] *= 0.3
         self.between = (
             nn.Linear(latent_dim, upper_dim) if up else nn.Linear(upper_dim, latent_dim, bias=False)
         )

@@ -26,6 +26,7 @@ def model(tmp_path, monkeypatch):
     """The page's my_model.py, in the working folder and importable."""
     (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
     (tmp_path / "my_pyro.py").write_text(OWN_MODEL.code("from_pyro(vae"), encoding="utf-8")
+    (tmp_path / "my_hierarchy.py").write_text(OWN_MODEL.code("class Hierarchy"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
