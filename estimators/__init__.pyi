@@ -8,6 +8,7 @@ from .network import Linear as Linear
 from .network import Network as Network
 from .pieces.objective import analytic_kl as analytic_kl
 from .pieces.objective import integrand as integrand
+from .pieces.objective import unsupported_kl as unsupported_kl
 from .plugins.registry import catalogue as catalogue
 from .plugins.registry import create as create
 from .plugins.registry import register as register

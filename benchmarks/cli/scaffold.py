@@ -14,7 +14,7 @@ _ESTIMATOR = '''"""@Title@: say in one line what the idea is."""
 from __future__ import annotations
 
 import torch
-from elbograd.estimators import Estimate, Estimator, Target
+from elbograd.estimators import Estimate, Estimator, Target, integrand, unsupported_kl
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -37,6 +37,7 @@ class @Class@(Estimator):
     # relaxes_target, requires_iid_draws (see elbograd.estimators.Estimator).
     unbiased = True
     min_samples = 1
+    weighs_kl = True  # integrand and analytic_kl do; what takes log p(z) by itself has to do it too
     derivatives = 0  # 1 if the gradient of log_likelihood in z is used, as in reparameterization
 
     b: Tensor
@@ -51,15 +52,14 @@ class @Class@(Estimator):
         # Return a reason in one line for what your idea cannot do, for example:
         # if not q.has_rsample:
         #     return "needs a reparameterizable posterior"
-        return super().supports(q, target, num_samples)
+        return super().supports(q, target, num_samples) or unsupported_kl(q, target, "sampled")
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         with torch.no_grad():
             z = q.sample(torch.Size((num_samples,)))  # (S, *batch, *event)
         log_q = q.log_prob(z)  # (S, *batch), and so is f
-        f = target.log_likelihood(z)
-        if target.prior is not None:
-            f = f + target.prior.log_prob(z) - log_q.detach()
+        # log p(x|z), and log p(z) − log q(z) if there is a prior, weighted by the target's kl_weight.
+        f = integrand(q, target, z, "sampled", log_q.detach())
         # The idea goes here. φ is trained by the gradient of surrogate, θ by that of value: detach
         # what belongs to the other. Average over S only; every other dimension is a batch.
         surrogate = ((f.detach() - self.b) * log_q).mean(0)

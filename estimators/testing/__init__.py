@@ -14,13 +14,14 @@ or, all at once, ``check_estimator("my_idea.py")``.
 The checks run on CPU (and `device` on a GPU where there is one) with a diagonal Gaussian, a Bernoulli and
 two one-hot categorical posteriors, as far as the estimator supports them. Claims that are not made are not
 checked: `unbiased` only where it is declared and ``objective`` is "elbo", `derivatives` only where it is 0,
-and a name that is not listed did not run. S is each of the first four that the estimator supports. Under the
-discrete posteriors `off-support` adds to log p(x|z) what is zero on the support alone: where the estimator
-neither differentiates log p(x|z) nor evaluates it off the support nothing may change by a bit, and otherwise
-the mean stays (`unbiased-off-support`) unless `depends_off_support` says that it may not.
+`kl-weight` only where `weighs_kl` is, and a name that is not listed did not run. S is each of the first four
+that the estimator supports. Under the discrete posteriors `off-support` adds to log p(x|z) what is zero on
+the support alone: where the estimator neither differentiates log p(x|z) nor evaluates it off the support
+nothing may change by a bit, and otherwise the mean stays (`unbiased-off-support`) unless
+`depends_off_support` says that it may not.
 
 Seeds are fixed, so that one version of torch gives one answer. For a correct estimator the chance that any
-check fails by bad luck is at most 76 looks × 1e-5 = 8e-4. A bias shows when it exceeds about 5 standard
+check fails by bad luck is at most 85 looks × 1e-5 = 8.5e-4. A bias shows when it exceeds about 5 standard
 errors at 16384 draws; `elbograd certify` bounds smaller ones.
 """
 

@@ -64,6 +64,10 @@ def _claims_unbiased_however_extended(estimator: Estimator, family: Family) -> b
     return _under_discrete(estimator, family) and extends and claims
 
 
+def _claims_the_weight(estimator: Estimator, family: Family) -> bool:
+    return estimator.weighs_kl
+
+
 def _mirrors_a_gaussian(estimator: Estimator, family: Family) -> bool:
     return estimator.draws == "antithetic" and family.states is None
 
@@ -102,6 +106,7 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "every-size": (sampling.every_size, _claims_any_mean),
     "unbiased": (sampling.unbiased, _claims_unbiased),
     "unbiased-without-prior": (sampling.unbiased_without_prior, _claims_unbiased),
+    "kl-weight": (sampling.kl_weight, _claims_the_weight),
     "unbiased-in-training": (sampling.unbiased_in_training, _claims_unbiased),
     "unbiased-off-support": (sampling.unbiased_off_support, _claims_unbiased_however_extended),
 }
@@ -155,7 +160,7 @@ def estimator_checks(factory: Factory, seed: int = SEED, confirm_level: float = 
         factory: a specification such as "score-function[kl=sampled]", an Estimator class, or a callable
             without arguments that returns a fresh Estimator.
         seed: of the draws.
-        confirm_level: of statistical checks: each of their looks, of which there are at most 17 a family,
+        confirm_level: of statistical checks: each of their looks, of which there are at most 25 a family,
             raises a false alarm with probability 1e-3 of this at most.
     """
     build = _builder(factory)

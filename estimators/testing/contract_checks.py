@@ -44,6 +44,7 @@ _TRUTHS = (
     "depends_off_support",
     "deterministic",
     "couples_batch",
+    "weighs_kl",
     "per_datum",
 )
 

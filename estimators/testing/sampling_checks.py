@@ -14,9 +14,19 @@ from scipy import stats
 from torch import Tensor
 
 from ..isolation import isolated
+from ..kl_weight import FreeBits, KLWeight, parameters_of_weight
 from .mean_test import Deviation, Undecided, find_deviation
 from .toy_problems import ElboGradients
-from .trial import Trial, evaluate, require_support, train_step, with_likelihood
+from .trial import (
+    Trial,
+    evaluate,
+    expect,
+    outcome_parts,
+    require_support,
+    seeded,
+    train_step,
+    with_likelihood,
+)
 
 _LOOKS = (4096, 16384, 65536, 262144)
 _CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls
@@ -26,11 +36,13 @@ _ROUNDING = 1e-9
 _COMPARED = 4096
 _MORE_SAMPLES = 8
 _SAME = 0.05
+_WEIGHTS = (0.3, FreeBits(0.2))  # coordinates of the toy problems lie on both sides of 0.2 nats
 
 #: Looks that can raise an alarm, at most, over all families: three each of unbiased, value, theta and
-#: every_size; two each of what is not asked of a family like another: unbiased_without_prior,
-#: unbiased_in_training, independent, replicates, and under discrete ones unbiased_off_support.
-SCREENING_LOOKS = 20 + 22 + 22 + 12
+#: every_size; of what is not asked of a family like another three of kl_weight and two each of
+#: unbiased_without_prior, unbiased_in_training, independent, replicates, and under discrete ones
+#: unbiased_off_support.
+SCREENING_LOOKS = 23 + 25 + 25 + 12
 
 
 def unbiased(trial: Trial) -> None:
@@ -111,6 +123,43 @@ def unbiased_without_prior(trial: Trial) -> None:
 
     exact = _exact(trial, prior=False).eta_grad
     _require_mean(trial, draw, exact, "gradient in η without a prior", _looks(trial)[1:])
+
+
+def kl_weight(trial: Trial) -> None:
+    """With a weighted KL the means claimed are those of the weighted objective; else `supports` refuses.
+
+    Whatever the objective, the estimate moves with the weight.
+    """
+    problem = trial.family.problem()
+    require_support(trial.warm, problem, replace(problem.target, kl_weight=_WEIGHTS[0]), trial.num_samples)
+    targets = [replace(problem.target, kl_weight=weight) for weight in _WEIGHTS]
+    weights = [t.kl_weight for t in targets if trial.warm.supports(problem.q, t, trial.num_samples) is None]
+    one, other = (
+        seeded(trial.warm, problem, trial.num_samples, replace(problem.target, kl_weight=weight))
+        for weight in (1.0, _WEIGHTS[0])
+    )
+    same = [torch.equal(first, second) for _, first, second in outcome_parts(one, other) if first.numel()]
+    expect(not all(same), f"the estimate is the same with kl_weight={_WEIGHTS[0]} as without")
+    learned = trial.family.problem(learned=True)
+    exact = [_claimed(trial, learned.exact(kl_weight=weight)) for weight in weights]  # type: ignore[arg-type]
+    if trial.warm.objective != "elbo" or not exact[0]:
+        return
+
+    def draw(n: int) -> Tensor:
+        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+
+    def estimate(lead: int) -> Tensor:
+        found = [_estimate(trial, lead, trial.num_samples, weight) for weight in weights]
+        return torch.cat([_flat(_claimed(trial, each)) for each in found], -1)
+
+    where = [
+        f"{name} with {parameters_of_weight(weight)}"
+        for weight, parts in zip(weights, exact, strict=True)
+        for name, part in parts.items()
+        for _ in range(part.shape[-1])
+    ]
+    together = torch.cat([_flat(parts) for parts in exact], -1)
+    _require_mean(trial, draw, together, "mean", _looks(trial), where, screens=1)
 
 
 def unbiased_in_training(trial: Trial) -> None:
@@ -230,9 +279,10 @@ def _draws(trial: Trial, n: int, num_samples: int | None = None) -> ElboGradient
     return trial.drawn[size, n]
 
 
-def _estimate(trial: Trial, lead: int, num_samples: int) -> ElboGradients:
+def _estimate(trial: Trial, lead: int, num_samples: int, kl_weight: KLWeight = 1.0) -> ElboGradients:
     problem = trial.family.problem((lead,), learned=True)
-    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, num_samples)
+    target = replace(problem.target, kl_weight=kl_weight)
+    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, num_samples, target)
     return ElboGradients(estimate.value.detach(), eta_grad, theta_grad)
 
 

@@ -19,6 +19,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from ..base import Target
+from ..kl_weight import FreeBits
 from ..network import Apply, Linear, Network
 from ..posteriors.outcomes import enumerate_outcomes, outcomes
 from ..posteriors.quadrature import gauss_hermite
@@ -128,8 +129,8 @@ class ToyProblem:
         z = z.flatten(-len(self.q.event_shape))
         return z * (1 - z) @ z.new_tensor(_BUMPS[: z.shape[-1]])
 
-    def exact(self, prior: bool = True) -> ElboGradients:
-        """E_q[f(z) + log p(z) − log q(z)] and its gradients; without the last two terms if not ``prior``.
+    def exact(self, prior: bool = True, kl_weight: float | FreeBits = 1.0) -> ElboGradients:
+        """E_q[f(z)] less the weighted E_q[log q(z) − log p(z)], and its gradients; no KL if not ``prior``.
 
         No closed-form KL is used, so that a wrong one would show.
         """
@@ -143,9 +144,14 @@ class ToyProblem:
             log_q = q.log_prob(z)
             weights = weights.reshape(-1, *(1,) * (log_q.dim() - 1))
         f = self.log_likelihood(z)
-        if prior:
-            f = f + self.prior(self.prior_theta).log_prob(z) - log_q
+        own = self.prior(self.prior_theta)
+        if prior and not isinstance(kl_weight, FreeBits):
+            f = f + kl_weight * (own.log_prob(z) - log_q)
         value = (weights * f).sum(0)
+        if prior and isinstance(kl_weight, FreeBits):
+            each, of_prior = (independent.base_dist.log_prob(z) for independent in (q, own))  # type: ignore[attr-defined]
+            counted = (weights.unsqueeze(-1) * (each - of_prior)).sum(0)  # (*batch, D)
+            value = value - torch.maximum(counted, counted.new_tensor(kl_weight.nats)).sum(-1)
         eta_grad, *theta_grads = torch.autograd.grad(
             value.sum(), (self.eta, *self.learned), materialize_grads=True
         )

@@ -191,11 +191,16 @@ def test_the_guide_s_estimator_conforms(folder):
     assert printed(code, "guide").splitlines() == said_in(code)
 
 
+def test_the_guide_s_weights_are_as_shown(folder):
+    code = ADDING.code("for weight in")
+    assert printed(code, "guide").splitlines() == re.findall(r"^# (.+)$", code, flags=re.MULTILINE)
+
+
 def test_the_guide_s_test_file_asks_for_every_check(folder):
     names = {"__file__": str(folder / "test_my_idea.py"), "__name__": "test_my_idea"}
     exec(compile(ADDING.code("import estimator_checks"), names["__file__"], "exec"), names)
     (mark,) = names["test_my_idea"].pytestmark
-    assert len(mark.args[1]) == 104
+    assert len(mark.args[1]) == 107
     names["test_my_idea"](mark.args[1][0])
 
 

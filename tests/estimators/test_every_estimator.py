@@ -186,7 +186,7 @@ def cases(spec, **shapes):
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("spec", SPECS)
 def test_it_passes_every_check_and_none_is_left_out(spec):
-    without_prior = {"no-prior", "surrogate-reach", "value-reach", "unbiased-without-prior"}
+    without_prior = {"no-prior", "surrogate-reach", "value-reach", "unbiased-without-prior", "kl-weight"}
     names = {check.name for check in estimator_checks(spec)}
     q, target = alien_cases()[0]
     reason = create(spec).supports(q, Target(target.log_likelihood), 2) or ""

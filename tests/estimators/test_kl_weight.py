@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from elbograd.estimators import FreeBits, Layered, Target, UsageError, create
+from elbograd.estimators import Estimate, Estimator, FreeBits, Layered, Target, UsageError, create
 from elbograd.estimators.kl_weight import split_objective, weighted_objective
+from elbograd.estimators.methods.reparameterization import Reparameterization
 from elbograd.estimators.pieces.objective import analytic_kl, integrand, unsupported_kl
+from elbograd.estimators.plugins.registry import BUILTIN_NAMES
+from elbograd.estimators.posteriors.distributions import cut
 from elbograd.estimators.posteriors.outcomes import enumerate_outcomes
+from elbograd.estimators.testing import estimator_checks
 from elbograd.estimators.testing.toy_problems import FAMILIES
 from torch import distributions as td
 
@@ -195,3 +199,118 @@ def test_free_bits_of_coordinates_that_depend_on_each_other_are_refused():
         reason = create(spec).supports(q, target, 1)
         assert "free bits need independent coordinates" in reason
         assert "\n" not in reason
+
+
+# --- The claim, which the conformance suite checks of every estimator; and wrong ones ---
+
+
+@pytest.mark.parametrize("spec", BUILTIN_NAMES)
+def test_every_estimator_claims_to_weigh_the_kl(spec):
+    assert create(spec).weighs_kl
+
+
+def kl_weight_checks(factory):
+    return [check for check in estimator_checks(factory) if check.name.startswith("kl-weight")]
+
+
+class Whole(Estimator):
+    """Claims to weigh the KL, and leaves it whole."""
+
+    weighs_kl = True
+    derivatives = 1
+
+    def estimate(self, q, target, z):
+        return target.log_likelihood(z) + target.prior.log_prob(z) - q.log_prob(z)
+
+    def supports(self, q, target, num_samples):
+        return None if q.has_rsample else "needs a reparameterizable posterior"
+
+    def forward(self, q, target, num_samples):
+        elbo = self.estimate(q, target, q.rsample((num_samples,))).mean(0)
+        return Estimate(elbo, elbo)
+
+
+class PriorAlone(Whole):
+    """Weighs log p(z), and not log q(z)."""
+
+    def supports(self, q, target, num_samples):
+        free_bits = "free bits" if isinstance(target.kl_weight, FreeBits) else None
+        return super().supports(q, target, num_samples) or free_bits
+
+    def estimate(self, q, target, z):
+        return target.log_likelihood(z) + target.kl_weight * target.prior.log_prob(z) - q.log_prob(z)
+
+
+class ForgetsTheCut(PriorAlone):
+    """Weighs both, but cuts φ out of a log q that it does not weigh in the score."""
+
+    def estimate(self, q, target, z):
+        log_q = q.log_prob(z)
+        path = cut(q).log_prob(z)
+        ratio = target.prior.log_prob(z) - log_q.detach() - (path - path.detach()) / target.kl_weight
+        return target.log_likelihood(z) + target.kl_weight * ratio
+
+
+class NoFreeBits(Reparameterization):
+    """Takes free bits for a weight of one."""
+
+    def forward(self, q, target, num_samples):
+        if isinstance(target.kl_weight, FreeBits):
+            target = replace(target, kl_weight=1.0)
+        return super().forward(q, target, num_samples)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (Whole, "the estimate is the same with kl_weight=0.3 as without"),
+        (PriorAlone, "biased: mean"),
+        (ForgetsTheCut, "gradient in η with kl_weight=0.3"),
+        (NoFreeBits, "with free_bits=0.2"),
+    ],
+)
+def test_one_that_claims_to_weigh_the_kl_and_does_not_is_found_out(wrong, told):
+    (check,) = kl_weight_checks(wrong)
+    with pytest.raises(AssertionError, match=told):
+        check()
+
+
+# --- No KL at all, and many shapes ---
+
+
+@pytest.mark.parametrize(
+    "spec", ["reparameterization", "score-function[kl=sampled]", "muprop[kl=sampled]", "exact"]
+)
+def test_a_weight_of_zero_is_no_prior(spec):
+    family = BERNOULLI if spec.startswith("muprop") else GAUSSIAN
+    problem, estimates = family.problem((2,), learned=True), []
+    for target in (replace(problem.target, kl_weight=0), replace(problem.target, prior=None)):
+        torch.manual_seed(0)
+        estimate = create(spec)(problem.q, target, 3)
+        slopes = torch.autograd.grad(
+            estimate.surrogate.sum(), (problem.eta, *problem.learned), materialize_grads=True
+        )
+        estimates.append((estimate.value.detach(), *slopes))
+    for one, other in zip(*estimates, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("batch", "size", "samples"), [(1, 1, 1), (256, 1, 3), (1, 128, 100), (256, 128, 3)])
+@pytest.mark.parametrize("spec", ["moving-average-baseline", "learned-baseline", "sticking-the-landing"])
+def test_the_weight_is_of_no_account_to_shapes_and_types(spec, batch, size, samples, dtype):
+    """With one standard normal prior and posterior of loc 1 the closed-form KL is D/2, whatever B and S."""
+    q = normal(torch.ones(batch, size, dtype=dtype, requires_grad=True), torch.ones((), dtype=dtype))
+    target = Target(
+        lambda z: 0 * z.sum(-1),
+        normal(torch.zeros(size, dtype=dtype), 1.0),
+        q.base_dist.loc.detach(),
+        kl_weight=0.3,
+    )
+    estimator = create(spec)
+    estimator.init(q, target)
+    value = estimator.to(dtype)(q, target, samples).value
+    assert value.shape == (batch,)
+    assert value.dtype == dtype
+    if not spec.startswith("sticking"):
+        torch.testing.assert_close(value, torch.full_like(value, -0.3 * size / 2), rtol=1e-5, atol=1e-5)
