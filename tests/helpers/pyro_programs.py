@@ -8,7 +8,7 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.distributions.transforms import affine_autoregressive
+from pyro.distributions.transforms import affine_autoregressive, conditional_planar
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
@@ -216,9 +216,15 @@ def counts():
     return SimpleNamespace(model=model, guide=guide, scale=1.0)
 
 
-def flow():
-    """A posterior that is drawn and scored by networks of its own, as an inverse autoregressive flow has them."""
-    encoder, decoder, steps = nn.Linear(PIXELS, 4), nn.Linear(2, PIXELS), affine_autoregressive(2, [5])
+def flow(make=affine_autoregressive, given=False):
+    """A posterior that is drawn and scored by networks of its own, as an inverse autoregressive flow has them.
+
+    Args:
+        make: of the flow; one that takes x too where it is ``given``.
+        given: see there.
+    """
+    encoder, decoder = nn.Linear(PIXELS, 4), nn.Linear(2, PIXELS)
+    steps = make(2, PIXELS, [5]) if given else make(2, [5])
 
     def model(x):
         pyro.module("decoder", decoder)
@@ -232,7 +238,8 @@ def flow():
         with pyro.plate("data", len(x)):
             loc, log_scale = encoder(x).chunk(2, -1)
             base = dist.Normal(loc, log_scale.exp()).to_event(1)
-            pyro.sample("z", dist.TransformedDistribution(base, [steps]))
+            step = steps.condition(x) if given else steps
+            pyro.sample("z", dist.TransformedDistribution(base, [step]))
 
     return SimpleNamespace(model=model, guide=guide, scale=1.0)
 
@@ -254,3 +261,8 @@ def positive():
             pyro.sample("s", dist.LogNormal(loc, log_scale.exp()))
 
     return SimpleNamespace(model=model, guide=guide, scale=1.0)
+
+
+def planar():
+    """A flow without an inverse, whose networks take x."""
+    return flow(conditional_planar, given=True)

@@ -75,6 +75,7 @@ CASES = {
     "hierarchy": (programs.hierarchy, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "modules": (programs.modules, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "flow": (programs.flow, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
+    "planar": (programs.planar, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "positive": (programs.positive, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
 }
 
@@ -162,7 +163,7 @@ ALL = {
 
 
 def of(name, x=None):
-    program = ALL[name]()
+    program = (ALL | {"planar": programs.planar})[name]()
     return from_pyro(program.model, program.guide, programs.data() if x is None else x)
 
 
@@ -206,6 +207,14 @@ def test_latents_that_depend_on_each_other_take_the_full_route(name, estimator, 
     v = measure_variance(problem, estimator, batch_size=batch, num_samples=3, replicates=5, dtype=dtype)
     assert v.route == "full"
     assert v.total > 0
+
+
+def test_a_flow_without_inverse_is_scored_with_its_draw_alone():
+    problem = of("planar")
+    v = measure_variance(problem, "reparameterization[kl=sampled]", batch_size=4, replicates=10)
+    assert v.total > 0
+    with pytest.raises(UsageError, match="has no inverse"):
+        measure_variance(problem, "score-function[kl=sampled]", batch_size=4, replicates=10)
 
 
 def test_what_depends_on_what_is_found():
@@ -387,6 +396,11 @@ def per_datum(x):
     pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
 
+def jitted(x):
+    net = torch.jit.script(nn.Linear(programs.PIXELS, 3))
+    pyro.sample("z", dist.Normal(pyro.module("net", net)(x), 1.0).to_event(1))
+
+
 REFUSED = {
     "no plate": ({"plate": False}, "is in no plate"),
     "nested plates": ({"observed": nested}, "is in 2 plates"),
@@ -405,6 +419,7 @@ REFUSED = {
     "a scale on one side": ({"model_z": scaled}, "is scaled by 1 in the guide and by 0.5 in the model"),
     "a scale by rows": ({"model_z": by_rows, "guide_z": by_rows}, "changes with the number of data"),
     "a value for each datum": ({"guide_z": per_datum}, "amortized"),
+    "a scripted module": ({"guide_z": jitted}, "torch.jit"),
     "what fails": ({"guide_z": lambda x: 1 / 0}, "the guide fails .*ZeroDivisionError"),
 }  # fmt: skip
 

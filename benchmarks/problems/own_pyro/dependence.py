@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ....estimators.isolation import Draws
-from .sites import Site, changing, tensors_in
+from .sites import Site, changing, told_by
 from .watching import leaves
 
 _DRAWS = 8
@@ -18,13 +18,16 @@ _STATES = 4
 Running = Callable[[Mapping[str, Tensor]], dict[str, Site]]
 
 
-def dependences(role: str, running: Running, values: Mapping[str, Tensor]) -> dict[str, set[str]]:
+def dependences(
+    role: str, running: Running, values: Mapping[str, Tensor], drawn_from: Mapping[str, Site]
+) -> dict[str, set[str]]:
     """By statement, the latents that its distribution is a function of.
 
     Args:
         role: "guide" or "model".
         running: of the program.
         values: of every latent, (N, *event).
+        drawn_from: the guide's statements, for other values.
 
     Raises:
         UsageError: the program has other statements at other values.
@@ -36,14 +39,14 @@ def dependences(role: str, running: Running, values: Mapping[str, Tensor]) -> di
     found: dict[str, set[str]] = {name: set() for name in sites}
     of_value = {id(value): name for name, value in attached.items()}
     for name, site in sites.items():
-        found[name] |= {of_value[id(leaf)] for leaf in leaves(tensors_in(site.fn)) if id(leaf) in of_value}
+        found[name] |= {of_value[id(leaf)] for leaf in leaves(told_by(site)) if id(leaf) in of_value}
     reference = {name: _numbers(site) for name, site in _again(running, values).items()}
     for latent in values:
-        for other in _others(sites[latent], values[latent]):
+        for other in _others(drawn_from[latent], values[latent]):
             changed = _again(running, {**values, latent: other})
             _check_same(role, sites, changed)
             for name, site in changed.items():
-                if not _equal(reference[name], _numbers(site)):
+                if not _equal(reference[name], _numbers(site, values.get(name))):
                     found[name].add(latent)
     return {name: parents - {name} for name, parents in found.items()}
 
@@ -69,9 +72,8 @@ def _check_same(role: str, sites: Mapping[str, Site], others: Mapping[str, Site]
         raise changing(name, role)
 
 
-def _numbers(site: Site) -> list[Tensor]:
-    observed = [site.value] if site.observed and site.value is not None else []
-    return [tensor.detach() for tensor in (*tensors_in(site.fn), *observed)]
+def _numbers(site: Site, value: Tensor | None = None) -> list[Tensor]:
+    return [tensor.detach() for tensor in told_by(site, value)]
 
 
 def _equal(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:

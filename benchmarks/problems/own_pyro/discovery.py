@@ -13,7 +13,7 @@ from torch.distributions import constraints, transform_to
 from ....estimators.errors import UsageError
 from .learned import Learned, Own, Program
 from .running import Rows, Run, constrained, run
-from .sites import Site, tensors_in
+from .sites import Site, told_by
 from .watching import called_modules, holder, leaves, owner_of
 
 
@@ -67,8 +67,8 @@ def discover(role: str, program: Callable[..., object], data: Rows, values: Mapp
     handler = Run(role, len(data[0]), values, _draw, parameter)
     with called_modules(program) as modules, torch.enable_grad():
         sites = run(program, data, handler)
+        reached = leaves(t for site in sites.values() for t in told_by(site))
     _check_store(stored["params"], handler.registered)
-    reached = leaves(t for site in sites.values() for t in _tensors(site))
     return Found(role, program, sites, modules, handler.registered, free, reached)
 
 
@@ -92,6 +92,12 @@ def learned(kind: type[_Side], found: Found, other: Found) -> _Side:
     others = {id(leaf) for leaf in other.leaves}
     top = [m for m in (holder(found.call), *found.modules, *other.modules) if isinstance(m, nn.Module)]
     taken: dict[str, object] = {}
+    for module in found.modules:
+        if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+            raise UsageError(
+                f"the {found.role} calls a {type(module).__name__} of torch.jit, which cannot be copied with "
+                f"its parameters: give the module that it was made of"
+            )
     modules = {_key(_name_of(m, names), taken): m for m in found.modules}
     owned: dict[str, Own] = {}
     used: list[str] = []
@@ -150,11 +156,6 @@ def _check_store(stored: Mapping[str, Tensor], registered: Mapping[str, Tensor])
 def _draw(site: Site) -> Tensor:
     with torch.no_grad():
         return site.fn.sample()
-
-
-def _tensors(site: Site) -> list[Tensor]:
-    observed = [site.value] if site.observed and site.value is not None else []
-    return [*tensors_in(site.fn), *observed]
 
 
 def _name_of(module: nn.Module, names: Mapping[int, str]) -> str:

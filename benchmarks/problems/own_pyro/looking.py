@@ -57,8 +57,8 @@ def _read(
     label: str,
 ) -> PyroProblem:
     values, rows = _latents(of_guide), batches.rows(x)
-    in_guide = dependences("guide", partial(_at, encoder, rows), values)
-    in_model = dependences("model", partial(_at, decoder, rows), values)
+    in_guide = dependences("guide", partial(_at, encoder, rows), values, of_guide.sites)
+    in_model = dependences("model", partial(_at, decoder, rows), values, of_guide.sites)
     observed = [site for site in of_model.sites.values() if site.observed]
     single = len(values) == 1
     latents = []
@@ -188,4 +188,5 @@ def _check_rows(
 
 def _label(model: Callable[..., object]) -> str:
     of = holder(model)
-    return str(getattr(of, "__name__", type(of).__name__))
+    name = str(getattr(of, "__name__", type(of).__name__))
+    return "Pyro model" if name == "<lambda>" else name

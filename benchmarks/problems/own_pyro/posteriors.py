@@ -11,8 +11,9 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution, constraints
 
+from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import cut, parameters_of, with_parameters
-from .sites import holds_modules, tensors_in
+from .sites import holds_modules, is_plain, tensors_in
 
 #: What a program's modules are the copies in, which a problem learns.
 Inside = Callable[[], AbstractContextManager[None]]
@@ -107,17 +108,19 @@ def shaped(q: Distribution, lead: torch.Size, inside: Inside) -> Distribution:
         lead: its new batch shape.
         inside: what one that computes with networks when it is asked has to be asked in.
     """
-    if holds_modules(q):
-        return PyroDistribution(q, lead, inside)
-    if q.batch_shape == lead:
+    if q.batch_shape == lead and is_plain(q):
         return q
     try:
         values = parameters_of(q)
     except TypeError:
         return PyroDistribution(q, lead, inside)
-    if any(p.shape[:1] != q.batch_shape for p in values.values()):
+    if holds_modules(q) or any(p.shape[:1] != q.batch_shape for p in values.values()):
         return PyroDistribution(q, lead, inside)
     return with_parameters(q, {name: p.reshape(*lead, *p.shape[1:]) for name, p in values.items()})
+
+
+class NoDensity(UsageError, NotImplementedError):
+    """A flow that cannot be inverted."""
 
 
 class PyroDistribution(Distribution):
@@ -127,6 +130,7 @@ class PyroDistribution(Distribution):
 
     def __init__(self, base: Distribution, lead: torch.Size, inside: Inside) -> None:
         self.base_dist, self.inside = base, inside
+        self._drawn: tuple[Tensor, Tensor] | None = None
         super().__init__(lead, base.event_shape, validate_args=False)
 
     @property
@@ -147,15 +151,28 @@ class PyroDistribution(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The same, differentiable."""
         with self.inside():
-            return self._unflattened(self.base_dist.rsample(torch.Size(sample_shape)))
+            y = self.base_dist.rsample(torch.Size(sample_shape))
+        z = self._unflattened(y)
+        if torch.is_grad_enabled():
+            self._drawn = z, y
+        return z
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log of z (..., *batch, *event), (..., *batch)."""
         rows = value.shape[: value.dim() - len(self.event_shape)]
         outer = rows[: len(rows) - len(self.batch_shape)]
         flat = value.expand(*outer, *self.batch_shape, *self.event_shape)
-        with self.inside():
-            found: Tensor = self.base_dist.log_prob(flat.reshape(*outer, -1, *self.event_shape))
+        at = flat.reshape(*outer, -1, *self.event_shape)
+        if self._drawn is not None and self._drawn[0] is value:
+            at = self._drawn[1]  # of which a flow without an inverse knows where it came from
+        try:
+            with self.inside():
+                found: Tensor = self.base_dist.log_prob(at)
+        except (KeyError, NotImplementedError) as error:
+            raise NoDensity(
+                "log q(z) at a given z is not known, for a transform of the guide's flow has no inverse: "
+                "reparameterization[kl=sampled] takes it with the draw"
+            ) from error
         return found.reshape(*outer, *self.batch_shape)
 
     def _unflattened(self, z: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ....estimators.posteriors.layered import Layered
 from .learned import Learned
 from .posteriors import Conditional, Layout, all_numbers, vector
 from .running import Rows
-from .sites import Site, changing, holds_modules
+from .sites import Site, changing, is_plain
 
 
 class Latent(NamedTuple):
@@ -116,8 +116,8 @@ class Model(Learned):
         if seen.keys() != self.weights.keys():
             name = sorted(seen.keys() ^ self.weights.keys())[0]
             raise changing(name, "model")
-        lazy = any(holds_modules(site.fn) for site in seen.values())
-        with self.standing_in() if lazy else nullcontext():
+        plain = all(is_plain(site.fn) for site in seen.values())
+        with nullcontext() if plain else self.standing_in():
             found = [self.weights[name] * _log_prob(site) for name, site in seen.items()]
         return torch.stack(found).sum(0)
 

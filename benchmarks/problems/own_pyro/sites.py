@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ....estimators.errors import UsageError
-from ....estimators.posteriors.families import innermost
+from ....estimators.isolation import Draws
+from ....estimators.posteriors.families import family_of, innermost, is_transformed
 
 
 def changing(name: str, role: str) -> UsageError:
@@ -86,18 +87,48 @@ def tensors_in(thing: object, seen: set[int] | None = None) -> Iterator[Tensor]:
         for item in thing:
             yield from tensors_in(item, seen)
     elif isinstance(thing, Distribution | dist.Distribution | torch.distributions.Transform):
-        for item in vars(thing).values():
-            yield from tensors_in(item, seen)
+        for name, item in vars(thing).items():
+            if not name.startswith("_cached"):  # what a transform was last given
+                yield from tensors_in(item, seen)
 
 
-def holds_modules(thing: object) -> bool:
+def told_by(site: Site, value: Tensor | None = None) -> list[Tensor]:
+    """What a statement's distribution is a function of: its tensors, and its density, which may hide some.
+
+    Args:
+        site: the statement.
+        value: of a latent, where its density is asked for; None for its own.
+    """
+    value = site.value if value is None or site.observed else value
+    tensors = list(tensors_in(site.fn))
+    if value is None:
+        return tensors
+    tensors += [value] if site.observed else []
+    try:
+        return [*tensors, site.fn.log_prob(value.detach().clone())]
+    except Exception:  # no density of a given value: a flow without an inverse, say
+        with Draws(0).scope():
+            return [*tensors, site.fn.rsample() if site.fn.has_rsample else site.fn.sample()]
+
+
+def is_plain(q: Distribution) -> bool:
+    """Whether nothing but numbers goes into a distribution: one of torch's own that is no flow."""
+    base = innermost(q)
+    return family_of(base).__module__.startswith("torch.distributions.") and not is_transformed(base)
+
+
+def holds_modules(thing: object, seen: set[int] | None = None) -> bool:
     """Whether a distribution draws or scores with networks (a flow's): it computes when it is asked."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return False
+    seen.add(id(thing))
     if isinstance(thing, torch.nn.Module):
         return True
     if isinstance(thing, list | tuple):
-        return any(holds_modules(item) for item in thing)
+        return any(holds_modules(item, seen) for item in thing)
     if isinstance(thing, Distribution | dist.Distribution | torch.distributions.Transform):
-        return any(holds_modules(item) for item in vars(thing).values())
+        return any(holds_modules(item, seen) for item in vars(thing).values())
     return False
 
 
