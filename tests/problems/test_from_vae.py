@@ -188,6 +188,33 @@ def test_what_encoders_return_is_read(function, posterior, scale):
     assert sum(len(range(eta.shape[1])[part]) for part in problem.eta_parts.values()) == eta.shape[1]
 
 
+@pytest.mark.parametrize("kind", [tuple, dict, torch.Tensor])
+def test_a_posterior_of_any_family_is_made_of_what_the_encoder_returns(kind):
+    def returned(h):
+        return {tuple: halves(h), dict: {"a": h[:, :2], "b": h[:, 2:]}, torch.Tensor: h}[kind]
+
+    def student(out):
+        loc, scale = (
+            (out[..., :2], out[..., 2:])
+            if kind is torch.Tensor
+            else tuple(getattr(out, "values", lambda: out)())
+        )
+        return td.StudentT(5.0, loc, scale.exp())
+
+    encoder = Returns(returned)
+    problem = from_vae(encoder, Returns(lambda h: h, 2, 16), X, posterior=student)
+    eta = problem.encoder(X)
+    q, h = problem.posterior(eta.expand(3, *eta.shape)), encoder.linear(X)
+    z = q.rsample((2,))
+    expected = td.StudentT(5.0, h[:, :2], h[:, 2:].exp()).log_prob(z).sum(-1)
+    assert torch.allclose(q.log_prob(z), expected, rtol=1e-5)
+    assert problem.target(X).log_likelihood(z).shape == (2, 3, 40)
+    v = measure_variance(
+        problem, "reparameterization[kl=sampled]", replicates=50, batch_size=4, details=False
+    )
+    assert v.total > 0
+
+
 def test_discrete_latents_are_read():
     for function, keywords, event, probs in (
         (lambda h: h, {"posterior": "bernoulli"}, (4,), torch.sigmoid),
@@ -347,6 +374,9 @@ REFUSALS = {
     ),
     "no usual prior for a Gamma": lambda: from_vae(
         Returns(lambda h: td.Gamma(h[:, :2].exp(), h[:, 2:].exp())), two()[1], X
+    ),
+    "posterior=lambda out: StudentT(...) make it": lambda: from_vae(
+        Returns(lambda h: td.StudentT(5.0, h[:, :2])), two()[1], X
     ),
     "tied.weight is reached by the encoder and by the decoder": lambda: from_vae(Shared(), data=X),
     "condition= needs a y": lambda: from_vae(*two(), X, condition=True),

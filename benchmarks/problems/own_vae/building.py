@@ -66,7 +66,8 @@ def from_vae(
             "gaussian-logscale" (log σ), "gaussian-scale" (σ), "gaussian-variance" (σ²); "bernoulli" or
             "categorical" (logits; one-hot latents), "bernoulli-probs", "categorical-probs"; or a function
             that makes a distribution, or something that can be read, of the encoder's output:
-            ``lambda out: out[1:]``.
+            ``lambda out: out[1:]``. One that makes a distribution whose parameters are not known here is
+            called with what the encoder returns in leading dimensions (R, B) as well.
         likelihood: of what the decoder returns: "bernoulli" (logits, the default), "bernoulli-probs" (after a
             sigmoid); "gaussian" (the mean; σ is ``scale``), "gaussian-logvar", "gaussian-logscale",
             "gaussian-scale", "gaussian-variance" (mean and spread, as a pair or as two halves);

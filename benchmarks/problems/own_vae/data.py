@@ -129,8 +129,7 @@ def _unchecked(data: Any) -> Source:
     if isinstance(data, IterableDataset):
         raise UsageError(
             f"data: {type(data).__name__} is an IterableDataset, whose order cannot be made to follow a "
-            f"seed: "
-            f"list(...) of it has one"
+            f"seed: list(...) of it has one"
         )
     if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) <= 2:
         return _Tensors(data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None)
@@ -154,8 +153,7 @@ def _of_loader(loader: DataLoader[Any]) -> Source:
         own = sampler if standard else loader.batch_sampler
         raise UsageError(
             f"data: the DataLoader's {type(own).__name__} has an order that cannot be made to follow the "
-            f"seed: "
-            f"data=loader.dataset serves each datum once a pass"
+            f"seed: data=loader.dataset serves each datum once a pass"
         )
     default = loader.collate_fn is default_collate or loader.batch_size is None
     source = _unchecked(loader.dataset) if default else _Items(loader.dataset, loader.collate_fn)

@@ -174,8 +174,7 @@ class _Gaussian(_Elementwise):
         if not x.is_floating_point():
             raise UsageError(
                 f"x is {str(x.dtype).removeprefix('torch.')}, and likelihood='gaussian' is one of real "
-                f"numbers: "
-                f"x.float(), or likelihood='categorical'"
+                f"numbers: x.float(), or likelihood='categorical'"
             )
         mean, second = self._halves(output)
         _check_fits(mean, x, 1)
@@ -232,8 +231,7 @@ class _Categorical(Likelihood):
         if last and second:
             raise UsageError(
                 f"the decoder's logits {tuple(logits.shape)} may hold the classes in the first or in the "
-                f"last "
-                f"dimension: likelihood=lambda out, x: Categorical(logits=out).log_prob(x), say, tells"
+                f"last dimension: likelihood=lambda out, x: Categorical(logits=out).log_prob(x), say, tells"
             )
         if not last and not second:
             raise UsageError(
@@ -284,8 +282,7 @@ class _Called(Likelihood):
             what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else _what(found)
             raise UsageError(
                 f"likelihood(output, x) returns {what} for {len(x)} data, expected log p of each, "
-                f"({len(x)},) or "
-                f"({len(x)}, ...): reduction='none', say"
+                f"({len(x)},) or ({len(x)}, ...): reduction='none', say"
             )
 
     def forward(self, output: Any, x: Tensor, leading: torch.Size) -> Tensor:
@@ -308,8 +305,7 @@ def _tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise UsageError(
             f"the decoder returns {_what(output)}, not one tensor: likelihood=lambda out, x: ... may say "
-            f"what "
-            f"log p(x|z) is"
+            f"what log p(x|z) is"
         )
     return output
 
@@ -318,8 +314,7 @@ def _check_fits(output: Tensor, x: Tensor, numbers: int) -> None:
     if output.shape[:1] != x.shape[:1] or output[0].numel() != numbers * x[0].numel():
         raise UsageError(
             f"the decoder returns {tuple(output.shape)} for {len(x)} latents, and x is {tuple(x.shape)}: a "
-            f"datum "
-            f"needs {x[0].numel()} numbers"
+            f"datum needs {x[0].numel()} numbers"
         )
 
 

@@ -40,8 +40,7 @@ class Prior:
             if _learned(given):
                 raise UsageError(
                     "prior is a distribution whose parameters require a gradient, and would not be trained: "
-                    "give a "
-                    "torch.nn.Module whose forward() returns it"
+                    "give a torch.nn.Module whose forward() returns it"
                 )
             self.fixed = self._fitted(given)
         elif isinstance(given, nn.Module) and callable(getattr(given, "log_prob", None)):

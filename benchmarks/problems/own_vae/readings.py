@@ -93,8 +93,10 @@ def reading_of(
         UsageError: an unknown posterior, or an output that cannot be read so.
     """
     if callable(posterior):
-        inner = reading_of(read_by(posterior, output), data, None, categories, "posterior")
-        return _After(posterior, inner)
+        made = read_by(posterior, output)
+        if isinstance(made, Distribution) and not _is_known(made):
+            return _Rebuilt(posterior, output, made, data, name)
+        return _After(posterior, reading_of(made, data, None, categories, "posterior"))
     if posterior is not None:
         check_choice(POSTERIORS, posterior=posterior)
     if isinstance(output, Distribution):
@@ -118,8 +120,7 @@ def read_by(posterior: Callable[[Any], Any], output: Any) -> Any:
     except Exception as error:  # a user's function may raise anything
         raise UsageError(
             f"posterior({_what(output)}) fails ({type(error).__name__}: {one_line(error)}): it is given "
-            f"what the "
-            f"encoder returns"
+            f"what the encoder returns"
         ) from error
 
 
@@ -135,6 +136,73 @@ class _After:
 
     def posterior(self, eta: Tensor) -> Distribution:
         return self.inner.posterior(eta)
+
+
+class _Rebuilt:
+    """A distribution of any family: eta holds what the encoder returns, of which a user's function makes it.
+
+    It is given tensors (*batch, ...) with any leading dimensions, replicates among them.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], output: Any, q: Distribution, data: int, name: str
+    ) -> None:
+        self.function, self.name = function, name
+        tensors = self._tensors(output)
+        for tensor in tensors.values():
+            _check_batch(tensor, data, name)
+        self.kind = type(output)
+        self.shapes = {key: tensor.shape[1:] for key, tensor in tensors.items()}
+        parts, start = {}, 0
+        for key, shape in self.shapes.items():
+            parts[str(key)] = slice(start, start + shape.numel())
+            start += shape.numel()
+        self.parts: Parts = parts
+        if q.batch_shape[:1] != (data,):
+            raise UsageError(
+                f"posterior(out) gives a {describe(q)} of batch shape {tuple(q.batch_shape)} for {data} "
+                f"data: its first dimension must be theirs"
+            )
+        self.latent = q.batch_shape[1:] + q.event_shape
+
+    def eta(self, output: Any) -> Tensor:
+        return torch.cat([tensor.flatten(1) for tensor in self._tensors(output).values()], -1)
+
+    def posterior(self, eta: Tensor) -> Distribution:
+        rows = {
+            key: eta[..., part].reshape(*eta.shape[:-1], *shape)
+            for (key, shape), part in zip(self.shapes.items(), self.parts.values(), strict=True)
+        }
+        if issubclass(self.kind, Tensor):
+            output: Any = rows[0]
+        elif issubclass(self.kind, Mapping):
+            output = rows
+        else:
+            output = self.kind(rows.values())
+        q: Distribution = read_by(self.function, output)
+        extra = len(q.batch_shape) - (eta.dim() - 1)
+        return td.Independent(q, extra, validate_args=False) if extra > 0 else q
+
+    def _tensors(self, output: Any) -> dict[Any, Tensor]:
+        if isinstance(output, Tensor):
+            return {0: output}
+        found = dict(output) if isinstance(output, Mapping) else {}
+        if type(output) in (tuple, list):
+            found = dict(enumerate(output))
+        if found and all(isinstance(tensor, Tensor) for tensor in found.values()):
+            return found
+        raise UsageError(
+            f"{self.name} returns {_what(output)}: for a posterior of this family it must be a tensor, or a "
+            f"tuple or dict of tensors, of which posterior= makes it"
+        )
+
+
+def _is_known(q: Distribution) -> bool:
+    try:
+        parameters_of(q)
+    except TypeError:
+        return False
+    return True
 
 
 class _Gaussian:
@@ -195,8 +263,7 @@ def _pair(output: Any, name: str) -> tuple[Tensor, Tensor, str | None]:
         if output.dim() < 2 or output.shape[1] % 2:
             raise UsageError(
                 f"{name} returns one tensor of shape {tuple(output.shape)}, which is no pair (μ, log σ²) of "
-                f"two "
-                f"halves (B, 2D): return both, or say what it is with posterior="
+                f"two halves (B, 2D): return both, or say what it is with posterior="
             )
         mean, second = output.chunk(2, dim=1)
         return mean, second, None
@@ -332,9 +399,8 @@ class _Family:
             tensors = parameters_of(q)
         except TypeError as error:
             raise UsageError(
-                f"{self.name} returns a {describe(q)}: {one_line(error)}; posterior=lambda out: ... may "
-                f"give a "
-                f"torch distribution instead"
+                f"{self.name} returns a {describe(q)}: {one_line(error)}; let it return what that is "
+                f"made of, and posterior=lambda out: {describe(q)}(...) make it"
             ) from None
         batch = q.batch_shape[0]
         return {
@@ -372,8 +438,7 @@ def _check_batch(output: Tensor, data: int | None, name: str) -> None:
         expected = "B" if data is None else data
         raise UsageError(
             f"{name} returns shape {tuple(output.shape)}, expected ({expected}, ...): the first dimension "
-            f"is that "
-            f"of the data"
+            f"is that of the data"
         )
     if data is not None and not bool(torch.isfinite(output).all()):
         raise UsageError(f"{name} returns NaN or infinity: look at its weights, or at the scale of the data")

@@ -69,8 +69,7 @@ class Decoding:
         if isinstance(output, Tensor) and len(output) != leading.numel():
             raise UsageError(
                 f"the decoder returns {tuple(output.shape)} for {leading.numel()} latents: its first "
-                f"dimension "
-                f"must be theirs"
+                f"dimension must be theirs"
             )
         found: Tensor = self.likelihood(output, x, leading)
         return found

@@ -56,8 +56,7 @@ def _check_apart(both: set[int], showing: Showing) -> None:
         if key in both:
             raise UsageError(
                 f"{name} is reached by the encoder and by the decoder, so its gradient is neither that of φ "
-                f"nor "
-                f"that of θ: give each side a copy of its own (copy.deepcopy)"
+                f"nor that of θ: give each side a copy of its own (copy.deepcopy)"
             )
 
 
