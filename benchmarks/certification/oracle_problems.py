@@ -18,4 +18,5 @@ ORACLE_PROBLEMS = (
     "categorical-toy",
     "small-vae[posterior=flow]",
     "gamma-poisson",
+    "bayesian-linear-regression[features=2,data=5,scale=0.5]",
 )

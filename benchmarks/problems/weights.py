@@ -90,6 +90,11 @@ class WeightsProblem:
         return len(self.data["train"])
 
     @property
+    def default_batch_size(self) -> int:
+        """64 data, or all where there are fewer."""
+        return min(64, self.data_size)
+
+    @property
     def eta_parts(self) -> dict[str, slice]:
         """What the coordinates of eta are."""
         return {"mean": slice(0, self.latent_dim), "log_scale": slice(self.latent_dim, None)}
