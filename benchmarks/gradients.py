@@ -232,7 +232,11 @@ def count_evaluations(
     if target.network is not None:
         network = replace(target.network, log_likelihood=counted(target.network.log_likelihood))
         looked_at = replace(looked_at, network=network)
-    eta_gradients(problem, estimator, looked_at, eta, 1, num_samples)
+    q = problem.posterior(eta.detach().requires_grad_())
+    if shares_draws(q):  # η of a network's weights is long, and one row for all data: it is not copied
+        check_estimate(estimator(q, looked_at, num_samples), q.batch_shape)
+    else:
+        eta_gradients(problem, estimator, looked_at, eta, 1, num_samples)
     return round(rows / max(1, len(eta)))
 
 
