@@ -311,6 +311,7 @@ def test_each_has_a_wrong_estimator():
         "importance-weighted-snr",
         "sticking-the-landing",
         "vargrad",
+        "local-reparameterization",
     }
     assert {name for name, _, _ in PLANTS.values()} == REPRODUCTIONS.keys() - elsewhere
 

@@ -12,7 +12,14 @@ from elbograd.benchmarks.studies.reproductions.figure import draw
 from elbograd.benchmarks.studies.reproductions.gradient_variance import exact_variance
 from elbograd.estimators import Estimate
 from elbograd.estimators.errors import UsageError
-from elbograd.estimators.methods import iwae, reparameterization, sticking_the_landing, vargrad
+from elbograd.estimators.methods import (
+    iwae,
+    local_reparameterization,
+    reparameterization,
+    sticking_the_landing,
+    vargrad,
+)
+from elbograd.estimators.network import affine
 
 WRONG_CLAIMS = {
     "gradient-variance": "variances agree with their closed forms",
@@ -20,6 +27,7 @@ WRONG_CLAIMS = {
     "importance-weighted-snr": "signal-to-noise ratio in φ",
     "sticking-the-landing": "no variance where q is the true posterior",
     "vargrad": "the same gradient for every draw",
+    "local-reparameterization": "the variance falls like 1/B",
 }
 
 
@@ -35,6 +43,14 @@ def plant(name, monkeypatch):
     def mean_of_logs(self, q, target, num_samples):
         return pathwise.forward(self, q, target, num_samples)
 
+    def shared_noise(weights, inputs, rows):
+        layer, noise = weights.layer, torch.randn(*rows[:-1], 1, weights.layer.outputs, dtype=inputs.dtype)
+        mean, spread = (
+            affine(part, layer.matrix(moment), layer.offset(moment), weights.together)
+            for part, moment in ((inputs, weights.loc), (inputs.square(), weights.scale.square()))
+        )
+        return mean + spread.sqrt() * noise
+
     def biased_normalization(self, q, target, num_samples):
         estimate = correct(self, q, target, num_samples)
         value = estimate.value.detach()
@@ -44,6 +60,12 @@ def plant(name, monkeypatch):
         monkeypatch.setattr(pathwise, "forward", squared_scale)
     elif name == "importance-weighted-snr":
         monkeypatch.setattr(iwae.IWAE, "forward", mean_of_logs)
+    elif name == "local-reparameterization":  # the noise of the first datum for all
+        monkeypatch.setattr(
+            local_reparameterization,
+            "_outputs",
+            lambda weights, inputs, rows: shared_noise(weights, inputs, rows),
+        )
     elif name == "sticking-the-landing":
         monkeypatch.setattr(sticking_the_landing, "cut", lambda q: q)
     else:

@@ -48,4 +48,8 @@ REPRODUCTIONS = {
         "local_expectation_budget",
         "local expectation against leave-one-out at equal evaluations (De Smet et al. 2023)",
     ),
+    "local-reparameterization": (
+        "local_reparameterization",
+        "draws of weights shared by a batch keep a covariance, local ones none (Kingma et al. 2015)",
+    ),
 }
