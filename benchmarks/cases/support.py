@@ -23,6 +23,7 @@ class Support:
 
     def __init__(self) -> None:
         self.estimator = lru_cache(maxsize=None)(create)
+        self.check_model = lru_cache(maxsize=None)(_check_model)
         self._posterior = lru_cache(maxsize=None)(_posterior_and_target)
         self._defect = lru_cache(maxsize=None)(self._find_defect)
 
@@ -53,13 +54,44 @@ class Support:
 def _posterior_and_target(
     problem: str, batch_size: int | None
 ) -> tuple[Distribution, Target, tuple[Callable[[Tensor], Distribution], Tensor]]:
-    from ..problems.forward_checks import checked_eta, posterior_and_target
+    from ..problems.forward_checks import check_likelihood, checked_eta, posterior_and_target
     from ..problems.point import placed
 
     try:
         loaded, x = placed(problem, batch_size=batch_size)
         with drawing_from(0):
             eta = checked_eta(loaded, x)
-            return (*posterior_and_target(loaded, x, eta), (loaded.posterior, eta.detach()))
+            q, target = posterior_and_target(loaded, x, eta)
+            check_likelihood(loaded, x, q)
+            return q, target, (loaded.posterior, eta.detach())
     except UsageError as error:
-        raise UsageError(f"problem {label_of_text(problem)}: {error}") from error
+        raise _of_problem(problem, error) from error
+
+
+def _check_model(
+    problem: str, batch_size: int | None, seed: int, device: str, dtype: str, route: str
+) -> None:
+    """See that a problem can be measured by a route, as every measurement does: once for all cases.
+
+    Raises:
+        UsageError: the first thing that is wrong with it.
+    """
+    from ..gradients import seeded
+    from ..problems.as_trained import as_trained
+    from ..problems.model_checks import check_model
+    from ..problems.point import placed
+
+    try:
+        loaded, x = placed(problem, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
+        with as_trained(), seeded(seed, x.device):
+            check_model(loaded, x, route)
+    except UsageError as error:
+        raise _of_problem(problem, error) from error
+
+
+def _of_problem(problem: str, error: UsageError) -> UsageError:
+    """The same, said of a problem; what else is wrong with one in a file is told elsewhere."""
+    label, text = label_of_text(problem), str(error)
+    told = text if text.startswith(label) else f"{label}: {text}"
+    more = f" (elbograd check-problem {problem} says all that is)" if ".py" in problem else ""
+    return UsageError(f"problem {told}{more}")

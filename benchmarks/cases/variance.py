@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..problems.protocol import Problem
     from ..variance.result import VarianceResult
+    from .support import Support
 
 _TIMED = ("seconds", "work_normalized_variance")
 _FEW = 8  # replicates of a pilot
@@ -220,6 +221,14 @@ class Variance(Benchmark[VarianceSettings]):
                     f"--step {step}: no such checkpoint in {self.trajectory}: choose from {known}"
                 )
         return tuple(dict.fromkeys(self.step or there))
+
+    @classmethod
+    def why_not(cls, case: _Case, support: Support) -> str | None:
+        settings = case.settings
+        if settings.trajectory is None:  # whose weights are not those that the code draws
+            sizes = case.batch_size, case.seed, case.device, case.dtype
+            support.check_model(case.problem, *sizes, settings.route)
+        return super().why_not(case, support)
 
     @classmethod
     def objective(cls, case: _Case) -> str:

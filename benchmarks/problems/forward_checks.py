@@ -99,12 +99,18 @@ def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> Tensor:
     """Log p(x|z) at one draw of q, which is a number; minus infinity is one, of what cannot be.
 
     Raises:
-        UsageError: q cannot be drawn from; or log_likelihood fails, or gives NaN.
+        UsageError: q cannot be drawn from; or log_likelihood fails, or gives NaN or another shape.
     """
     z = draw_one(q)
     f = log_likelihood(problem, x, z, 2)
     if bool(f.isnan().any()):
         raise UsageError(f"log_likelihood is not finite (NaN) for z of shape {tuple(z.shape)}, drawn from q")
+    expected = (1, *q.batch_shape)
+    if f.shape != expected:
+        raise UsageError(
+            f"log_likelihood has shape {tuple(f.shape)} for one sample of {len(x)} data, expected "
+            f"(S, *batch) = {expected}: sum over the dimensions of a datum alone, as in .flatten(2).sum(-1)"
+        )
     return f
 
 

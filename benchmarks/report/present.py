@@ -38,12 +38,19 @@ def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS)
     for table in terminal_tables(rows):
         console.print(table)
     failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
-    said = [f"{r['estimator']} on {r['problem']}: {r['reason']}" for _, r in failed.iterrows()]
-    for line in dict.fromkeys([*failures(rows), *said]):  # once, where several cases say the same
+    for line in [*failures(rows), *_why_failed(failed)]:
         console.print(clean(f"failed: {line}"), markup=False, highlight=False)
     for line in summary_of_bias(rows):
         console.print(clean(line), markup=False, highlight=False)
     print(drawn)
+
+
+def _why_failed(failed: pd.DataFrame) -> list[str]:
+    """Why cases failed, once where several failed for one reason."""
+    groups = failed.groupby(["problem", "reason"], sort=False, dropna=False)["estimator"]
+    return [
+        f"{', '.join(dict.fromkeys(names))} on {problem}: {reason}" for (problem, reason), names in groups
+    ]
 
 
 def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS) -> str:
