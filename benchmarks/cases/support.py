@@ -90,8 +90,6 @@ def _check_model(
 
 
 def _of_problem(problem: str, error: UsageError) -> UsageError:
-    """The same, said of a problem; what else is wrong with one in a file is told elsewhere."""
+    """The same, said of a problem."""
     label, text = label_of_text(problem), str(error)
-    told = text if text.startswith(label) else f"{label}: {text}"
-    more = f" (elbograd check-problem {problem} says all that is)" if ".py" in problem else ""
-    return UsageError(f"problem {told}{more}")
+    return UsageError(f"problem {text if text.startswith(label) else f'{label}: {text}'}")

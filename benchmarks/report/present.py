@@ -35,21 +35,25 @@ def present(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS)
 
     drawn = draw(rows, folder, formats)
     console = Console(width=max(Console().width, _TABLE_WIDTH))  # better wrapped than cut off
-    for table in terminal_tables(rows):
+    tables = terminal_tables(rows)
+    for table in tables:
         console.print(table)
+    told = "\n".join(str(table.caption or "") for table in tables)
     failed = rows[(rows["status"] == "failed") & (rows["benchmark"] != "certify")].drop_duplicates("case")
-    for line in [*failures(rows), *_why_failed(failed)]:
+    for line in [*failures(rows), *_why_failed(failed, told)]:
         console.print(clean(f"failed: {line}"), markup=False, highlight=False)
     for line in summary_of_bias(rows):
         console.print(clean(line), markup=False, highlight=False)
     print(drawn)
 
 
-def _why_failed(failed: pd.DataFrame) -> list[str]:
-    """Why cases failed, once where several failed for one reason."""
+def _why_failed(failed: pd.DataFrame, told: str) -> list[str]:
+    """Why cases failed, once where several failed for one reason, and not what the tables have told."""
     groups = failed.groupby(["problem", "reason"], sort=False, dropna=False)["estimator"]
     return [
-        f"{', '.join(dict.fromkeys(names))} on {problem}: {reason}" for (problem, reason), names in groups
+        f"{', '.join(dict.fromkeys(names))} on {problem}: {reason}"
+        for (problem, reason), names in groups
+        if clean(str(reason)) not in told
     ]
 
 

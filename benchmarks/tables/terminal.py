@@ -69,11 +69,8 @@ def _printed(table: Table, cases: pd.DataFrame) -> Printed:
 
 
 def _notes(cases: pd.DataFrame) -> list[str]:
-    """What is to be said of each estimator; what goes for all of them, once.
-
-    Why a case failed is printed below the tables, and not here.
-    """
-    said = [[part for part in _parts(note) if not part.startswith("failed: ")] for note in cases["note"]]
+    """What is to be said of each estimator; what goes for all of them, once."""
+    said = [note.split("; ") if note else [] for note in cases["note"]]
     common = [part for part in said[0] if len(said) > 1 and all(part in parts for parts in said)]
     own = [
         (shorten(name, 30), tuple(mine))
@@ -81,10 +78,6 @@ def _notes(cases: pd.DataFrame) -> list[str]:
         if (mine := [part for part in parts if part not in common])
     ]
     return [*(f"{name}: {'; '.join(mine)}" for name, mine in _most_needed(own)), *common]
-
-
-def _parts(note: str) -> list[str]:
-    return note.split("; ") if note else []
 
 
 def _most_needed(notes: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
