@@ -25,6 +25,7 @@ PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*
 def model(tmp_path, monkeypatch):
     """The page's my_model.py, in the working folder and importable."""
     (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
+    (tmp_path / "my_vae.py").write_text(OWN_MODEL.code("from_vae(model.encode"), encoding="utf-8")
     (tmp_path / "my_pyro.py").write_text(OWN_MODEL.code("from_pyro(vae"), encoding="utf-8")
     (tmp_path / "my_hierarchy.py").write_text(OWN_MODEL.code("class Hierarchy"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -32,6 +33,7 @@ def model(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     yield importlib.import_module("my_model")
     sys.modules.pop("my_model")
+    sys.modules.pop("my_vae", None)
 
 
 def run(command, monkeypatch):
@@ -66,7 +68,28 @@ def test_python_examples_run(model, capsys):
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 
-@pytest.mark.parametrize("command", OWN_MODEL.commands)
+def test_the_vae_is_sound_in_python_too(model, capsys):
+    exec(compile(OWN_MODEL.code("examine_problem"), "bring-your-own-model.md", "exec"), {})
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "VAEProblem: sound"
+    assert last == "True []"
+
+
+def test_a_file_to_start_from_and_a_module_that_is_not_wrapped(model, monkeypatch, capsys):
+    shown = [command for command in OWN_MODEL.commands if " variance " not in command]
+    assert [command.split()[1] for command in shown] == ["new-problem", "check-problem"]
+    for command in shown:
+        run(command, monkeypatch)
+    assert "my_digits.py: sound" in capsys.readouterr().out
+    bare = re.search(r"`(elbograd check-problem my_vae\.py:model)`", OWN_MODEL.text)[1]
+    monkeypatch.setattr(sys, "argv", shlex.split(bare))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert "problem = from_vae(model, data=data)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [c for c in OWN_MODEL.commands if " variance " in c])
 def test_commands_run(command, model, monkeypatch, tmp_path):
     if "my_pyro" in command:
         pytest.importorskip("pyro", reason="Pyro is not installed: pip install pyro-ppl")

@@ -56,7 +56,7 @@ def test_commands_are_accepted(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("elbograd.benchmarks.running.forecast.PILOT_SECONDS", 0)  # has tests of its own
     arguments = shlex.split(command)
-    plans = arguments[1] not in ("list", "new-estimator")
+    plans = arguments[1] not in ("list", "new-estimator", "new-problem", "check-problem")
     if "my_idea.py" in command:
         (tmp_path / "my_idea.py").write_text(python_block("class MyIdea("))
     if "my_model.py" in command:

@@ -175,9 +175,9 @@ FAULTS = {
             "batches('test', 64, ...) fails",
             "decoder.3 (Dropout) is in train mode",
             "the encoder returns a tuple, not one tensor",
+            "log_likelihood has shape ()",
             "the target's features are (3, 6)",
             "the prior has event shape ()",
-            "log_likelihood has shape ()",
         ],
     ),
     # What is no problem at all.
