@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 
@@ -397,7 +398,8 @@ def per_datum(x):
 
 
 def jitted(x):
-    net = torch.jit.script(nn.Linear(programs.PIXELS, 3))
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated, and still used
+        net = torch.jit.script(nn.Linear(programs.PIXELS, 3))
     pyro.sample("z", dist.Normal(pyro.module("net", net)(x), 1.0).to_event(1))
 
 
@@ -420,6 +422,7 @@ REFUSED = {
     "a scale by rows": ({"model_z": by_rows, "guide_z": by_rows}, "changes with the number of data"),
     "a value for each datum": ({"guide_z": per_datum}, "amortized"),
     "a scripted module": ({"guide_z": jitted}, "torch.jit"),
+    "no event at all": ({"guide_z": lambda x: pyro.sample("z", dist.Normal(x[:, :3], 1.0))}, r"\(.*inside plate.*\): .to_event"),
     "what fails": ({"guide_z": lambda x: 1 / 0}, "the guide fails .*ZeroDivisionError"),
 }  # fmt: skip
 

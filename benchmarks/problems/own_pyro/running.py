@@ -122,12 +122,11 @@ def run(program: Callable[..., object], data: Rows, handler: Run) -> dict[str, S
         except UsageError:
             raise
         except Exception as error:  # a user's program may raise anything
-            plate = (
-                ": pyro.plate('data', len(x)) where the program runs" if "inside plate" in str(error) else ""
-            )
+            plate = "inside plate" in str(error)
+            remedy = ": .to_event(1) for all but the data, and pyro.plate('data', len(x))" if plate else ""
             raise UsageError(
                 f"the {handler.role} fails for x of shape {tuple(x.shape)} ({type(error).__name__}: "
-                f"{one_line(error)}){plate}"
+                f"{one_line(error)}){remedy}"
             ) from error
     return handler.sites
 
