@@ -38,6 +38,7 @@ RUN = {
         '"""My idea',
         "class WrongMean",
         "import estimator_checks",
+        "for weight in",
         "class ByHand",
         "register(",
         "= check_estimator(",
