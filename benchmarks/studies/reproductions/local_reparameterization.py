@@ -170,7 +170,7 @@ def _one_over_b(local: list[Measured], sizes: Sequence[int]) -> Claim:
 
 
 def _covariance_stays(shared: list[Measured], sizes: Sequence[int]) -> Claim:
-    """B V = v + c (B − 1), v the variance and c the covariance of the data: c from the smallest B and another."""
+    """B V = v + c (B − 1), v the variance and c the covariance of the data: c by two values of B."""
     first, *_ = scaled = [(size, size * value) for size, (value, _) in zip(sizes, shared, strict=True)]
     later = [(size, total) for size, total in scaled if size >= _LARGE]
     covariances = [(total - first[1]) / (size - first[0]) for size, total in later]
