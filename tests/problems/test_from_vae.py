@@ -275,6 +275,17 @@ def test_likelihoods_are_those_of_torch(likelihood, scale, by_hand):
     assert any("likelihood" in name for name, _ in problem.decoder.named_parameters()) == (scale == "learned")
 
 
+def test_a_decoder_may_return_a_distribution():
+    counts = (X * 9).round().view(40, 4, 4)
+    decoder = Returns(lambda h: td.NegativeBinomial(torch.ones(16), logits=h), 2, 16)
+    problem = from_vae(Returns(halves), decoder, counts)
+    z = torch.randn(3, 2, 40, 2)
+    expected = decoder(z.flatten(0, 2)).log_prob(counts.flatten(1).repeat(6, 1)).sum(1).view(3, 2, 40)
+    x = torch.cat(list(problem.batches("train", 36)))
+    assert torch.allclose(problem.target(counts).log_likelihood(z), expected, rtol=1e-5)
+    assert problem.target(x).log_likelihood(z[:, :, :36]).shape == (3, 2, 36)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_classes_may_come_first_or_last(first):
     levels = (X * 5).long().clamp(max=4).view(40, 4, 4)

@@ -16,7 +16,7 @@ from ....estimators.kl_weight import checked
 from ..placement import DEFAULT_BATCH_SIZE
 from .callees import Callee, names_in
 from .data import Source, sources
-from .likelihoods import check_distribution, likelihood_of
+from .likelihoods import OfDistribution, likelihood_of
 from .packing import Packing, Plain
 from .priors import Prior
 from .problem import VAEProblem, check_finite, chosen
@@ -118,7 +118,6 @@ def from_vae(
     with shown_to(callees.owners()) as showing:
         batch = showing.placed(encoding.packing.pack(x, y))
         x, y = encoding.packing.unpack(batch)
-        likely.check_data(x)
         with showing.noting() as called:
             output = _encoded(encoding, batch, x, y)
         encoding.reading = reading_of(output, len(x), posterior, categories)
@@ -234,9 +233,8 @@ def _log_likelihood(decoding: Decoding, z: Tensor, x: Tensor, y: Tensor | None, 
     if isinstance(output, Distribution):
         if explicit:
             raise UsageError("the decoder returns a distribution: leave out likelihood=")
-        check_distribution(output, x)
-    else:
-        decoding.likelihood.check(output, x)
+        decoding.likelihood = OfDistribution()
+    decoding.likelihood.check(output, x)
     f = decoding.log_likelihood(z, x, y, leading)
     if bool(f.isnan().any()):
         raise UsageError("log p(x|z) is NaN at draws of q: look at the decoder's weights")

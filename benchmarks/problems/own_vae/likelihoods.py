@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributions as td
-from torch.distributions import Distribution
 
 from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import describe
@@ -76,22 +75,20 @@ def likelihood_of(likelihood: object, scale: object, callee: Callee | None) -> L
     return _Binary(kind, likelihood is None)
 
 
-def log_prob_of_distribution(output: Distribution, x: Tensor, leading: torch.Size) -> Tensor:
-    """Log p of x under the distribution a decoder returns for each latent."""
-    shape = output.batch_shape + output.event_shape
-    data = _repeated(x, leading)
-    if data.shape != shape and data[0].numel() == shape[1:].numel():
-        data = data.reshape(shape)
-    return output.log_prob(data).reshape(*leading, -1).sum(-1)
+class OfDistribution(Likelihood):
+    """What the decoder returns is a distribution over x for each latent."""
 
+    def check(self, output: Any, x: Tensor) -> None:
+        shape = output.batch_shape + output.event_shape
+        if shape[:1] != x.shape[:1] or shape[1:].numel() != x[0].numel():
+            raise UsageError(
+                f"the decoder returns a {describe(output)} over {tuple(shape)}, and x is {tuple(x.shape)}"
+            )
 
-def check_distribution(output: Distribution, x: Tensor) -> None:
-    """Raise UsageError unless a decoder's distribution is one over x (B, ...)."""
-    shape = output.batch_shape + output.event_shape
-    if shape[:1] != x.shape[:1] or shape[1:].numel() != x[0].numel():
-        raise UsageError(
-            f"the decoder returns a {describe(output)} over {tuple(shape)}, and x is {tuple(x.shape)}"
-        )
+    def forward(self, output: Any, x: Tensor, leading: torch.Size) -> Tensor:
+        data = _repeated(x, leading).reshape(output.batch_shape + output.event_shape)
+        found: Tensor = output.log_prob(data)
+        return found.reshape(*leading, -1).sum(-1)
 
 
 class _Elementwise(Likelihood):

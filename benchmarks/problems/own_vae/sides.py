@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from ....estimators.errors import UsageError
 from .callees import Callee
-from .likelihoods import Likelihood, log_prob_of_distribution
+from .likelihoods import Likelihood
 from .packing import Packing, Plain
 from .priors import Prior
 from .readings import Reading
@@ -64,8 +63,6 @@ class Decoding:
     def log_likelihood(self, z: Tensor, x: Tensor, condition: Tensor | None, leading: torch.Size) -> Tensor:
         """Log p(x|z), (*leading), of z (*leading, *event)."""
         output = self(z, x, condition, leading)
-        if isinstance(output, Distribution):
-            return log_prob_of_distribution(output, x, leading)
         if isinstance(output, Tensor) and len(output) != leading.numel():
             raise UsageError(
                 f"the decoder returns {tuple(output.shape)} for {leading.numel()} latents: its first "
