@@ -232,11 +232,8 @@ def count_evaluations(
     if target.network is not None:
         network = replace(target.network, log_likelihood=counted(target.network.log_likelihood))
         looked_at = replace(looked_at, network=network)
-    q = problem.posterior(eta.detach().requires_grad_())
-    if shares_draws(q):  # η of a network's weights is long, and one row for all data: it is not copied
-        check_estimate(estimator(q, looked_at, num_samples), q.batch_shape)
-    else:
-        eta_gradients(problem, estimator, looked_at, eta, 1, num_samples)
+    leaf = eta.detach().requires_grad_()  # of shape (B, P), which every model takes
+    check_estimate(estimator(problem.posterior(leaf), looked_at, num_samples), leaf.shape[:-1])
     return round(rows / max(1, len(eta)))
 
 

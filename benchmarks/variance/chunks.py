@@ -32,46 +32,35 @@ def chunk_size(problem: Problem, x: Tensor, evaluations: int) -> int:
     return 1 << (replicates.bit_length() - 1)
 
 
-def whole_chunk(problem: Problem, x: Tensor, rows: int, parameters: int) -> int:
+def whole_chunk(widest: int, parameters: int) -> int:
     """The same of whole gradients, each of which is kept by parameter.
 
     Args:
-        problem: the widest activations of its decoder and encoder bound what goes through at once.
-        x: (B, ...).
-        rows: of log p(x|z) in one replicate, S B as a rule.
+        widest: numbers in the largest tensor of one replicate's pass.
         parameters: numbers in one gradient.
     """
-    widest = max(rows * _widest_activation(problem, x), len(x) * _widest_of(problem.encoder, x))
-    replicates = min(
-        _MAX_REPLICATES, _WHOLE_ELEMENTS // max(1, widest), _GRADIENTS_ELEMENTS // max(1, parameters)
-    )
-    return 1 << (max(1, replicates).bit_length() - 1)
+    most = _WHOLE_ELEMENTS // max(1, widest), _GRADIENTS_ELEMENTS // max(1, parameters)
+    return 1 << (max(1, min(_MAX_REPLICATES, *most)).bit_length() - 1)
 
 
 def _widest_activation(problem: Problem, x: Tensor) -> int:
     """Elements per datum of the largest output of any module of the decoder."""
-    with torch.no_grad(), _widest_output(problem.decoder, len(x)) as widest:
+    with torch.no_grad(), widest_output(problem.decoder) as widest:
         q = problem.posterior(problem.encoder(x))
         problem.target(x).log_likelihood(q.sample(torch.Size((1,))))
-    return widest[0]
-
-
-def _widest_of(encoder: nn.Module, x: Tensor) -> int:
-    with torch.no_grad(), _widest_output(encoder, len(x)) as widest:
-        encoder(x)
-    return widest[0]
+    return max(1, widest[0] // len(x))
 
 
 @contextmanager
-def _widest_output(side: nn.Module, data: int) -> Iterator[list[int]]:
-    """Elements per datum of the largest output of any of its modules inside."""
-    widest = [1]
+def widest_output(*sides: nn.Module) -> Iterator[list[int]]:
+    """Numbers in the largest output inside of any module of these, as the one entry of the list."""
+    widest = [0]
 
     def note(_module: nn.Module, _args: object, output: object) -> None:
         if isinstance(output, Tensor):
-            widest[0] = max(widest[0], output.numel() // data)
+            widest[0] = max(widest[0], output.numel())
 
-    handles = [module.register_forward_hook(note) for module in side.modules()]
+    handles = [module.register_forward_hook(note) for side in sides for module in side.modules()]
     try:
         yield widest
     finally:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy
 import torch
@@ -14,13 +13,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...estimators.base import Estimator
-from ..gradients import frozen, seeded
+from ..gradients import count_evaluations, frozen, seeded
 from ..linalg import all_finite
 from ..problems.as_trained import as_trained, eta_of
 from ..problems.buffers import kept_buffers_of
 from ..problems.datum_index import target_of
 from ..problems.protocol import Problem
-from .chunks import keep_heap, split, whole_chunk
+from .chunks import keep_heap, split, whole_chunk, widest_output
 from .lanes import Lanes
 from .one_by_one import OneByOne, Subject
 from .through_eta import ThroughEta
@@ -30,6 +29,22 @@ _SEED, _OTHER_SEED = 0, 1
 _PILOT = 8
 _FEWEST_LANES = 8  # below, one call in lanes takes longer than so many passes
 _TOLERANCE = 1e-3
+
+
+class _Probe(NamedTuple):
+    """What one pass shows.
+
+    Attributes:
+        eta: (B, P), if it is the same each time.
+        direct: names of the parameters that each replicate meets other than through eta.
+        rows: of log p(x|z) in a replicate.
+        widest: numbers in the largest tensor of a replicate.
+    """
+
+    eta: Tensor | None
+    direct: list[str]
+    rows: int
+    widest: int
 
 
 class Way(Protocol):
@@ -125,60 +140,52 @@ class WholeGradients:
     def _right_ways(self) -> Iterator[Way]:
         """Those whose pilots agree with the loop, the fastest first."""
         try:
-            eta, direct, rows = self._probed()
+            probe = self._probed()
             for make in (self._through_shared_eta, self._through_eta, self._lanes):
-                way = make(eta, direct, rows)
+                way = make(probe)
                 if way is not None and self._is_right(way):
                     yield way
         except Exception:  # of the model or the estimator: the loop tells
             return
 
-    def _probed(self) -> tuple[Tensor | None, list[str], int]:
-        """eta (B, P) if it is always the same, parameters used elsewhere, rows of log p(x|z) a replicate."""
+    def _probed(self) -> _Probe:
         subject = self.subject
         problem, x = subject.problem, subject.x
-        before = _generators(x.device)
-        eta, again = eta_of(problem, x), eta_of(problem, x)
-        same = torch.equal(eta, again) and _unmoved(before, x.device)
-        target, rows = target_of(problem, x), 0
-
-        def counting(z: Tensor) -> Tensor:
-            nonlocal rows
-            f = target.log_likelihood(z)
-            rows += f.numel()
-            return f
-
-        leaf = eta.requires_grad_()
-        q = problem.posterior(leaf)
-        estimate = subject.estimator(q, replace(target, log_likelihood=counting), subject.num_samples)
+        with widest_output(problem.encoder, problem.decoder) as widest:
+            before = _generators(x.device)
+            eta, again = eta_of(problem, x), eta_of(problem, x)
+            same = torch.equal(eta, again) and _unmoved(before, x.device)
+            leaf = eta.detach().requires_grad_()
+            target = target_of(problem, x)
+            estimate = subject.estimator(problem.posterior(leaf), target, subject.num_samples)
         names = list(subject.parameters)
         if same and subject.wrt == "phi":
             used = torch.autograd.grad(
                 estimate.surrogate.sum(), list(subject.parameters.values()), allow_unused=True
             )
             names = [name for name, g in zip(names, used, strict=True) if g is not None]
-        return (eta.detach() if same else None), names, rows
+        rows = len(x) * count_evaluations(problem, subject.estimator, target, eta, subject.num_samples)
+        return _Probe(eta if same else None, names, rows, max(widest[0], rows, eta.numel()))
 
-    def _through_shared_eta(self, eta: Tensor | None, direct: list[str], rows: int) -> Way | None:
-        if eta is None or direct or self.subject.wrt == "theta":
+    def _through_shared_eta(self, probe: _Probe) -> Way | None:
+        if probe.eta is None or probe.direct or self.subject.wrt == "theta":
             return None
-        way = ThroughSharedEta(self.subject, eta, rows)
+        way = ThroughSharedEta(self.subject, probe.eta, probe.rows)
         self._size = way.size
         return way if way.applies() else None
 
-    def _through_eta(self, eta: Tensor | None, direct: list[str], rows: int) -> Way | None:
-        if eta is None or direct or self.subject.wrt == "theta":
+    def _through_eta(self, probe: _Probe) -> Way | None:
+        if probe.eta is None or probe.direct or self.subject.wrt == "theta":
             return None
-        self._size = self._chunk(rows)
-        way = ThroughEta(self.subject, eta)
+        self._size = whole_chunk(probe.widest, sum(self.subject.sizes))
+        way = ThroughEta(self.subject, probe.eta)
         return way if way.keeps_replicates_apart() else None
 
-    def _lanes(self, eta: Tensor | None, copied: list[str], rows: int) -> Way | None:
-        self._size = self._chunk(rows)
-        return Lanes(self.subject, copied, eta) if self._size >= _FEWEST_LANES else None
-
-    def _chunk(self, rows: int) -> int:
-        return whole_chunk(self.subject.problem, self.subject.x, rows, sum(self.subject.sizes))
+    def _lanes(self, probe: _Probe) -> Way | None:
+        self._size = whole_chunk(probe.widest, sum(self.subject.sizes))
+        if self._size < _FEWEST_LANES:
+            return None
+        return Lanes(self.subject, probe.direct, probe.eta)
 
     def _is_right(self, way: Way) -> bool:
         """Whether its gradient is the loop's from the same random numbers, and from others another."""

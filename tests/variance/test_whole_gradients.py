@@ -167,6 +167,57 @@ def test_where_eta_is_all_one_call_serves_all(name):
     assert drawn.way == "through eta"
 
 
+class NoLeadingDimensions:
+    """q and p(x|z) as of a user who thinks of eta (B, P) and z (S, B, D) alone."""
+
+    def __init__(self):
+        self.encoder, self.decoder = nn.Linear(4, 6), nn.Linear(3, 4)
+
+    def posterior(self, eta):
+        return Independent(Normal(eta[:, :3], eta[:, 3:].exp()), 1)
+
+    def target(self, x):
+        def log_likelihood(z):
+            samples, data, size = z.shape
+            output = self.decoder(z.reshape(samples * data, size)).reshape(samples, data, 4)
+            return -(output - x).square().sum(-1)
+
+        return Target(log_likelihood, Independent(Normal(x.new_zeros(3), x.new_ones(3)), 1))
+
+    batches = TwoLayers.batches
+
+
+@pytest.mark.parametrize("wrt", ["phi", "theta"])
+def test_a_model_that_takes_no_leading_dimension_is_drawn_in_lanes(wrt):
+    drawn = gradients(NoLeadingDimensions(), "reparameterization", wrt=wrt)
+    assert largest_difference(drawn) < TOLERANCE
+    assert drawn.way == "in lanes"
+    v = measure_variance(
+        NoLeadingDimensions(),
+        "leave-one-out",
+        num_samples=2,
+        batch_size=3,
+        replicates=20,
+        wrt=wrt,
+        route="full",
+    )
+    assert (v.replicates, v.evaluations) == (20, 2)
+    assert v.total > 0
+
+
+def test_how_many_are_drawn_at_once_follows_from_sizes():
+    """Of the widest layer, of S and B, and of the number of parameters; a few of the largest go one by one."""
+    sizes = [(1, 1), (4, 1), (4, 16), (100, 16)]
+    chunks = [
+        gradients(NETWORK, "leave-one-out[kl=sampled]", max(2, s), batch_size=b).chunk for s, b in sizes
+    ]
+    assert chunks == sorted(chunks, reverse=True)
+    assert chunks[0] == 1024
+    for (s, b), chunk in zip(sizes, chunks, strict=True):
+        assert chunk * max(2, s) * b * 64 <= 2**21 or chunk == 1
+    assert gradients(NETWORK, "score-function[kl=sampled]", 300, batch_size=64).way == "one by one"
+
+
 class Odd(Estimator):
     """A score function with one peculiarity."""
 
