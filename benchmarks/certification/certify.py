@@ -32,8 +32,9 @@ def certify(
     """Test what an estimator claims against exact answers, and bound its bias.
 
     Runs the conformance suite; then, on every oracle problem that the estimator supports, at several
-    points, S and batch sizes: its mean gradient in η against the exact one, per coordinate and jointly, its
-    value, value's gradient in θ, and its variance where that is known in closed form. A correct estimator
+    points, S and batch sizes: its mean gradient in η against the exact one, per coordinate and jointly, that
+    in what a posterior of several latents holds of φ itself, its value, value's gradient in θ, and its
+    variance where that is known in closed form. A correct estimator
     fails any check with probability 1e-3 at most, all checks together.
 
     Args:

@@ -19,4 +19,6 @@ ORACLE_PROBLEMS = (
     "small-vae[posterior=flow]",
     "gamma-poisson",
     "bayesian-linear-regression[features=2,data=5,scale=0.5]",
+    "small-hierarchy[lower=gaussian,upper=gaussian,direction=top-down]",
+    "small-hierarchy[lower=bernoulli,direction=top-down]",
 )

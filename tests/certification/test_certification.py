@@ -416,7 +416,7 @@ def test_sums_do_not_depend_on_how_draws_are_split():
 
 def test_the_levels_add_up_to_the_alarm_rate():
     level = confirm_level(problems=10, estimators=7)
-    looks = 7 * (76 + 10 * 10 * 4 * LOOKS)
+    looks = 7 * (85 + 10 * 10 * 5 * LOOKS)
     assert looks * SCREEN_LEVEL * level == pytest.approx(ALARM_RATE)
 
 

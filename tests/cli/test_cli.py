@@ -448,7 +448,7 @@ def test_certify_prints_the_verdict_of_the_api_and_goes_on_where_it_stopped(elbo
     assert code == 0
     assert re.search(r"reparameterization +holds +≤ [\d.]+% +quadratic\[", out)
     assert "The chance" in out
-    assert "[1/2] reparameterization, conformance suite: 32 of 32 checks hold" in err
+    assert "[1/2] reparameterization, conformance suite: 33 of 33 checks hold" in err
     rows = load_results(tmp_path / "run")
     assert set(rows["metric"]) == {"check", "relative_bias", "unbiased"}
     assert "## Certification" in (tmp_path / "run" / "tables" / "tables.md").read_text()
