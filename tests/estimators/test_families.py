@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.oracles.rules import rules_of
+from elbograd.benchmarks.problems import from_vae
 from elbograd.benchmarks.problems.posterior_checks import is_known
 from elbograd.estimators import Target, create
 from elbograd.estimators.pieces.variables import not_discrete
@@ -189,6 +191,25 @@ def test_the_closed_form_kl_of_what_is_derived():
         expected = closed_form_kl(plain, target(plain).prior)
         found = closed_form_kl(derived, target(derived).prior)
         assert (expected is None and found is None) or torch.equal(expected, found)
+
+
+def test_an_encoder_may_return_one():
+    net, decoder = torch.nn.Linear(4, 2), torch.nn.Linear(2, 4)
+
+    class Encoder(torch.nn.Module):
+        def __init__(self, independent, normal):
+            super().__init__()
+            self.net, self.independent, self.normal = net, independent, normal
+
+        def forward(self, x):
+            return self.independent(self.normal(self.net(x), torch.full((len(x), 2), 0.5)))
+
+    x, totals = torch.rand(20, 4).round(), []
+    for made in (Encoder(lambda q: td.Independent(q, 1), td.Normal), Encoder(Independent, Normal)):
+        totals.append(
+            measure_variance(from_vae(made, decoder, x), "reparameterization", x[:3], replicates=20).total
+        )
+    assert totals[0] == totals[1]
 
 
 def test_pyros_own_classes_are_torchs():

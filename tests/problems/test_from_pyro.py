@@ -234,6 +234,9 @@ def test_labels_are_observed_where_the_programs_take_them():
     problem = from_pyro(program.model, program.guide, (x, labels))
     assert [latent.name for latent in problem.latents] == ["z"]
     assert measure_variance(problem, "reparameterization", batch_size=4, replicates=10).route == "factorized"
+    plain = programs.vae()
+    weighed = [lambda x, beta=1.0: plain.model(x), lambda x, beta=1.0: plain.guide(x)]
+    assert next(from_pyro(*weighed, (x, labels)).batches("test", 2)).shape == x[:2].shape  # no label is β
 
 
 def test_scales_weigh_the_kl():

@@ -38,7 +38,7 @@ def from_pyro(
             several latents the posterior is a `Layered`.
         data: as for `from_vae`: a tensor x (N, ...), a pair of tensors (x, y), a Dataset, a DataLoader, or
             {"train": ..., "test": ...} of these. Labels y are dropped where the programs take x alone; where
-            both can be called with two arguments they are given ``(x, y)``.
+            both have a second argument, with no default or None, they are given ``(x, y)``.
         label: how results call it; "" for the name of what the model is a method of, or of the model.
 
     Raises:

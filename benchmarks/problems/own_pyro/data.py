@@ -69,9 +69,10 @@ def _numbers(x: Tensor) -> Tensor:
 
 
 def _takes_two(program: Callable[..., object]) -> bool:
-    """Whether a program can be called with two arguments."""
+    """Whether a program takes a second argument that may be y: without a default, or None by default."""
     try:
+        parameters = list(inspect.signature(program).parameters.values())
         inspect.signature(program).bind(None, None)
     except (TypeError, ValueError):
         return False
-    return True
+    return len(parameters) < 2 or parameters[1].default in (inspect.Parameter.empty, None)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import describe
+from ....estimators.posteriors.families import innermost
 from .callees import Callee
 
 
@@ -99,9 +100,7 @@ class _Density(Distribution):
 
 def _usual(q: Distribution) -> Distribution:
     """N(0, I), fair coins or fair dice."""
-    base = q
-    while type(base) is td.Independent:
-        base = base.base_dist
+    base = innermost(q)
     if isinstance(base, td.Bernoulli):
         fair = td.Bernoulli(logits=torch.zeros(q.event_shape), validate_args=False)
         return td.Independent(fair, len(q.event_shape), validate_args=False)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import describe, parameters_of, with_parameters
+from ....estimators.posteriors.families import innermost
 from ....estimators.text import one_line
 from ..arguments import check_choice, shown
 
@@ -379,8 +380,7 @@ class _Family:
         tensors = {key: self._unflat(key, eta[..., part]) for key, part in self.parts.items()}
         base = self.template
         if self.elementwise:
-            while type(base) is td.Independent:
-                base = base.base_dist
+            base = innermost(base)
         q = with_parameters(base, tensors)
         event = self._independent(q, eta.dim() - 1)
         return td.Independent(q, event, validate_args=False) if event else q
@@ -390,8 +390,7 @@ class _Family:
 
     def _is_elementwise(self, q: Distribution) -> bool:
         """Whether every number of z has parameters of its own, so that z can be one vector."""
-        while type(q) is td.Independent:
-            q = q.base_dist
+        q = innermost(q)
         return not q.event_shape and all(p.shape == q.batch_shape for p in self._parameters(q).values())
 
     def _parameters(self, q: Distribution) -> dict[str, Tensor]:
