@@ -350,3 +350,46 @@ def test_exit_status_of_the_command(tmp_path, monkeypatch, capsys):
         assert line in err
         assert err.count("\n") == 1
     assert said("check-problem", sound, "--route", "fast", **tools)[0] == 2
+
+
+@pytest.mark.parametrize("command", ["variance", "convergence"])
+@pytest.mark.parametrize(
+    "name", ["a sum over the batch", "a likelihood of NaN", "an encoder that returns a tuple"]
+)
+def test_commands_tell_a_fault_once_and_write_nothing(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    replacements, (line,) = FAULTS[name]
+    two = ["-e", "leave-one-out", "-e", "score-function", "-s", "2,4", "-o", "run"]
+    place = written(tmp_path, replacements)
+    code, out, err = said(command, "-p", place, *two, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err.count(line) == err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_why_cases_failed_is_printed_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("elbograd.benchmarks.plots.draw_all", lambda *_: [])
+    (tmp_path / "mine.py").write_text(
+        "from elbograd.estimators import Estimator\nclass Mine(Estimator):\n"
+        "    def forward(self, q, target, num_samples):\n        return 3\n"
+    )
+    words = [
+        "variance",
+        "-p",
+        "quadratic",
+        "-r",
+        "50",
+        "-e",
+        "mine.py",
+        "-e",
+        "mine.py:Mine",
+        "-s",
+        "2",
+        "-o",
+        "run",
+    ]
+    code, out, err = said(*words, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 1
+    assert " ".join(out.split()).count("forward returned a int, not an Estimate") == 1
+    assert err.count("forward returned a int, not an Estimate") == 2  # as each case ends
