@@ -27,6 +27,7 @@ from .through_shared_eta import ThroughSharedEta
 
 _SEED, _OTHER_SEED = 0, 1
 _PILOT = 8
+_FEWEST = 32  # replicates that are worth a pilot
 _FEWEST_LANES = 8  # below, one call in lanes takes longer than so many passes
 _TOLERANCE = 1e-3
 
@@ -91,9 +92,10 @@ def whole_gradients(
 class WholeGradients:
     """Draws whole gradients of one subject, chunk by chunk.
 
-    At the first call a way is chosen: of those that take many replicates at once, the first whose pilot shows
-    the gradient that a loop computes from the same random numbers; else the loop itself. The pilot leaves the
-    generators as they were. Chunks follow from sizes alone, so that the same seed draws the same numbers.
+    At the first call for more than a few a way is chosen: of those that take many replicates at once, the
+    first whose pilot shows the gradient that a loop computes from the same random numbers; else the loop
+    itself. The pilot leaves the generators as they were. Chunks follow from sizes alone, so that the same
+    seed draws the same numbers.
 
     Args:
         subject: whose.
@@ -116,7 +118,10 @@ class WholeGradients:
         return 1 if self._chosen() is self.one else self._size
 
     def chunks(self, replicates: int) -> Iterator[Float64[Tensor, "R phi"]]:
-        """Independent estimates ĝ, so many in all."""
+        """Independent estimates ĝ, so many in all; of few a loop, which costs less than a pilot."""
+        if self._way is None and replicates < _FEWEST:
+            yield self.one(replicates)
+            return
         self._chosen()
         keep_heap()
         for size in split(replicates, self.chunk):
@@ -179,7 +184,7 @@ class WholeGradients:
             return None
         self._size = whole_chunk(probe.widest, sum(self.subject.sizes))
         way = ThroughEta(self.subject, probe.eta)
-        return way if way.keeps_replicates_apart() else None
+        return way if self._size > 1 and way.keeps_replicates_apart() else None
 
     def _lanes(self, probe: _Probe) -> Way | None:
         self._size = whole_chunk(probe.widest, sum(self.subject.sizes))

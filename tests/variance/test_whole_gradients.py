@@ -197,11 +197,11 @@ def test_a_model_that_takes_no_leading_dimension_is_drawn_in_lanes(wrt):
         "leave-one-out",
         num_samples=2,
         batch_size=3,
-        replicates=20,
+        replicates=40,
         wrt=wrt,
         route="full",
     )
-    assert (v.replicates, v.evaluations) == (20, 2)
+    assert (v.replicates, v.evaluations) == (40, 2)
     assert v.total > 0
 
 
@@ -285,12 +285,21 @@ def test_the_seed_says_what_is_drawn():
 
     def draw(seed):
         with seeded(seed, x.device):
-            return whole_gradients(problem, estimator, x, 2, 30)
+            return whole_gradients(problem, estimator, x, 2, 40)
 
     first = draw(0)
     assert torch.equal(draw(0), first)
     assert not torch.equal(draw(1), first)
-    assert len(first.unique(dim=0)) == 30
+    assert len(first.unique(dim=0)) == 40
+
+
+def test_a_few_are_not_worth_a_pilot():
+    drawn = gradients(NETWORK, "score-function[kl=sampled]")
+    (few,) = drawn.chunks(31)
+    assert len(few) == 31
+    assert drawn._way is None
+    assert sum(map(len, drawn.chunks(32))) == 32
+    assert drawn._way is not None
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
