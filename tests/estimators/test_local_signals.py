@@ -136,12 +136,13 @@ def test_a_learned_baseline_sees_the_parents():
         assert first != second
 
 
-def test_vargrad_is_leave_one_out():
+@pytest.mark.parametrize("spec", ["vargrad", "thermodynamic[partitions=1]"])
+def test_what_is_leave_one_out_is_so_on_layers(spec):
     model = hierarchy("fork")
     found = []
-    for spec in ("vargrad", "leave-one-out[kl=sampled]"):
+    for each in (spec, "leave-one-out[kl=sampled]"):
         torch.manual_seed(3)
-        found.append(create(spec)(model.q(5), model.target(), 3).surrogate.sum())
+        found.append(create(each)(model.q(5), model.target(), 3).surrogate.sum())
     torch.testing.assert_close(*(model.gradients(value, model.phi) for value in found))
 
 
