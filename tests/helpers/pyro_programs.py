@@ -1,4 +1,7 @@
-"""Pyro models and guides as their public tutorials write them, small, on 12 binary pixels; imports Pyro."""
+"""Pyro models and guides as their public tutorials write them, small, on 12 binary pixels; imports Pyro.
+
+Each has a scale: from the data shown to how many times the sum of their ELBOs Pyro's own is.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ class VAE(nn.Module):
 
 def vae():
     one = VAE()
-    return SimpleNamespace(model=one.model, guide=one.guide, scale=1.0, vae=one)
+    return SimpleNamespace(model=one.model, guide=one.guide, scale=lambda shown: 1.0, vae=one)
 
 
 def parameters():
@@ -89,7 +92,7 @@ def parameters():
         with pyro.plate("data", len(x)), poutine.scale(scale=4.0):
             pyro.sample("z", dist.Normal(encoder(x), spread).to_event(1))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0, kl_weight=4.0)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0, kl_weight=4.0)
 
 
 def bernoulli(rows=1000):
@@ -107,7 +110,7 @@ def bernoulli(rows=1000):
         with pyro.plate("data", rows, subsample=x):
             pyro.sample("z", dist.Bernoulli(logits=encoder(x)).to_event(1))
 
-    return SimpleNamespace(model=model, guide=guide, scale=rows)  # over B
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: rows / shown)
 
 
 def hierarchy():
@@ -133,7 +136,7 @@ def hierarchy():
             loc, log_scale = second(torch.cat((x, z1), -1)).chunk(2, -1)
             pyro.sample("z2", dist.Normal(loc, log_scale.exp()).to_event(1))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0)
 
 
 def mixed(classes=3):
@@ -157,7 +160,7 @@ def mixed(classes=3):
             loc, log_scale = encoder_z(torch.cat((xs, ys), -1)).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0, classes=classes)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0, classes=classes)
 
 
 class Model(PyroModule):
@@ -188,7 +191,7 @@ class Guide(PyroModule):
 
 
 def modules():
-    return SimpleNamespace(model=Model(), guide=Guide(), scale=1.0)
+    return SimpleNamespace(model=Model(), guide=Guide(), scale=lambda shown: 1.0)
 
 
 def counts():
@@ -213,7 +216,7 @@ def counts():
             loc, log_scale = heads(k).unbind(-1)
             pyro.sample("s", dist.Normal(loc, log_scale.exp()))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0)
 
 
 def flow(make=affine_autoregressive, given=False):
@@ -241,7 +244,7 @@ def flow(make=affine_autoregressive, given=False):
             step = steps.condition(x) if given else steps
             pyro.sample("z", dist.TransformedDistribution(base, [step]))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0)
 
 
 def positive():
@@ -260,9 +263,32 @@ def positive():
             loc, log_scale = encoder(x).unbind(-1)
             pyro.sample("s", dist.LogNormal(loc, log_scale.exp()))
 
-    return SimpleNamespace(model=model, guide=guide, scale=1.0)
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 1.0)
 
 
 def planar():
     """A flow without an inverse, whose networks take x."""
     return flow(conditional_planar, given=True)
+
+
+def views():
+    """Two views of a datum, of which one counts a quarter of the other."""
+    encoder, decoder, other = nn.Linear(PIXELS, 4), nn.Linear(2, PIXELS), nn.Linear(2, 1)
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        pyro.module("other", other)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            with poutine.scale(scale=2.0):
+                pyro.sample("x", dist.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+            with poutine.scale(scale=0.5):
+                pyro.sample("sum", dist.Normal(other(z).squeeze(-1), 1.0), obs=x.sum(-1))
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            loc, log_scale = encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+    return SimpleNamespace(model=model, guide=guide, scale=lambda shown: 2.0)

@@ -77,6 +77,7 @@ CASES = {
     "modules": (programs.modules, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "flow": (programs.flow, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "planar": (programs.planar, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
+    "views": (programs.views, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
     "positive": (programs.positive, infer.Trace_ELBO, "reparameterization[kl=sampled]"),
 }
 
@@ -86,7 +87,7 @@ CASES = {
 def test_the_same_draws_give_pyros_loss_and_gradients(name):
     make, loss, estimator = CASES[name]
     program, x = make(), programs.data(B)
-    scale = program.scale / B if program.scale > 1 else 1.0
+    scale = program.scale(B)
     value, ours = in_elbograd(from_pyro(program.model, program.guide, x), x, estimator, 3)
     theirs_value, theirs = in_pyro(program, x, loss(), 3)
     torch.testing.assert_close(-scale * value, theirs_value)
@@ -243,6 +244,8 @@ def test_scales_weigh_the_kl():
     assert of("parameters").kl_weight == 4.0
     assert of("parameters").target(programs.data(2)).kl_weight == 4.0
     assert of("bernoulli").kl_weight == 1.0
+    views = programs.views()
+    assert from_pyro(views.model, views.guide, programs.data()).kl_weight == 0.5
     program = programs.vae()
     tenth = [poutine.scale(each, scale=0.1) for each in (program.model, program.guide)]
     assert from_pyro(*tenth, programs.data()).kl_weight == 1.0
