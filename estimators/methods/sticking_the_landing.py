@@ -48,5 +48,5 @@ class StickingTheLanding(Reparameterization):
 
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         z, noise = rsample(q, num_samples, self.draws)
-        elbo = integrand(q, target, z, self.kl, log_prob(cut(q), z, noise)).mean(0)
+        elbo = integrand(q, target, z, self.kl, log_prob(cut(q), z, noise), noise).mean(0)
         return Estimate(surrogate=elbo, value=elbo)

@@ -18,7 +18,7 @@ from ..kl_weight import FreeBits, KLWeight, is_zero, parameters_of_weight
 from ..posteriors import affine, layered_kl
 from ..posteriors.distributions import check_events, closed_form_kl, coordinate_kl, cut, describe
 from ..posteriors.layered import Layered, total, unlike
-from ..posteriors.noise import Noise, log_prob_along, log_probs_along
+from ..posteriors.noise import Noise, log_prob_along, log_probs, log_probs_along
 
 KL_CHOICES = ("analytic", "sampled")
 
@@ -221,9 +221,9 @@ def _log_ratios(
     elif log_q.requires_grad:
         fixed = cut(q)
         assert isinstance(fixed, Layered)
-        of_q = fixed.log_probs(z)
+        of_q = log_probs(fixed, z, noise)
     else:
-        of_q = {name: part.detach() for name, part in q.log_probs(z).items()}
+        of_q = {name: part.detach() for name, part in log_probs(q, z, noise).items()}
     return {name: part - of_q[name] for name, part in target.prior.log_probs(z).items()}
 
 
