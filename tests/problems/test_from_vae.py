@@ -345,6 +345,9 @@ REFUSALS = {
     ),
     "returns NaN or infinity": lambda: from_vae(Returns(lambda h: h / 0), nn.Linear(2, 16), X),
     "expected (8, ...)": lambda: from_vae(Returns(lambda h: h[:1]), nn.Linear(2, 16), X),
+    "softplus or an exp, and would be read as log σ²": lambda: from_vae(
+        Returns(lambda h: (h[:, :2], functional.softplus(h[:, 2:]) + 1e-4)), two()[1], X
+    ),
     "scales that are not positive": lambda: from_vae(*two(), X, posterior="gaussian-scale"),
     "posterior='normal' is not one of gaussian-logvar": lambda: from_vae(*two(), X, posterior="normal"),
     "likelihood='bce' is not one of bernoulli": lambda: from_vae(*two(), X, likelihood="bce"),

@@ -37,6 +37,8 @@ _KEYS = {
 }
 #: Operations by the names of their backward passes.
 _RESHAPES = (
+    "AddBackward",
+    "Expand",
     "View",
     "Reshape",
     "UnsafeView",
@@ -52,6 +54,7 @@ _RESHAPES = (
     "Unflatten",
 )
 _SQUASHES = ("Sigmoid", "Softmax", "Clamp", "Hardsigmoid")
+_POSITIVE = ("Softplus", "ExpBackward")
 
 
 #: What the coordinates of eta are.
@@ -220,6 +223,13 @@ class _Gaussian:
                     f"posterior={kind!r}"
                 )
             self.spread = found
+        elif not explicit and _comes_from(second, _POSITIVE) and bool((second > 0).all()):
+            by_name = "posterior='gaussian-scale' or 'gaussian-variance', or 'gaussian-logvar' if it is one"
+            by_value = "return Normal(mean, scale), or a dict that says what it is (mu, logvar)"
+            raise UsageError(
+                f"{name} returns a spread that comes out of a softplus or an exp, and would be read as log "
+                f"σ²: {by_value if name == 'posterior' else by_name}"
+            )
         self.latent = mean.shape[1:]
         size = self.latent.numel()
         spread = {"logvar": "log_variance", "logscale": "log_scale"}.get(self.spread, self.spread)
@@ -445,19 +455,22 @@ def _check_batch(output: Tensor, data: int | None, name: str) -> None:
 
 def check_no_probabilities(output: Tensor, name: str, probabilities: str, logits: str) -> None:
     """Raise UsageError where what is to be logits comes out of a sigmoid or a softmax."""
-    if _is_squashed(output) and bool(((output >= 0) & (output <= 1)).all()):
+    if _comes_from(output, _SQUASHES) and bool(((output >= 0) & (output <= 1)).all()):
         raise UsageError(
             f"{name} returns probabilities, the output of a sigmoid or a softmax: {probabilities}, or "
             f"{logits} if they are logits all the same"
         )
 
 
-def _is_squashed(output: Tensor) -> bool:
-    """Whether the last operation that made a tensor, apart from its shape, is one that ends in [0, 1]."""
+def _comes_from(output: Tensor, operations: tuple[str, ...]) -> bool:
+    """Whether one of these was the last operation on a tensor, but for its shape and a constant added."""
     node = output.grad_fn
-    while node is not None and node.name().startswith(_RESHAPES) and node.next_functions:
-        node = node.next_functions[0][0]
-    return node is not None and node.name().startswith(_SQUASHES)
+    while node is not None and node.name().startswith(_RESHAPES):
+        inputs = [before for before, _ in node.next_functions if before is not None]
+        if len(inputs) != 1:
+            return False
+        node = inputs[0]
+    return node is not None and node.name().startswith(operations)
 
 
 def check_probabilities(output: Tensor, name: str, remedy: str) -> None:
