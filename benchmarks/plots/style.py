@@ -88,6 +88,9 @@ _BUILTINS = {
     "gumbel-rao": Style("#CC6677", "v", _LONG),
     "reinmax": Style("#661100", "s", _DASHED),
     "local-disarm": Style("#999933", "o", _LONG),
+    # For the weights of a network.
+    "local-reparameterization": Style("#44AA99", "o", _LONG),
+    "flipout": Style("#6699CC", "s", _DASH_DOT),
 }
 # For all other names: colours (Tol's muted scheme) and markers that no built-in estimator has.
 _COLORS = ("#332288", "#882255", "#44AA99", "#999933", "#CC6677", "#117733", "#AA4499")
