@@ -267,8 +267,10 @@ class Variance(Benchmark[VarianceSettings]):
 def _weight_in(problem: str) -> str:
     """What the specification of a problem says of the weight of its KL, as it is added to the objective."""
     given = parse(problem).parameters
-    kl_weight, free_bits = given.get("kl_weight", 1), given.get("free_bits")
-    return parameters_of_weight(weight_or_free_bits(kl_weight, free_bits))
+    try:
+        return parameters_of_weight(weight_or_free_bits(given.get("kl_weight", 1), given.get("free_bits")))
+    except UsageError:  # a problem of the user's, whose parameters mean something else
+        return ""
 
 
 def _one_estimator(text: str) -> str:
