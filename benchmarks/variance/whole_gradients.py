@@ -120,7 +120,8 @@ class WholeGradients:
     def chunks(self, replicates: int) -> Iterator[Float64[Tensor, "R phi"]]:
         """Independent estimates ĝ, so many in all; of few a loop, which costs less than a pilot."""
         if self._way is None and replicates < _FEWEST:
-            yield self.one(replicates)
+            if replicates:
+                yield self.one(replicates)
             return
         self._chosen()
         keep_heap()

@@ -311,3 +311,8 @@ def test_both_ways_measure_the_same_variance(monkeypatch):
     error = sum(v.moments[""].stderr ** 2 for v in (together, apart)) ** 0.5
     assert abs(together.total - apart.total) < 5 * error
     assert together.notes == apart.notes
+
+
+def test_a_measurement_of_a_few_ends():
+    v = measure_variance(NETWORK, "score-function[kl=sampled]", replicates=5, num_samples=2, batch_size=2)
+    assert v.replicates == 5
