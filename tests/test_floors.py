@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "estimators": (
         ("errors", "text"),
+        ("kl_weight", "network"),
         ("base", "isolation"),
-        ("plugins", "posteriors"),
+        ("plugins", "posteriors", "support"),
         ("pieces",),
         ("methods",),
         ("testing",),
