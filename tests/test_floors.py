@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "estimators": (
         ("errors", "text"),
-        ("kl_weight", "network"),
-        ("base", "isolation"),
-        ("plugins", "posteriors", "support"),
+        ("isolation", "kl_weight", "posteriors"),
+        ("network",),
+        ("base",),
+        ("plugins", "support"),
         ("pieces",),
         ("methods",),
         ("testing",),

@@ -12,6 +12,7 @@ from torch import distributions as td
 from torch.distributions import Distribution, constraints
 
 from ..errors import UsageError
+from .supports import Combinations, supports_of_one
 
 #: Of named latents (S, *batch, *event) the distribution of another, batch shape (S, *batch).
 Conditional = Callable[..., Distribution]
@@ -96,17 +97,32 @@ class Layered(Distribution):
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
         """Whether every latent has finitely many values, whatever the others are."""
-        from .outcomes import supports_of  # which asks for latents itself
-
-        return supports_of(self) is not None
+        return self.supports() is not None
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """Every z, (outcomes, *batch, D); ones in place of the batch without ``expand``."""
-        from .outcomes import Outcomes
-
-        every = Outcomes(self)
+        supports = self.supports()
+        if supports is None:
+            raise NotImplementedError("a latent has no finite support")
+        every = Combinations(supports, len(self.batch_shape), self.event_shape)
         z = every.between(0, len(every))
         return z.expand(-1, *self.batch_shape, -1) if expand else z
+
+    def supports(self) -> list[Tensor] | None:
+        """What each variable of each latent can be, in the event's order; None where that is endless."""
+        found: list[Tensor] = []
+        for name in self.layers:
+            layer = self.examples[name]
+            base = layer
+            while isinstance(base, td.Independent):
+                base = base.base_dist
+            # How many values a Binomial takes could depend on other latents.
+            varies = isinstance(base, td.Binomial) and self.parents[name]
+            supports = None if varies else supports_of_one(layer)
+            if supports is None:
+                return None
+            found += supports
+        return found
 
     def split(self, z: Tensor) -> dict[str, Tensor]:
         """The latents (..., *event) of z (..., D), by name."""
