@@ -149,7 +149,9 @@ def test_a_hierarchy_with_modules_in_train_mode_is_drawn_in_lanes(name, mode):
     assert all(m.track_running_stats for m in problem.encoder.modules() if isinstance(m, nn.BatchNorm1d))
 
 
-@pytest.mark.parametrize("problem", [NETWORK, "vae[hidden=4]", TwoLayers("dropout")], ids=str)
+@pytest.mark.parametrize(
+    "problem", [NETWORK, "vae[hidden=4]", TwoLayers("dropout")], ids=["network", "vae", "dropout"]
+)
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_gradients_of_theta_too(problem, batch_size):
     drawn = gradients(problem, "score-function[kl=sampled]", wrt="theta", batch_size=batch_size)
