@@ -70,6 +70,8 @@ class Target:
             object.__setattr__(self, "kl_weight", checked(self.kl_weight))
         if self.reads is None:  # a log-likelihood over named latents says it itself
             object.__setattr__(self, "reads", getattr(self.log_likelihood, "reads", None))
+        if isinstance(self.reads, str):  # and not its letters
+            object.__setattr__(self, "reads", (self.reads,))
 
 
 class Estimate(NamedTuple):

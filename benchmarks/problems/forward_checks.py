@@ -16,6 +16,7 @@ from ...estimators.text import one_line
 from .buffers import kept_buffers
 from .datum_index import target_of
 from .protocol import Problem
+from .unread import check_reads
 
 _A = TypeVar("_A", Tensor, torch.Size)
 _T = TypeVar("_T")
@@ -99,7 +100,8 @@ def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> Tensor:
     """Log p(x|z) at one draw of q, which is a number; minus infinity is one, of what cannot be.
 
     Raises:
-        UsageError: q cannot be drawn from; or log_likelihood fails, or gives NaN or another shape.
+        UsageError: q cannot be drawn from; or log_likelihood fails, gives NaN or another shape, or reads
+            latents that the target says it does not.
     """
     z = draw_one(q)
     f = log_likelihood(problem, x, z, 2)
@@ -111,6 +113,7 @@ def check_likelihood(problem: Problem, x: Tensor, q: Distribution) -> Tensor:
             f"log_likelihood has shape {tuple(f.shape)} for one sample of {len(x)} data, expected "
             f"(S, *batch) = {expected}: sum over the dimensions of a datum alone, as in .flatten(2).sum(-1)"
         )
+    check_reads(problem, x, q)
     return f
 
 

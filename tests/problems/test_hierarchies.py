@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -334,4 +335,28 @@ def test_they_are_measured_and_trained(name):
 def test_a_wrong_parameter_is_told_in_a_line(given, words):
     with pytest.raises(UsageError, match=words) as told:
         load_problem(given)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", [SMALL[1], SMALL[3]])
+@pytest.mark.parametrize(
+    ("reads", "words"),
+    [
+        (("z1",), None),
+        ("z1", None),  # not the letters of it
+        (("z1", "z2"), None),
+        (("z2",), "reads z2 (Target.reads), and log_likelihood changes with z1"),
+        (("z3",), "reads 'z3', which is none of the latents z1, z2"),
+    ],
+)
+def test_latents_that_are_read_though_it_was_denied_are_told(name, reads, words):
+    problem = load_problem(name)
+    x, target = first_batch(problem, 3, 0), problem.target
+    problem.target = lambda x: replace(target(x), reads=reads)
+    measures = partial(measure_variance, problem, "leave-one-out[kl=sampled]", x, num_samples=2)
+    if words is None:
+        assert measures(replicates=20).total > 0
+        return
+    with pytest.raises(UsageError, match=re.escape(words)) as told:
+        measures(replicates=20)
     assert "\n" not in str(told.value)
