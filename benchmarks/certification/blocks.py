@@ -14,6 +14,7 @@ from .oracle import Draws, Oracle
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
+_QUADRATURE = 1e-4  # of an estimate that draws nothing, where that is more
 _NOTHING = 1e-10  # a relative bias that is rounding error
 _SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
 
@@ -54,11 +55,20 @@ class Block:
         )
 
 
-def gradient_block(oracle: Oracle, confirm_level: float) -> Block:
+def error_of(oracle: Oracle, deterministic: bool) -> float:
+    """The least standard error that is believed of an estimate, relative to the exact answer.
+
+    Noise hides the error of quadrature. An estimate that draws nothing but integrates by its own rule has
+    none, and its bias is reported to the last digit, so it need not be zero to rounding.
+    """
+    return max(_rounding(oracle), _QUADRATURE) if deterministic else _rounding(oracle)
+
+
+def gradient_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """Every coordinate of the gradient in η, and its projection on the exact one."""
     exact = oracle.eta_grad.flatten()
     unit = (exact / exact.norm().clamp_min(1e-300)).unsqueeze(1)
-    rounding = _rounding(oracle) * _rms(exact) + _cancelled(oracle)
+    rounding = error * _rms(exact) + _cancelled(oracle)
     floor = torch.full((len(exact) + 1,), rounding, dtype=torch.float64)
     floor[-1] *= len(exact) ** 0.5
 
@@ -76,10 +86,10 @@ def gradient_block(oracle: Oracle, confirm_level: float) -> Block:
     )
 
 
-def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float) -> Block:
+def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float) -> Block:
     """Every coordinate of a biased gradient, against the mean that its formula has."""
     bias = (mean - oracle.eta_grad).flatten()
-    rounding = _rounding(oracle) * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle)
+    rounding = error * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle)
     floor = torch.full_like(bias, rounding)
 
     def where(column: int) -> str:
@@ -91,9 +101,9 @@ def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float) -> Block:
     return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level)
 
 
-def value_block(oracle: Oracle, confirm_level: float) -> Block:
+def value_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """The value of every datum."""
-    floor = torch.full_like(oracle.value, _rounding(oracle) * max(_rms(oracle.value), 1.0))
+    floor = torch.full_like(oracle.value, error * max(_rms(oracle.value), 1.0))
     return Block(
         "value",
         lambda draws: draws.value,
@@ -105,9 +115,9 @@ def value_block(oracle: Oracle, confirm_level: float) -> Block:
     )
 
 
-def theta_block(oracle: Oracle, confirm_level: float) -> Block:
+def theta_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """Every coordinate of value's gradient in θ."""
-    floor = torch.full_like(oracle.theta_grad, _rounding(oracle) * max(_rms(oracle.theta_grad), 1e-30))
+    floor = torch.full_like(oracle.theta_grad, error * max(_rms(oracle.theta_grad), 1e-30))
     return Block(
         "theta",
         lambda draws: draws.theta,
@@ -119,9 +129,9 @@ def theta_block(oracle: Oracle, confirm_level: float) -> Block:
     )
 
 
-def phi_block(oracle: Oracle, confirm_level: float) -> Block:
+def phi_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """Every coordinate of the gradient in what the posterior holds of φ itself."""
-    floor = torch.full_like(oracle.phi_grad, _rounding(oracle) * max(_rms(oracle.phi_grad), 1e-30))
+    floor = torch.full_like(oracle.phi_grad, error * max(_rms(oracle.phi_grad), 1e-30))
     names = [f"{name}[{i}]" for name, size in oracle.phi.items() for i in range(size)]
     return Block(
         "phi",
@@ -138,7 +148,9 @@ _CANCELLED = 1e-13  # rounding error of terms of order 1
 _NEVER_SEEN = 1e6  # times that: the standard deviation of what has a probability of 1e-14
 
 
-def variance_block(oracle: Oracle, variance: Tensor, mean: Tensor, confirm_level: float) -> Block | None:
+def variance_block(
+    oracle: Oracle, variance: Tensor, mean: Tensor, confirm_level: float, error: float
+) -> Block | None:
     """The variance of every coordinate about the exact mean, as a multiple of the exact one.
 
     None where it is that of events too rare to be drawn, which would be missed.
@@ -147,18 +159,21 @@ def variance_block(oracle: Oracle, variance: Tensor, mean: Tensor, confirm_level
     if unit < largest < _NEVER_SEEN * unit:
         return None
     bias = mean - oracle.eta_grad
-    # A variance of zero is measured to the rounding error of terms that cancel, which the others tell.
+    # A variance of zero is measured to the rounding error of terms that cancel, which the others tell, and an
+    # estimate without noise is off the exact mean by as much in all draws alike.
     terms = _rms(oracle.eta_grad) + float(variance.max().sqrt())
-    scale = variance + (_rounding(oracle) * terms + unit) ** 2
-    ones = torch.ones(variance.numel(), dtype=torch.float64)
+    rounding = (error * terms + unit) ** 2
+    scale = variance + rounding
+    ones, floor = torch.ones(variance.numel(), dtype=torch.float64), 1e-6 + rounding / scale.flatten()
 
     def columns(draws: Draws) -> Tensor:
         return (((draws.gradient - bias).square() - variance) / scale).flatten(1)
 
     def where(column: int) -> str:
-        return f"variance of the gradient {_entry(column, variance.shape[1])}, over the exact one,"
+        entry = _entry(column, variance.shape[1]).removesuffix(",")
+        return f"variance of the gradient {entry}, over the exact one,"
 
-    return Block("variance", columns, ones, 1e-6 * ones, 0, where, confirm_level)
+    return Block("variance", columns, ones, floor, 0, where, confirm_level)
 
 
 def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: float) -> BiasBound:

@@ -18,6 +18,7 @@ from ..seeds import derived
 from .blocks import (
     Block,
     bias_of,
+    error_of,
     exact_bias,
     gradient_block,
     mean_block,
@@ -116,10 +117,10 @@ class _Cell:
         self.estimator = _warmed(build, oracle, self.target, num_samples)
         self.unbiased = claims and self.estimator.unbiased
         self.mean = None if self.unbiased else oracle.mean(self.estimator, num_samples)
-        level = settings.confirm_level
+        level, error = settings.confirm_level, error_of(oracle, self.estimator.deterministic)
         self.blocks = _blocks(self.estimator, oracle, num_samples, self.mean, level) if claims else []
         # For a biased estimator the gradient is measured, and nothing is claimed of it.
-        self.bounded = self.blocks[0] if self.unbiased else gradient_block(oracle, level)
+        self.bounded = self.blocks[0] if self.unbiased else gradient_block(oracle, level, error)
 
     def run(self) -> tuple[BiasBound, int]:
         """The bias at the end, and the estimates drawn."""
@@ -198,18 +199,20 @@ def _warmed(build: Callable[[], Estimator], oracle: Oracle, target: Target, num_
 def _blocks(
     estimator: Estimator, oracle: Oracle, num_samples: int, mean: Tensor | None, level: float
 ) -> list[Block]:
-    blocks = [gradient_block(oracle, level)] if estimator.unbiased else []
+    error = error_of(oracle, estimator.deterministic)
+    blocks = [gradient_block(oracle, level, error)] if estimator.unbiased else []
     if estimator.unbiased and oracle.phi_grad.numel():
-        blocks.append(phi_block(oracle, level))
+        blocks.append(phi_block(oracle, level, error))
     if mean is not None:
-        blocks.append(mean_block(oracle, mean, level))
+        blocks.append(mean_block(oracle, mean, level, error))
     if estimator.unbiased_value:
-        blocks.append(value_block(oracle, level))
+        blocks.append(value_block(oracle, level, error))
         if oracle.theta_grad.numel():
-            blocks.append(theta_block(oracle, level))
+            blocks.append(theta_block(oracle, level, error))
     variance = oracle.variance(estimator, num_samples)
     if variance is not None:
-        of_variance = variance_block(oracle, variance, oracle.eta_grad if mean is None else mean, level)
+        centre = oracle.eta_grad if mean is None else mean
+        of_variance = variance_block(oracle, variance, centre, level, error)
         blocks += [] if of_variance is None else [of_variance]
     return blocks
 

@@ -511,6 +511,28 @@ def test_a_variance_too_skewed_to_test_is_left_out_and_named():
     assert other.verdict.endswith("1 of 2 checks ran")
 
 
+@pytest.mark.parametrize(
+    ("noise", "excess", "failing"),
+    [(0.0, 0.0, set()), (1e-4, 0.0, {"variance"}), (0.0, 1e-3, {"gradient", "variance"})],
+)
+def test_what_draws_nothing_may_be_off_by_the_error_of_quadrature(noise, excess, failing, monkeypatch):
+    """`exact` has 64 nodes a dimension: 1e-5 of the gradient off at σ = 3, and not a false claim."""
+    from elbograd.estimators.methods.exact import Exact
+
+    forward = Exact.forward
+    monkeypatch.setattr(Exact, "deterministic", noise == 0)
+
+    def moved(self, q, target, num_samples):
+        value, loc = forward(self, q, target, num_samples).value, q.base_dist.loc
+        random = noise * (loc * torch.randn_like(loc)).sum(-1) if noise else torch.zeros(())
+        return Estimate((1 + excess) * value + random - random.detach(), value)
+
+    monkeypatch.setattr(Exact, "forward", moved)
+    certificate = certified("exact", "small-vae" if not noise else QUADRATIC, BRIEF)
+    assert any(check.name == "variance" for check in certificate.checks)
+    assert {line.split(" on ")[0] for line in certificate.failures} == failing
+
+
 def test_a_variance_that_is_zero_but_for_rounding_raises_no_alarm():
     """At the true posterior mirrored pairs cancel in μ: what is left is rounding error, on both sides."""
     for name in ("reparameterization[draws=antithetic]", "sticking-the-landing"):

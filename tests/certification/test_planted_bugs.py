@@ -26,6 +26,7 @@ PLANTED = [
     ("NoKl", "unbiased[bernoulli]"),
     ("DoubledKl", "unbiased[one-hot]"),
     ("NegativeKl", "unbiased[gaussian]"),
+    ("WeightIgnored", "kl-weight[gaussian]"),
     ("StandardPrior", "unbiased[gaussian]"),
     ("InventedPrior", "unbiased-without-prior[gaussian]"),
     ("NeedsPrior", "no-prior[bernoulli]"),

@@ -124,6 +124,12 @@ class NegativeKl(Correct):
     kl_weight = -1.0
 
 
+class WeightIgnored(Correct):
+    """Claims to know of the target's weight of the KL, and leaves it at 1."""
+
+    weighs_kl = True
+
+
 class StandardPrior(Gaussian):
     """The KL against N(0, I) whatever the prior."""
 
