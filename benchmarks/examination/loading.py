@@ -10,7 +10,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.finding import module_of_file
 from ...estimators.plugins.registry import label_of
 from ...estimators.plugins.specification import Specification, parse, split_place
-from ...estimators.text import shortened
+from ...estimators.text import clean, shortened
 from ..problems.registry import REGISTRY, almost_problems
 
 
@@ -46,7 +46,7 @@ def load(text: str, seed: int = 0) -> Loaded:
     try:
         module = module_of_file(place, seed, drawn=True)
     except UsageError as error:
-        return Loaded(label, text, fault=_after((place,), error))
+        return Loaded(label, text, fault=_after((place, shortened(clean(place))), error))
     if not name:
         name, fault = _one_in(module, place)
         if fault:

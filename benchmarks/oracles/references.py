@@ -27,6 +27,7 @@ from ..jacobians.spectrum import largest_eigenvalue
 from ..linalg import in_float64
 from ..problems.as_trained import as_trained, eta_of
 from ..problems.buffers import kept_buffers
+from ..problems.module_modes import sides_in_train_mode
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
 from ..seeds import derived
@@ -50,6 +51,8 @@ LONG_RUNS = (
 )
 _GATE_Z = 5.0
 _NOT_WHOLE = "gradients in η-space are not the whole gradient"
+_OF_EACH_S = "BatchNorm of the decoder in train mode makes the objective another at each number of samples"
+_NOISY = "noise of modules in train mode leaves no exact answer"
 
 
 @dataclass(frozen=True)
@@ -147,15 +150,26 @@ def whole_reference(
     length: int = LONG_RUN,
     clock: Clock | None = None,
 ) -> WholeReference | str:
-    """The same in φ-space, by η-space where that is all of the gradient, else by drawing whole gradients."""
+    """The same in φ-space, by η-space where that is all of the gradient, else by drawing whole gradients.
+
+    Where dropout is in train mode, the gradients are drawn whole; where only BatchNorm of the encoder is,
+    unless there is an exact one.
+    """
     clock = clock or Clock()
     try:
+        coupled, drawn = sides_in_train_mode(problem)
+        if "decoder" in coupled:
+            return _OF_EACH_S
+        if drawn and not is_elbo(objective):
+            return _NOISY
         with kept_buffers(problem.encoder), kept_buffers(problem.decoder):
+            if drawn:
+                return _whole_run(problem, x, seed, length, clock)
             if not only_through_eta(problem, x):
                 exact = _exact_whole(problem, x, objective, num_samples, clock)
                 if isinstance(exact, WholeReference) or not is_elbo(objective):
                     return exact
-            elif by_datum(problem, eta_of(problem, x)):
+            elif not coupled and by_datum(problem, eta_of(problem, x)):
                 found = reference_gradient(
                     problem, x, seed, objective, num_samples, length=length, clock=clock
                 )

@@ -72,11 +72,16 @@ def couples_data(module: nn.Module) -> bool:
     return module.training and isinstance(module, _COUPLES)
 
 
-def notes_on_modes(problem: Problem) -> tuple[str, ...]:
-    """What is measured of a model with modules in train mode, on the full route."""
+def sides_in_train_mode(problem: Problem) -> tuple[list[str], list[str]]:
+    """Of "decoder" and "encoder" those that couple the data of a batch, and those that add noise."""
     modules = [(s, m) for s in ("encoder", "decoder") for m in getattr(problem, s).modules()]
     coupled = sorted({side for side, module in modules if couples_data(module)})
-    drawn = sorted({side for side, module in modules if _draws(module)})
+    return coupled, sorted({side for side, module in modules if _draws(module)})
+
+
+def notes_on_modes(problem: Problem) -> tuple[str, ...]:
+    """What is measured of a model with modules in train mode, on the full route."""
+    coupled, drawn = sides_in_train_mode(problem)
     notes = []
     if coupled:
         notes.append(f"BatchNorm of the {' and '.join(coupled)} in train mode, statistics of the batch")

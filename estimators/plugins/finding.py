@@ -341,8 +341,10 @@ def guarded(load: Callable[[], Any], what: str) -> Any:
     try:
         with contained():
             return load()
-    except UsageError:
-        raise
+    except UsageError as error:
+        if str(error).startswith(f"{what}: "):
+            raise
+        raise UsageError(f"{what}: {error}") from error
     except SyntaxError as error:
         raise UsageError(f"{what}: does not load: line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:

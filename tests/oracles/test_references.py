@@ -15,11 +15,12 @@ import torch
 from elbograd.benchmarks import load_results, measure_variance
 from elbograd.benchmarks.oracles.bias import bias_rows, measure_bias
 from elbograd.benchmarks.oracles.objectives import exact_gradients
-from elbograd.benchmarks.oracles.references import exact_reference, reference_gradient
-from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.oracles.references import exact_reference, reference_gradient, whole_reference
+from elbograd.benchmarks.problems import from_vae, load_problem
 from elbograd.benchmarks.problems.placement import first_batch
 from elbograd.estimators import Target, create
 from elbograd.estimators.methods.leave_one_out import LeaveOneOut
+from elbograd.estimators.methods.reparameterization import Reparameterization
 from oracles import legendre
 from scipy import special, stats
 from torch import distributions as td
@@ -279,6 +280,47 @@ def test_a_row_says_why_no_bias_is_known():
     assert reason == "ValueError: float32 alone; RuntimeError: not today"
     (row,) = bias_rows(model, X, v, reason)
     assert (row["metric"], row["value"], row["reason"]) == ("bias", None, f"no bias known: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("side", "module", "objective", "found"),
+    [
+        ("encoder", nn.BatchNorm1d(8), "elbo", "quadrature"),
+        ("encoder", nn.Dropout(0.3), "elbo", "long run of reparameterization (128 whole gradients)"),
+        ("decoder", nn.Dropout(0.3), "elbo", "long run of reparameterization (128 whole gradients)"),
+        ("decoder", nn.Dropout(0.3), "iwae", "noise of modules in train mode leaves no exact answer"),
+        ("decoder", nn.BatchNorm1d(8), "elbo", "BatchNorm of the decoder in train mode makes the objective"),
+    ],
+)
+def test_what_modules_in_train_mode_are_held_against(side, module, objective, found):
+    """The right estimator's p-value has a fixed seed and is below 1e-3 by chance once in a thousand."""
+    torch.manual_seed(0)
+    middle = {"encoder": nn.Tanh(), "decoder": nn.Tanh(), side: module}
+    encoder = nn.Sequential(nn.Linear(5, 8), middle["encoder"], nn.Linear(8, 4))
+    decoder = nn.Sequential(nn.Linear(2, 8), middle["decoder"], nn.Linear(8, 5))
+    problem = from_vae(encoder, decoder, torch.rand(20, 5).round())
+    x = first_batch(problem, 6, 0)
+    reference = whole_reference(problem, x, objective=objective, length=64)
+    if isinstance(reference, str):
+        assert reference.startswith(found)
+        return
+    assert reference.kind == found
+    right, wrong = (
+        measure_bias(
+            problem, x, measure_variance(problem, name, x, replicates=2000, route="full"), reference
+        ).p_value
+        for name in (Reparameterization(), HalfAsMuch())
+    )
+    assert right > 1e-3
+    assert wrong < 1e-3
+
+
+class HalfAsMuch(Reparameterization):
+    """A wrong estimator: half the gradient."""
+
+    def forward(self, q, target, num_samples):
+        estimate = super().forward(q, target, num_samples)
+        return estimate._replace(surrogate=0.5 * estimate.surrogate)
 
 
 def test_a_bias_that_cannot_be_computed_is_a_reason():

@@ -8,7 +8,9 @@ comparison of variances with a plain loop has a fixed seed and allows 4 standard
 from __future__ import annotations
 
 import copy
+import doctest
 import pickle
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -17,6 +19,7 @@ from elbograd.benchmarks import measure_variance
 from elbograd.benchmarks.problems import from_vae
 from elbograd.benchmarks.problems.checks import check_problem
 from elbograd.benchmarks.problems.datum_index import index_of
+from elbograd.benchmarks.problems.own_vae import building
 from elbograd.benchmarks.problems.own_vae.data import sources
 from elbograd.benchmarks.problems.own_vae.packing import Packing
 from elbograd.benchmarks.problems.placement import batches_of, place
@@ -153,6 +156,26 @@ def halves(h):
     return h[:, :2], h[:, 2:]
 
 
+class Moments:
+    """Says one spread in several ways, as the posteriors of latent diffusion do."""
+
+    def __init__(self, h):
+        self.mean, self.logvar = halves(h)
+        self.std, self.var = (0.5 * self.logvar).exp(), self.logvar.exp()
+
+
+@dataclass
+class Encoded:
+    latent_dist: Moments
+    hidden: torch.Tensor | None = None
+
+
+@dataclass
+class Decoded:
+    sample: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
 @pytest.mark.parametrize(
     ("function", "posterior", "scale"),
     [
@@ -165,6 +188,8 @@ def halves(h):
         (lambda h: {"mean": h[:, :2], "log_std": h[:, 2:]}, None, torch.exp),
         (lambda h: {"loc": h[:, :2], "scale": h[:, 2:].exp(), "h": h}, None, torch.exp),
         (lambda h: (h, *halves(h)), lambda out: out[1:], lambda s: (0.5 * s).exp()),
+        (lambda h: {"mu": h[:, :2], "std": h[:, 2:].exp(), "var": h[:, 2:].exp() ** 2}, None, torch.exp),
+        (lambda h: Encoded(Moments(h)), None, lambda s: (0.5 * s).exp()),
         (lambda h: td.Normal(h[:, :2], h[:, 2:].exp()), None, torch.exp),
         (lambda h: td.Independent(td.Normal(h[:, :2], h[:, 2:].exp()), 1), None, torch.exp),
         (
@@ -275,6 +300,37 @@ def test_likelihoods_are_those_of_torch(likelihood, scale, by_hand):
     assert any("likelihood" in name for name, _ in problem.decoder.named_parameters()) == (scale == "learned")
 
 
+@pytest.mark.parametrize("returned", [lambda h: {"logits": h}, Decoded])
+def test_the_one_tensor_of_what_a_decoder_returns_is_taken(returned):
+    encoder, plain = nn.Linear(16, 4), Returns(lambda h: h, 2, 16)
+    wrapped = Returns(returned, 2, 16)
+    wrapped.load_state_dict(plain.state_dict())
+    z = torch.randn(3, 40, 2)
+    found, expected = (
+        from_vae(encoder, decoder, X.round()).target(X.round()).log_likelihood(z)
+        for decoder in (wrapped, plain)
+    )
+    assert torch.equal(found, expected)
+
+
+def test_a_loss_in_a_likelihood_of_ones_own_is_negated_by_its_user():
+    loss = nn.BCEWithLogitsLoss(reduction="none")
+    encoder, decoder = two()
+    z = torch.randn(3, 40, 2)
+    found, expected = (
+        from_vae(encoder, decoder, X.round(), likelihood=likelihood).target(X.round()).log_likelihood(z)
+        for likelihood in (lambda out, x: -loss(out, x), "bernoulli")
+    )
+    assert torch.allclose(found, expected, rtol=1e-5)
+
+
+def test_the_example_of_the_docstring_holds():
+    (example,) = doctest.DocTestFinder().find(from_vae, "from_vae", building, globs={})
+    ran = doctest.DocTestRunner().run(example)
+    assert ran.attempted > 5
+    assert ran.failed == 0
+
+
 def test_a_decoder_may_return_a_distribution():
     counts = (X * 9).round().view(40, 4, 4)
     decoder = Returns(lambda h: td.NegativeBinomial(torch.ones(16), logits=h), 2, 16)
@@ -343,6 +399,9 @@ REFUSALS = {
     "returns a, b, of which no pair": lambda: from_vae(
         Returns(lambda h: {"a": h, "b": h}), nn.Linear(4, 16), X
     ),
+    "posterior=lambda out: (out.a, out.b) picks": lambda: from_vae(
+        Returns(lambda h: Decoded(h)), nn.Linear(4, 16), X
+    ),
     "returns NaN or infinity": lambda: from_vae(Returns(lambda h: h / 0), nn.Linear(2, 16), X),
     "expected (8, ...)": lambda: from_vae(Returns(lambda h: h[:1]), nn.Linear(2, 16), X),
     "softplus or an exp, and would be read as log σ²": lambda: from_vae(
@@ -362,9 +421,17 @@ REFUSALS = {
     "likelihood(output, x) returns shape ()": lambda: from_vae(
         *two(), X, likelihood=lambda o, x: (o - x).sum()
     ),
+    "likelihood is BCELoss, a loss, which is −log p: likelihood='bernoulli-probs', or": lambda: from_vae(
+        *two(), X, likelihood=nn.BCELoss(reduction="none")
+    ),
+    "likelihood is smooth_l1_loss, a loss, which is −log p: lambda": lambda: from_vae(
+        *two(), X, likelihood=partial(functional.smooth_l1_loss, reduction="none")
+    ),
     "scale must be a positive number, not -1": lambda: from_vae(*two(), X, likelihood="gaussian", scale=-1),
     "scale=2 is for likelihood='gaussian'": lambda: from_vae(*two(), X, scale=2),
     "x holds 255, and the default likelihood": lambda: from_vae(*two(), (X.round() * 255)),
+    "likelihood='gaussian' takes any number": lambda: from_vae(*two(), X + 1),
+    "x / 255 may be meant": lambda: from_vae(*two(), X.to(torch.uint8)),
     "x holds -1, and the default": lambda: from_vae(*two(), -X.round()),
     "x is int64, and likelihood='gaussian'": lambda: from_vae(
         nn.Sequential(nn.Embedding(9, 1), Returns(halves)), two()[1], X.long(), likelihood="gaussian"
@@ -404,7 +471,10 @@ REFUSALS = {
     "WeightedRandomSampler has an order": lambda: from_vae(
         *two(), loader(sampler=tud.WeightedRandomSampler(torch.ones(40), 40))
     ),
-    "an item has the keys 'image'": lambda: from_vae(*two(), [{"image": x} for x in X]),
+    "data=[d['image'] for d in dataset]": lambda: from_vae(*two(), [{"image": x} for x in X]),
+    "data=[(item[0], item[1]) for item": lambda: from_vae(*two(), [(x, 1, 2) for x in X]),
+    "transform=ToTensor()": lambda: from_vae(*two(), [("image", 1) for _ in X]),
+    "a pair of all x and all y is a tuple": lambda: from_vae(*two(), [X, Y]),
     "kl_weight=-1 is not": lambda: from_vae(*two(), X, kl_weight=-1),
 }
 

@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 import torch
-from elbograd.benchmarks import advise, measure_variance, train
+from elbograd.benchmarks import advise, examine_problem, measure_variance, train
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.checks import check_problem
 from elbograd.benchmarks.problems.model_checks import check_model
@@ -759,6 +759,19 @@ def test_a_slip_in_a_file_names_the_file(tmp_path):
         UsageError, match=r"my_model\.py.*encoder is a (method|function), not a torch\.nn\.Module"
     ):
         load_problem(f"{file}:Half")
+
+
+def test_what_does_not_fit_while_a_file_is_executed_names_the_file(tmp_path):
+    file = tmp_path / "my_model.py"
+    file.write_text(
+        "import torch\n"
+        "from elbograd.benchmarks.problems import from_vae\n"
+        "problem = from_vae(torch.nn.Linear(12, 5), torch.nn.Linear(2, 12), torch.rand(9, 12))\n"
+    )
+    with pytest.raises(UsageError, match=r"^\S*my_model\.py: the encoder returns one tensor") as error:
+        load_problem(str(file))
+    assert str(error.value).count("my_model.py") == 1
+    assert [fault.text[:11] for fault in examine_problem(str(file)).faults] == ["the encoder"]
 
 
 def test_a_frozen_dataclass_in_a_file(tmp_path):

@@ -221,7 +221,9 @@ def _encoded(encoding: Encoding, batch: Tensor, x: Tensor, y: Tensor | None) -> 
 
 
 def _with_remedy(error: UsageError, x: Tensor) -> UsageError:
-    return error if x.is_floating_point() else UsageError(f"{error}: x.float() may be meant")
+    if x.is_floating_point():
+        return error
+    return UsageError(f"{error}: {'x / 255' if x.dtype == torch.uint8 else 'x.float()'} may be meant")
 
 
 def _log_likelihood(decoding: Decoding, z: Tensor, x: Tensor, y: Tensor | None, explicit: bool) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ....estimators.errors import UsageError
 from ....estimators.text import one_line
 from ..arguments import shown
+from .losses import is_loss
 
 _METHODS = {"encoder": "encode", "decoder": "decode"}  # of a module without a forward
 
@@ -107,6 +108,8 @@ def _in_a_row(given: list[Any], role: str) -> nn.Module:
 
 def _check_hides_none(seen: Mapping[str, object], role: str) -> None:
     for name, thing in seen.items():
+        if is_loss(thing):
+            continue
         if isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad):
             raise UsageError(
                 f"{role} is a function that uses {name}, whose parameters cannot be seen from outside: give "

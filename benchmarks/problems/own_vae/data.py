@@ -133,9 +133,21 @@ def _unchecked(data: Any) -> Source:
         )
     if isinstance(data, torch.utils.data.TensorDataset) and len(data.tensors) <= 2:
         return _Tensors(data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None)
+    if _is_pair_in_a_list(data):
+        raise UsageError(
+            f"data is a list of two tensors {tuple(data[0].shape)} and {tuple(data[1].shape)}, and a list is "
+            f"one of data: a pair of all x and all y is a tuple, data=(x, y)"
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return _Items(data)
     raise UsageError(f"data is {shown(data)}, not a tensor, a pair (x, y), a Dataset or a DataLoader")
+
+
+def _is_pair_in_a_list(data: object) -> bool:
+    if not isinstance(data, list) or len(data) != 2 or not all(isinstance(d, Tensor) for d in data):
+        return False
+    x, y = data
+    return x.dim() > 0 and y.dim() > 0 and x.shape != y.shape and len(x) == len(y)
 
 
 def _of_loader(loader: DataLoader[Any]) -> Source:
@@ -172,13 +184,16 @@ def _pair_of(batch: Any) -> Pair:
     if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(b, Tensor) for b in batch):
         return batch[0], batch[1]
     if isinstance(batch, Mapping):
-        keys = ", ".join(map(repr, batch))
-        raise UsageError(f"data: an item has the keys {keys}: data=[(d['x'], d['y']) for d in dataset], say")
+        keys = list(map(repr, batch))
+        picked = f"d[{keys[0]}]" if len(keys) == 1 else f"(d[{keys[0]}], d[{keys[1]}])"
+        raise UsageError(
+            f"data: an item has the keys {', '.join(keys)}: data=[{picked} for d in dataset], say"
+        )
     what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
-    raise UsageError(
-        f"data: an item is {what}, neither x nor a pair (x, y) of tensors: "
-        f"data=[(x, y) for x, y, _ in dataset], say"
-    )
+    remedy = "transform=ToTensor()"
+    if isinstance(batch, tuple | list) and len(batch) > 2:
+        remedy = "data=[(item[0], item[1]) for item in dataset]"
+    raise UsageError(f"data: an item is {what}, neither x nor a pair (x, y) of tensors: {remedy}, say")
 
 
 def _as_tensor(data: Any) -> Tensor:

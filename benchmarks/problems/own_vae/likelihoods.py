@@ -15,7 +15,8 @@ from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import describe
 from ..arguments import check_choice, check_positive
 from .callees import Callee
-from .readings import SPREADS, check_no_probabilities, check_probabilities
+from .losses import check_is_no_loss
+from .readings import SPREADS, check_no_probabilities, check_probabilities, named_entries
 
 LIKELIHOODS = (
     "bernoulli",
@@ -60,6 +61,7 @@ def likelihood_of(likelihood: object, scale: object, callee: Callee | None) -> L
         UsageError: an unknown name, a scale that does not go with it.
     """
     if callee is not None:
+        check_is_no_loss(likelihood)
         if scale is not None:
             raise UsageError("scale= is for likelihood='gaussian', not for a function of yours")
         return _Called(callee)
@@ -122,9 +124,9 @@ class _Binary(_Elementwise):
         super().check(output, x)
         if not self.form:
             probabilities = f"likelihood='{self.family}-probs'"
-            check_no_probabilities(output, "the decoder", probabilities, f"'{self.family}-logits'")
+            check_no_probabilities(_tensor(output), "the decoder", probabilities, f"'{self.family}-logits'")
         if self.form == "probs":
-            check_probabilities(output, "the decoder", f"likelihood='{self.family}'")
+            check_probabilities(_tensor(output), "the decoder", f"likelihood='{self.family}'")
         self.check_data(x)
 
     def check_data(self, x: Tensor) -> None:
@@ -133,7 +135,7 @@ class _Binary(_Elementwise):
         low, high = float(x.min()), float(x.max())
         if low < 0 or high > 1:
             named = "the default likelihood" if self.by_default else "likelihood"
-            whole = not x.is_floating_point() or (low >= 0 and 1 < high <= 255)
+            whole = low >= 0 and high <= 255 and bool((x == x.round()).all())
             remedy = (
                 "x / 255, or likelihood='categorical'" if whole else "likelihood='gaussian' takes any number"
             )
@@ -299,6 +301,10 @@ def _repeated(x: Tensor, leading: torch.Size) -> Tensor:
 
 
 def _tensor(output: Any) -> Tensor:
+    """The one tensor that a decoder returns, or that what it returns holds (``DecoderOutput.sample``)."""
+    entries = named_entries(output)
+    tensors = [entry for entry in (entries or {}).values() if isinstance(entry, Tensor)]
+    output = tensors[0] if len(tensors) == 1 else output
     if not isinstance(output, Tensor):
         raise UsageError(
             f"the decoder returns {_what(output)}, not one tensor: likelihood=lambda out, x: ... may say "

@@ -265,9 +265,14 @@ class _Gaussian:
 
 def _pair(output: Any, name: str) -> tuple[Tensor, Tensor, str | None]:
     """Mean, spread, and what the spread is where its name says so."""
-    named = _named(output)
+    named = named_entries(output)
+    if named is None and not isinstance(output, Tensor | tuple | list):
+        named = _attributes(output)
     if named is not None:
-        return _pair_by_name(named, name)
+        told = [entry for entry in named.values() if entry is not None]
+        if len(told) == 1 and not isinstance(told[0], Tensor):  # an output that holds a posterior
+            return _pair(told[0], name)
+        return _pair_by_name(named, name, isinstance(output, Mapping))
     if isinstance(output, tuple | list) and len(output) == 2 and all(isinstance(o, Tensor) for o in output):
         return output[0], output[1], None
     if isinstance(output, Tensor):
@@ -279,12 +284,13 @@ def _pair(output: Any, name: str) -> tuple[Tensor, Tensor, str | None]:
         mean, second = output.chunk(2, dim=1)
         return mean, second, None
     raise UsageError(
-        f"{name} returns {_what(output)}, not (μ, log σ²): posterior=lambda out: (out[1], out[2]), say, "
-        f"picks what q is made of"
+        f"{name} returns {_what(output)}, not (μ, log σ²): posterior=lambda out: (out[i], out[j]) "
+        f"picks these two"
     )
 
 
-def _named(output: Any) -> Mapping[str, Any] | None:
+def named_entries(output: Any) -> Mapping[str, Any] | None:
+    """What a dict, a named tuple or a dataclass holds, by name; None of other things."""
     if isinstance(output, Mapping):
         return output
     if hasattr(output, "_asdict"):
@@ -294,17 +300,25 @@ def _named(output: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def _pair_by_name(named: Mapping[str, Any], name: str) -> tuple[Tensor, Tensor, str]:
+def _attributes(output: Any) -> Mapping[str, Any] | None:
+    """The mean and the spreads that an object of a class of the user's has; None where it lacks one."""
+    known = (*_MEANS, *(key for keys in _KEYS.values() for key in keys))
+    found = {key: getattr(output, key) for key in known if isinstance(getattr(output, key, None), Tensor)}
+    return found if any(key in _MEANS for key in found) and len(found) > 1 else None
+
+
+def _pair_by_name(named: Mapping[str, Any], name: str, by_key: bool) -> tuple[Tensor, Tensor, str]:
     means = [key for key in named if str(key).lower() in _MEANS]
-    seconds = [(key, spread) for key in named for spread, keys in _KEYS.items() if str(key).lower() in keys]
-    if len(means) == 1 and len(seconds) == 1:
+    seconds = [(key, spread) for spread, keys in _KEYS.items() for key in named if str(key).lower() in keys]
+    kinds = [spread for _, spread in seconds]
+    if len(means) == 1 and seconds and len(kinds) == len(set(kinds)):  # several: one said in several ways
         mean, second = named[means[0]], named[seconds[0][0]]
         if isinstance(mean, Tensor) and isinstance(second, Tensor):
             return mean, second, seconds[0][1]
+    picked = "out['a'], out['b']" if by_key else "out.a, out.b"
     raise UsageError(
         f"{name} returns {', '.join(map(str, named))}, of which no pair of a mean (mu, mean, loc) and a "
-        f"spread "
-        f"(logvar, log_scale, scale, variance) is known: posterior=lambda out: (out['a'], out['b']) picks one"
+        f"spread (logvar, log_scale, scale, variance) is known: posterior=lambda out: ({picked}) picks one"
     )
 
 
