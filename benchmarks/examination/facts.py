@@ -8,7 +8,9 @@ from math import prod
 from torch import nn
 
 from ...estimators.base import FreeBits
-from ...estimators.posteriors.distributions import closed_form_kl, describe
+from ...estimators.pieces.objective import unsupported_kl
+from ...estimators.posteriors.distributions import describe
+from ...estimators.posteriors.shared import shares_draws
 from ..oracles.clock import Clock
 from ..oracles.references import Reference, exact_reference, only_through_eta
 from ..problems.buffers import kept_buffers_of
@@ -88,8 +90,10 @@ def _prior(look: Look) -> str:
     prior = look.target.prior
     if prior is None:
         return "none, and so no KL"
-    if closed_form_kl(look.q, prior) is not None:
-        return f"{describe(prior)}, KL in closed form"
+    if unsupported_kl(look.q, look.target, "analytic") is None:
+        given = any(getattr(look.q, "parents", {}).values())
+        each = " of each latent in closed form, given those it depends on" if given else " in closed form"
+        return f"{describe(prior)}, KL{each}"
     return f"{describe(prior)}, no closed form of the KL: it is sampled, by estimators with [kl=sampled]"
 
 
@@ -102,14 +106,19 @@ def _objective(look: Look) -> str:
         return f"E_q[log p(x|z)] − KL with {weight.nats:g} free nats a coordinate"
     if weight == 1:
         return "the ELBO, E_q[log p(x|z)] − KL"
-    return f"E_q[log p(x|z)] − {weight if isinstance(weight, float | int) else dict(weight)} · KL"
+    if isinstance(weight, float | int):
+        return f"E_q[log p(x|z)] − {weight:g} · KL"
+    each = " ".join(f"− {one:g} · KL of {name}" for name, one in weight.items())
+    return f"E_q[log p(x|z)] {each}"
 
 
 def route_and_why(look: Look) -> str:
     """The route of a measurement, and the reason."""
-    assert look.eta is not None
+    assert look.eta is not None and look.q is not None
     if look.route == "full":
         return "; ".join(["full, as was asked", *notes_on_modes(look.problem)])
+    if shares_draws(look.q):
+        return "full: the data of a batch share their draws"
     if not factorizes(look.eta):
         return "full: η has too many coordinates for a matrix of them for each datum"
     with kept_buffers_of(look.problem):

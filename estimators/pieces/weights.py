@@ -44,6 +44,9 @@ def unknown_network(q: Distribution, target: Target) -> str | None:
     network = target.network
     if network is None:
         return "needs a target that says how its layers use the weights (Target.network)"
+    if isinstance(q, Layered) and (given := [name for name, parents in q.parents.items() if parents]):
+        parent = q.parents[given[0]][0]
+        return f"needs latents that depend on none of the others, and {given[0]} depends on {parent}"
     weights, others = _latents(q, network)
     base = weights.base if isinstance(weights, SharedDraws) else weights
     if base is None or not is_diagonal_gaussian(base) or len(base.event_shape) != 1:

@@ -351,10 +351,16 @@ def _innermost(layer: Distribution) -> Distribution:
 
 def _zeros(layer: Distribution, rows: torch.Size) -> Tensor:
     """A z of zeros, (*rows, *event)."""
-    base = layer
-    while isinstance(base, td.Independent | td.TransformedDistribution):
-        base = base.base_dist
-    base = getattr(base, "_categorical", base)
-    like = next((value for value in vars(base).values() if isinstance(value, Tensor)), torch.zeros(()))
+    like = _tensor_of(layer)
     integer = isinstance(_innermost(layer), td.Categorical)
+    like = torch.zeros(()) if like is None else like
     return like.new_zeros(rows + layer.event_shape, dtype=torch.int64 if integer else None)
+
+
+def _tensor_of(layer: Distribution) -> Tensor | None:
+    """One of those that it is made of, or that one is which it is made of itself."""
+    for value in vars(layer).values():
+        found = _tensor_of(value) if isinstance(value, Distribution) else value
+        if isinstance(found, Tensor):
+            return found
+    return None

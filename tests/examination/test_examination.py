@@ -239,6 +239,14 @@ def test_a_sound_file_is_told_what_it_is(tmp_path):
     assert found.command.endswith("-e reparameterization -e leave-one-out -s 4 -r 2000")
 
 
+def test_what_depends_on_shared_draws_is_told_so():
+    found = examine_problem("bayesian-vae[latent_dim=2,hidden=3,weights=both]", batch_size=2)
+    told = {finding.about: finding.text for finding in found}
+    assert told["prior"].endswith("KL of each latent in closed form, given those it depends on")
+    assert told["objective"] == "E_q[log p(x|z)] − 1 · KL of u − 1 · KL of w − 1500 · KL of z"
+    assert told["route"] == "full: the data of a batch share their draws"
+
+
 @pytest.mark.parametrize("name", ["categorical-vae[latent_dim=2]", "gamma-poisson", "quadratic"])
 def test_what_is_said_to_be_usable_is_measured(name):
     """The first and the last of the estimators listed, and not the first of the refused ones."""

@@ -317,6 +317,61 @@ def test_the_bayesian_vae_weighs_its_terms_as_all_data_do():
     torch.testing.assert_close(value, 1500 * (density - of_z) - of_w)
 
 
+def by_hand_of_both(problem, x, seed):
+    """(1/B) Σ_i of the estimate at one draw of all weights, written out: S = 1, analytic KL given u."""
+    image, pixels = problem.encoder.image_weights, problem.encoder.weights
+    torch.manual_seed(seed)
+    joined = problem.posterior(problem.encoder(x)).rsample(torch.Size((1,)))[0].detach()
+
+    def drawn(side, rows):
+        # w along its path: μ + σ ε with the ε that was drawn.
+        loc = torch.cat([layer.loc for layer in side.values()])
+        scale = torch.cat([layer.log_scale for layer in side.values()]).exp()
+        w = loc + scale * ((rows - loc) / scale).detach()
+        return w, kl_by_hand(loc, scale.log(), problem.prior_scale)
+
+    (u, of_u), (w, of_w) = drawn(image, joined[0, : problem.image_dim]), drawn(pixels, joined[0, -401:-2])
+    split = [64 * 5, 5, 5 * 4, 4]
+    first, b, second, c = u.split(split)
+    mean, log_scale = (torch.tanh(x @ first.view(64, 5) + b) @ second.view(5, 4) + c).chunk(2, -1)
+    z = mean + log_scale.exp() * ((joined[:, -2:] - mean) / log_scale.exp()).detach()
+    first, b, second, c = w.split([2 * 5, 5, 5 * 64, 64])
+    logits = torch.tanh(z @ first.view(2, 5) + b) @ second.view(5, 64) + c
+    density = torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(-1)
+    return (1500 * (density - kl_by_hand(mean, log_scale, 1.0)) - of_u - of_w).mean()
+
+
+def test_both_networks_weights_may_be_latent():
+    """The gradient in all of φ is that of the objective written out at the same draws, to rounding."""
+    problem = off_centre(load_problem("bayesian-vae[latent_dim=2,hidden=5,prior_scale=0.7,weights=both]"))
+    x = next(problem.batches("train", 4)).double()
+    phi = list(problem.encoder.parameters())
+    assert {layer.mean.dtype for layer in problem.posterior(problem.encoder(x)).examples.values()} == {
+        x.dtype
+    }
+    right = torch.autograd.grad(by_hand_of_both(problem, x, 5), phi)
+    torch.manual_seed(5)
+    estimate = create("reparameterization")(problem.posterior(problem.encoder(x)), problem.target(x), 1)
+    found = torch.autograd.grad(estimate.surrogate.mean(), phi)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+    assert min(float(b.norm()) for b in right) > 1
+
+
+@pytest.mark.parametrize("name", ["reparameterization", "leave-one-out", "sticking-the-landing"])
+def test_both_are_measured_and_trained(name):
+    spec = "bayesian-vae[latent_dim=2,hidden=3,weights=both]"
+    v = measure_variance(spec, name, num_samples=2, batch_size=16, replicates=16)
+    assert v.route == "full" and 0 < v.total < math.inf
+    assert train(spec, name, num_samples=2, steps=3, batch_size=16, seed=0).rows()
+
+
+@pytest.mark.parametrize("name", ["local-reparameterization", "flipout"])
+def test_layers_alone_are_not_drawn_where_latents_depend_on_the_others(name):
+    with pytest.raises(UsageError, match=r"depend on none of the others, and z depends on u$"):
+        measure_variance("bayesian-vae[latent_dim=2,hidden=3,weights=both]", name, replicates=2)
+
+
 @pytest.mark.parametrize("name", ["local-reparameterization", "flipout", "moving-average-baseline"])
 @pytest.mark.parametrize("spec", ["bayesian-vae[latent_dim=2,hidden=5]", "bayesian-mlp[hidden=5]"])
 def test_networks_are_measured_and_trained(name, spec):
