@@ -9,6 +9,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from .errors import UsageError
 from .posteriors.shared import has_one_row, one_row
 
 #: How a layer is applied: its name and inputs (S, *batch, in), or fewer that broadcast -> (S, *batch, out).
@@ -73,13 +74,27 @@ class Network:
         return dict(zip(self.layers, parts, strict=True))
 
     def dense(self, w: Float[Tensor, "S *batch D"], **others: Tensor) -> Float[Tensor, "S *batch"]:
-        """log p(x|w), (S, *batch), for w (S, *batch, D); one product a layer where the data share w."""
+        """log p(x|w), (S, *batch), for w (S, *batch, D); one product a layer where the data share w.
+
+        Raises:
+            UsageError: a layer that there is not is applied, or one to inputs of another number.
+        """
         together = has_one_row(w)
         parts = self.parts(one_row(w) if together else w)
         return self.log_likelihood(partial(self._apply, parts, together), **others)
 
     def _apply(self, parts: Mapping[str, Tensor], together: bool, name: str, inputs: Tensor) -> Tensor:
-        layer, part = self.layers[name], parts[name]
+        layer = self.layers.get(name)
+        if layer is None:
+            raise UsageError(
+                f"the network applies {name!r}, which is none of its layers {', '.join(self.layers)}"
+            )
+        if inputs.shape[-1] != layer.inputs:
+            raise UsageError(
+                f"layer {name!r} takes {layer.inputs} inputs, and is applied to a tensor of shape "
+                f"{tuple(inputs.shape)}"
+            )
+        part = parts[name]
         return affine(inputs, layer.matrix(part), layer.offset(part), together)
 
 

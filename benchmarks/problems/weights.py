@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from ...estimators.base import Target
+from ...estimators.errors import UsageError
 from ...estimators.network import Apply, Linear, Network
 from ...estimators.pieces.arguments import positive_number
 from ...estimators.posteriors.shared import SharedDraws, one_row
@@ -63,7 +64,8 @@ class WeightsProblem:
         drawn: see `WeightPosterior`.
 
     Raises:
-        UsageError: a scale that is not positive.
+        UsageError: a scale that is not positive, layers that are no `Linear` by name, or data that are no
+            tensors by split.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class WeightsProblem:
         scale: float,
         drawn: bool = True,
     ) -> None:
+        _check_layers(layers)
+        _check_data(data)
         self.layers, self.data = dict(layers), dict(data)
         self.prior_scale = positive_number("prior_scale", prior_scale)
         self.encoder: nn.Module = WeightPosterior(layers, positive_number("scale", scale), drawn)
@@ -82,7 +86,9 @@ class WeightsProblem:
 
     def log_likelihood(self, x: Tensor, apply: Apply) -> Tensor:
         """log p(x_i|w) of each datum, (S, *batch), for x (B, ...), by applying each layer once."""
-        raise NotImplementedError
+        raise UsageError(
+            f"{type(self).__name__} has no log_likelihood(self, x, apply), (S, *batch): write it"
+        )
 
     @property
     def data_size(self) -> int:
@@ -135,6 +141,27 @@ def normal_prior(like: Tensor, size: int, scale: float) -> Distribution:
     zero = like.new_zeros(size)
     normal = Normal(zero, torch.full_like(zero, scale), validate_args=False)
     return Independent(normal, 1, validate_args=False)
+
+
+def _check_layers(layers: object) -> None:
+    if not isinstance(layers, Mapping) or not layers:
+        raise UsageError(f"layers={layers!r} are none by name: give {{'first': Linear(inputs, outputs)}}")
+    for name, layer in layers.items():
+        if not isinstance(layer, Linear):
+            raise UsageError(
+                f"layer {name!r} is a {type(layer).__module__}.{type(layer).__name__}, not an "
+                f"elbograd.estimators.Linear(inputs, outputs)"
+            )
+
+
+def _check_data(data: object) -> None:
+    if not isinstance(data, Mapping) or "train" not in data:
+        raise UsageError("data are no tensors by split: give {'train': x, 'test': x}")
+    for split, part in data.items():
+        if not isinstance(part, Tensor):
+            raise UsageError(
+                f"data[{split!r}] is a {type(part).__name__}, not a tensor: torch.as_tensor makes one"
+            )
 
 
 def _initial(layer: Linear) -> Tensor:

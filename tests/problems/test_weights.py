@@ -7,6 +7,7 @@ Totals are held against exact ones within 4.5 standard errors, coordinates of me
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -19,10 +20,10 @@ from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.gradients import make_ready
 from elbograd.benchmarks.oracles import weight_variances
 from elbograd.benchmarks.oracles.weight_variances import Regression
-from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems import WeightsProblem, load_problem
 from elbograd.benchmarks.problems.bayesian_linear_regression import BayesianLinearRegression
 from elbograd.benchmarks.problems.placement import place
-from elbograd.estimators import UsageError, catalogue, create
+from elbograd.estimators import Linear, UsageError, catalogue, create
 from elbograd.estimators.posteriors.shared import SharedDraws, shares_draws
 from pages import Page
 
@@ -396,3 +397,49 @@ def test_the_example_of_the_page_runs():
     for name in ("reparameterization", "local-reparameterization", "flipout"):
         slope, _ = gradient(problem, x, name)
         assert bool(slope.isfinite().all()) and slope.numel() == 482
+
+
+# --- What is wrong is told in a line ---
+
+
+class Counts(WeightsProblem):
+    """Poisson regression, with what a test puts in its place."""
+
+    def __init__(self, layers=None, data=None, name="w", columns=2):
+        rows = torch.tensor([[0.1, 0.5, 1.0], [0.3, -0.2, 0.0], [-0.4, 0.1, 2.0]])
+        self.name, self.columns = name, columns
+        super().__init__(
+            {"w": Linear(2, 1)} if layers is None else layers,
+            {"train": rows} if data is None else data,
+            1,
+            0.1,
+        )
+
+    def log_likelihood(self, x, apply):
+        log_rate = apply(self.name, x[:, : self.columns]).squeeze(-1)
+        return torch.distributions.Poisson(log_rate.exp()).log_prob(x[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Counts(layers={}), "layers={} are none by name"),
+        (lambda: Counts(layers=[Linear(2, 1)]), "are none by name: give {'first': Linear(inputs, outputs)}"),
+        (
+            lambda: Counts(layers={"w": torch.nn.Linear(2, 1)}),
+            "layer 'w' is a torch.nn.modules.linear.Linear",
+        ),
+        (lambda: Counts(data=torch.ones(3, 3)), "give {'train': x, 'test': x}"),
+        (lambda: Counts(data={"train": [1.0]}), "data['train'] is a list, not a tensor"),
+        (lambda: Counts(name="v"), "applies 'v', which is none of its layers w"),
+        (lambda: Counts(columns=3), "layer 'w' takes 2 inputs, and is applied to a tensor of shape (3, 3)"),
+        (
+            lambda: WeightsProblem({"w": Linear(2, 1)}, {"train": torch.ones(3, 3)}, 1, 0.1),
+            "WeightsProblem has no log_likelihood(self, x, apply)",
+        ),
+    ],
+)
+def test_a_wrong_network_is_told_in_a_line(build, words):
+    with pytest.raises(UsageError, match=re.escape(words)) as told:
+        measure_variance(build(), "reparameterization", replicates=20)
+    assert "\n" not in str(told.value)
