@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...estimators.base import Target
+from ...estimators.pieces.objective import unnamed_weights
 from ...estimators.posteriors.shared import shares_draws
 from .as_trained import without_graph
 from .buffers import kept_buffers
@@ -121,6 +122,13 @@ def _target(look: Look) -> Faults:
     yield from ()
 
 
+def _weights(look: Look) -> Faults:
+    assert look.q is not None
+    assert look.target is not None
+    if (unnamed := unnamed_weights(look.q, look.target)) is not None:
+        yield unnamed
+
+
 def _likelihood(look: Look) -> Faults:
     assert look.q is not None
     with _quiet(look), kept_buffers(look.problem.decoder) as moved:
@@ -144,6 +152,7 @@ CHECKS = (
     Check("eta_parts", _parts, needs=("eta",)),
     Check("the posterior", _posterior, needs=("eta",), parts=("posterior",)),
     Check("the target", _target, parts=("target",)),
+    Check("kl_weight", _weights, needs=("q", "target")),
     Check("log_likelihood", _likelihood, needs=("q", "target"), parts=("decoder",)),
     Check("leading dimensions", _leading, needs=("eta", "q", "target", "f"), routes=("factorized",)),
 )

@@ -41,7 +41,7 @@ def one_weight(target: Target) -> float:
 
 def unsupported_kl(q: Distribution, target: Target, kl: str) -> str | None:
     """Why ``kl`` cannot be used with this posterior, prior and weight, or None."""
-    unnamed = _unnamed(q, target)
+    unnamed = unnamed_weights(q, target)
     if target.prior is None or unnamed or is_zero(target.kl_weight):
         return unnamed
     free_bits = isinstance(target.kl_weight, FreeBits)
@@ -194,7 +194,7 @@ def _divergence(q: Distribution, target: Target) -> Float[Tensor, "*batch"] | fl
         coordinates = coordinate_kl(q, target.prior)
         return None if coordinates is None else coordinates.clamp_min(weight.nats).sum(-1)
     if isinstance(q, Layered) and isinstance(target.prior, Layered):
-        parts = {} if _unnamed(q, target) else weigh(layered_kl.outside(q, target.prior), weight)
+        parts = {} if unnamed_weights(q, target) else weigh(layered_kl.outside(q, target.prior), weight)
         return total(parts) if parts else 0.0
     if isinstance(weight, Mapping):
         return None
@@ -210,7 +210,7 @@ def _log_ratios(
     noise: Noise | None,
 ) -> dict[str, Float[Tensor, "S *batch"]]:
     """log p_l − log q_l of every latent, with φ cut out of log q_l where a ``log_q`` is given."""
-    refused = _unnamed(q, target)
+    refused = unnamed_weights(q, target)
     if refused:
         raise UsageError(refused)
     assert isinstance(q, Layered)
@@ -227,7 +227,7 @@ def _log_ratios(
     return {name: part - of_q[name] for name, part in target.prior.log_probs(z).items()}
 
 
-def _unnamed(q: Distribution, target: Target) -> str | None:
+def unnamed_weights(q: Distribution, target: Target) -> str | None:
     """Why weights by name are not those of the latents of posterior and prior, or None."""
     weights = target.kl_weight
     if target.prior is None or not isinstance(weights, Mapping):

@@ -30,7 +30,7 @@ IDS = {
     "convergence": "92ec55f7c56f",
     "throughput": "6fbe1e1ca20e",
 }
-CERTIFIED = "e7a4b1ea9531"
+CERTIFIED = "505eca62a493"
 CHOSEN = "5eb1c221f5c3"
 
 

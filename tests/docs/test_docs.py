@@ -12,6 +12,7 @@ import torch
 from elbograd.benchmarks import load_results, measure_variance
 from elbograd.benchmarks.cli.main import main
 from elbograd.benchmarks.variance.result import VarianceResult
+from elbograd.estimators import FreeBits
 from pages import ROOT, Page
 
 OWN_MODEL = Page("docs/bring-your-own-model.md")
@@ -25,7 +26,7 @@ PAGES = [Page(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*
 def model(tmp_path, monkeypatch):
     """The page's my_model.py, in the working folder and importable."""
     (tmp_path / "my_model.py").write_text(OWN_MODEL.code("class ConvVAE"), encoding="utf-8")
-    (tmp_path / "my_vae.py").write_text(OWN_MODEL.code("from_vae(model.encode"), encoding="utf-8")
+    (tmp_path / "my_vae.py").write_text(OWN_MODEL.code("problem = from_vae(model.encode"), encoding="utf-8")
     (tmp_path / "my_pyro.py").write_text(OWN_MODEL.code("from_pyro(vae"), encoding="utf-8")
     (tmp_path / "my_hierarchy.py").write_text(OWN_MODEL.code("class Hierarchy"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -73,6 +74,14 @@ def test_the_vae_is_sound_in_python_too(model, capsys):
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first == "VAEProblem: sound"
     assert last == "True []"
+
+
+def test_weights_of_the_kl_are_those_of_the_page(model):
+    made = {}
+    exec(compile(OWN_MODEL.code("beta_vae"), "bring-your-own-model.md", "exec"), made)
+    x = next(made["beta_vae"].batches("train", 6))
+    weights = [made[name].target(x).kl_weight for name in ("beta_vae", "free_bits")]
+    assert weights == [4, FreeBits(0.1)]
 
 
 def test_a_file_to_start_from_and_a_module_that_is_not_wrapped(model, monkeypatch, capsys):

@@ -132,6 +132,7 @@ FAULTS = {
         {LIKELIHOOD: "return Bernoulli(logits=torch.stack([self.decoder(s.view(64, D)) for s in z])).log_prob(x).sum(-1)"},
         ["log_likelihood fails for z of shape (S, *batch, *event) = (2, 2, 64, 2)"],
     ),
+    "weights of latents that are not there": ({FEATURES: ", kl_weight={'z1': 2})\n"}, ["kl_weight has a number for each latent, and the posterior has none by name"]),
     "a target that is a function": ({"return Target(log_likelihood": "return log_likelihood  # ("}, ["target returns a function"]),
     "a sum over the batch": (
         {LIKELIHOOD: LIKELIHOOD.replace(".sum(-1)", ".sum()")},

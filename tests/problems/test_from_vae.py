@@ -23,7 +23,7 @@ from elbograd.benchmarks.problems.own_vae import building
 from elbograd.benchmarks.problems.own_vae.data import sources
 from elbograd.benchmarks.problems.own_vae.packing import Packing
 from elbograd.benchmarks.problems.placement import batches_of, place
-from elbograd.estimators import UsageError
+from elbograd.estimators import Layered, UsageError, create
 from pages import Page
 from public_models import MODELS, ConditionalVAE, PlainVAE
 from torch import distributions as td
@@ -331,6 +331,62 @@ def test_the_example_of_the_docstring_holds():
     assert ran.failed == 0
 
 
+class Ladder(nn.Module):
+    """q(z2 | x) q(z1 | z2, x), p(z2) p(z1 | z2) p(x | z1), with a network between the latents on each side."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.q2, self.q1 = nn.Linear(16, 8), nn.Linear(8, 4), nn.Linear(10, 6)
+        self.p1, self.out = nn.Linear(2, 6), nn.Linear(3, 16)
+
+    def encode(self, x):
+        return self.body(x).tanh()
+
+    def posterior(self, h):
+        def z1(z2):
+            return normal(self.q1(torch.cat([h.expand(*z2.shape[:-1], 8), z2], -1)))
+
+        return Layered({"z1": z1, "z2": normal(self.q2(h))})
+
+    def prior(self):
+        return Layered({"z1": lambda z2: normal(self.p1(z2)), "z2": normal(self.p1.weight.new_zeros(4))})
+
+    def decode(self, z):
+        return self.out(z[..., :3])
+
+
+def normal(numbers):
+    loc, log_scale = numbers.chunk(2, -1)
+    return td.Independent(td.Normal(loc, (0.3 * log_scale).exp()), 1)
+
+
+def test_networks_between_latents_belong_to_phi_and_theta():
+    vae = Ladder().double()
+    problem = from_vae(vae.encode, vae.decode, X.round(), posterior=vae.posterior, prior=vae.prior)
+    sides = [{n.split(".")[0] for n, _ in m.named_parameters()} for m in (problem.encoder, problem.decoder)]
+    assert sides == [{"body", "q1", "q2"}, {"p1", "out"}]
+    x = next(problem.batches("train", 5)).double()
+    estimator, drawn = create("reparameterization[kl=sampled]"), []
+    for q, target in (
+        (problem.posterior(problem.encoder(x)), problem.target(x)),
+        (vae.posterior(vae.encode(x)), None),
+    ):
+        torch.manual_seed(1)
+        if target is not None:
+            objective = estimator(q, target, 3).surrogate.mean()
+        else:
+            z = q.rsample((3,))
+            log_p = -functional.binary_cross_entropy_with_logits(
+                vae.decode(z), x.expand(3, -1, -1), reduction="none"
+            ).sum(-1)
+            objective = (log_p + vae.prior().log_prob(z) - q.log_prob(z)).mean()
+        drawn.append(gradients(objective, [vae.body, vae.q1, vae.q2]))
+    assert len(drawn[0]) == 6
+    assert same(*drawn)
+    v = measure_variance(problem, "sticking-the-landing", replicates=20, batch_size=4, details=False)
+    assert set(v.mean) == {f"{n}.{p}" for n in ("body", "q1", "q2") for p in ("weight", "bias")}
+
+
 def test_a_decoder_may_return_a_distribution():
     counts = (X * 9).round().view(40, 4, 4)
     decoder = Returns(lambda h: td.NegativeBinomial(torch.ones(16), logits=h), 2, 16)
@@ -460,6 +516,9 @@ REFUSALS = {
         Returns(lambda h: td.StudentT(5.0, h[:, :2])), two()[1], X
     ),
     "tied.weight is reached by the encoder and by the decoder": lambda: from_vae(Shared(), data=X),
+    "posterior=vae.posterior, say, a method": lambda: from_vae(
+        Returns(lambda h: Layered({"a": normal(h), "b": normal(h)})), nn.Linear(4, 16), X
+    ),
     "condition= needs a y": lambda: from_vae(*two(), X, condition=True),
     "does not take (x, y)": lambda: from_vae(*two(), (X, Y), condition=True),
     "condition=True gives it y": lambda: from_vae(ConditionalVAE(), data=(X, Y)),

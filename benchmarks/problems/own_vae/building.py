@@ -21,7 +21,7 @@ from .packing import Packing, Plain
 from .priors import Prior
 from .problem import VAEProblem, check_finite, chosen
 from .readings import reading_of
-from .shown import shown_to
+from .shown import Showing, shown_to
 from .sides import DecoderSide, Decoding, EncoderSide, Encoding
 from .splitting import free_name, name_modules, split
 
@@ -120,15 +120,16 @@ def from_vae(
         x, y = encoding.packing.unpack(batch)
         with showing.noting() as called:
             output = _encoded(encoding, batch, x, y)
-        encoding.reading = reading_of(output, len(x), posterior, categories)
-        eta = encoding.reading.eta(output)
-        q = encoding.reading.posterior(eta.detach())
+            encoding.reading = reading_of(output, len(x), posterior, categories)
+            eta = encoding.reading.eta(output)
+            q = encoding.reading.posterior(eta.detach())
+            by_posterior = _reached_by_posterior(showing, q)
         decoding.latent = encoding.reading.latent
         decoding.prior = Prior(prior, callees.prior, q, y is not None)
         with showing.noting() as called_after:
             f = _log_likelihood(decoding, q.sample(), x, y, likelihood is not None)
             g = decoding.prior(eta.detach(), y).log_prob(q.sample())
-        reached = showing.reached(eta), showing.reached(f), showing.reached(g)
+        reached = showing.reached(eta) | by_posterior, showing.reached(f), showing.reached(g)
         split(phi, theta, callees.of_phi(), callees.of_theta(), reached, (called, called_after), showing)
     if any(True for _ in likely.parameters()):
         theta.add_module(free_name(theta, "likelihood"), likely)
@@ -224,6 +225,16 @@ def _with_remedy(error: UsageError, x: Tensor) -> UsageError:
     if x.is_floating_point():
         return error
     return UsageError(f"{error}: {'x / 255' if x.dtype == torch.uint8 else 'x.float()'} may be meant")
+
+
+def _reached_by_posterior(showing: Showing, q: Distribution) -> set[int]:
+    """Ids of the parameters that q has beside eta: of networks between latents, or of a flow."""
+    z = q.rsample() if q.has_rsample else q.sample()
+    found = showing.reached(z)
+    try:
+        return found | showing.reached(q.log_prob(z.detach()))
+    except NotImplementedError:  # a flow that knows log q of its own draws alone
+        return found
 
 
 def _log_likelihood(decoding: Decoding, z: Tensor, x: Tensor, y: Tensor | None, explicit: bool) -> Tensor:

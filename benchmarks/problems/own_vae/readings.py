@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from ....estimators.errors import UsageError
 from ....estimators.posteriors.distributions import describe, parameters_of, with_parameters
 from ....estimators.posteriors.families import innermost
+from ....estimators.posteriors.layered import Layered
 from ....estimators.text import one_line
 from ..arguments import check_choice, shown
 
@@ -418,6 +419,11 @@ class _Family:
         return not q.event_shape and all(p.shape == q.batch_shape for p in self._parameters(q).values())
 
     def _parameters(self, q: Distribution) -> dict[str, Tensor]:
+        if isinstance(q, Layered):
+            raise UsageError(
+                f"{self.name} returns a {describe(q)}: let it return the tensors that this is made of, and "
+                f"posterior=vae.posterior, say, a method that makes it of them"
+            )
         try:
             tensors = parameters_of(q)
         except TypeError as error:
