@@ -21,6 +21,12 @@ def objective_of(estimator: Estimator, target: Target) -> str:
     return weighted_objective(estimator.objective, _weight_of(target))
 
 
+def weighted_elbo(target: Target) -> str:
+    """How the ELBO is called where its KL is weighted; "" where the weight is 1."""
+    weight = _weight_of(target)
+    return weighted_objective("elbo", weight) if weight else ""
+
+
 def _weight_of(target: Target) -> str:
     return parameters_of_weight(target.kl_weight) if target.prior is not None else ""
 

@@ -23,7 +23,11 @@ COLUMNS: dict[str, tuple[type, Any, str]] = {
     "benchmark": (str, "", "variance, convergence, throughput, certify or reproduce"),
     "problem": (str, "", "problem specification"),
     "estimator": (str, "", "estimator specification"),
-    "objective": (str, "", "what a variance is of the gradient of: elbo, iwae, ..."),
+    "objective": (
+        str,
+        "",
+        "what a variance is of the gradient of: elbo, iwae, ...; of training a weighted ELBO",
+    ),
     "parameters": (str, "{}", "the case's other settings, as JSON"),
     "num_samples": (int, None, "S, samples an estimate"),
     "batch_size": (int, None, "B, data a batch"),

@@ -32,6 +32,7 @@ class TrainResult:
         diverged: step at which the objective was found not to be finite, or None.
         learning_rate: of φ and θ.
         case: the settings, as columns of `rows`.
+        objective: what the objectives in `history` are, where that is not the plain ELBO.
     """
 
     history: list[Checkpoint]
@@ -41,17 +42,18 @@ class TrainResult:
     diverged: int | None
     learning_rate: float
     case: dict[str, Any] = field(default_factory=dict)
+    objective: str = ""
 
     def rows(self) -> list[dict[str, Any]]:
         """Long rows: the objectives and seconds at each step, the final log-likelihood."""
-        rows = []
+        rows, named = [], {**self.case, "objective": self.objective}
         for point in self.history:
             failed = point.step == self.diverged
-            common = {**self.case, "step": point.step, "status": "diverged" if failed else "done"}
+            common = {**named, "step": point.step, "status": "diverged" if failed else "done"}
             common["reason"] = "the objective is not finite" if failed else ""
             for metric, unit in (("train_objective", "nat"), ("heldout_objective", "nat"), ("seconds", "s")):
                 rows.append(row(**common, metric=metric, value=getattr(point, metric), unit=unit))
-        last = {**self.case, "step": self.history[-1].step}
+        last = {**named, "step": self.history[-1].step}
         if self.heldout_log_likelihood is not None:
             value = self.heldout_log_likelihood
             rows.append(row(**last, metric="heldout_log_likelihood", value=value, unit="nat"))

@@ -11,6 +11,7 @@ import torch
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
+from ...estimators.support import weighted_elbo
 from ..gradients import seeded
 from ..problems.arguments import (
     check_called,
@@ -118,7 +119,8 @@ def train(
         "num_samples": num_samples,
         "seed": seed,
     }
-    return TrainResult(run.history, problem, estimator, final, run.diverged, learning_rate, case)
+    evaluated = weighted_elbo(problem.target(first))
+    return TrainResult(run.history, problem, estimator, final, run.diverged, learning_rate, case, evaluated)
 
 
 def tune_learning_rate(

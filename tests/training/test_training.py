@@ -220,3 +220,16 @@ def test_bad_arguments_are_one_line(arguments, message):
 def test_an_unsupported_posterior_is_one_line():
     with pytest.raises(UsageError, match="needs a reparameterizable posterior; Bernoulli is not"):
         train("bernoulli-vae", "reparameterization", steps=1)
+
+
+@pytest.mark.parametrize(
+    ("problem", "objective"),
+    [
+        ("small-vae", ""),
+        ("small-vae[kl_weight=4]", "elbo[kl_weight=4]"),
+        ("small-vae[free_bits=0.1]", "elbo[free_bits=0.1]"),
+    ],
+)
+def test_rows_of_a_weighted_objective_name_it(problem, objective):
+    rows = train(problem, "reparameterization", steps=2).rows()
+    assert {row["objective"] for row in rows} == {objective}
