@@ -460,8 +460,11 @@ REFUSALS = {
     ),
     "returns NaN or infinity": lambda: from_vae(Returns(lambda h: h / 0), nn.Linear(2, 16), X),
     "expected (8, ...)": lambda: from_vae(Returns(lambda h: h[:1]), nn.Linear(2, 16), X),
-    "softplus or an exp, and would be read as log σ²": lambda: from_vae(
+    "(a softplus or an exp, say), and would be read as log σ²": lambda: from_vae(
         Returns(lambda h: (h[:, :2], functional.softplus(h[:, 2:]) + 1e-4)), two()[1], X
+    ),
+    "positive by how it is made": lambda: from_vae(
+        Returns(lambda h: (h[:, :2], 0.1 + 0.9 * h[:, 2:].sigmoid())), two()[1], X
     ),
     "scales that are not positive": lambda: from_vae(*two(), X, posterior="gaussian-scale"),
     "posterior='normal' is not one of gaussian-logvar": lambda: from_vae(*two(), X, posterior="normal"),

@@ -55,7 +55,8 @@ _RESHAPES = (
     "Unflatten",
 )
 _SQUASHES = ("Sigmoid", "Softmax", "Clamp", "Hardsigmoid")
-_POSITIVE = ("Softplus", "ExpBackward")
+_SCALED = (*_RESHAPES, "MulBackward", "DivBackward")
+_POSITIVE = ("Softplus", "ExpBackward", "Sigmoid", "Abs", "Pow", "Sqrt", "Elu", "Clamp")
 
 
 #: What the coordinates of eta are.
@@ -224,12 +225,12 @@ class _Gaussian:
                     f"posterior={kind!r}"
                 )
             self.spread = found
-        elif not explicit and _comes_from(second, _POSITIVE) and bool((second > 0).all()):
+        elif not explicit and _comes_from(second, _POSITIVE, _SCALED) and bool((second > 0).all()):
             by_name = "posterior='gaussian-scale' or 'gaussian-variance', or 'gaussian-logvar' if it is one"
             by_value = "return Normal(mean, scale), or a dict that says what it is (mu, logvar)"
             raise UsageError(
-                f"{name} returns a spread that comes out of a softplus or an exp, and would be read as log "
-                f"σ²: {by_value if name == 'posterior' else by_name}"
+                f"{name} returns a spread that is positive by how it is made (a softplus or an exp, say), "
+                f"and would be read as log σ²: {by_value if name == 'posterior' else by_name}"
             )
         self.latent = mean.shape[1:]
         size = self.latent.numel()
@@ -482,10 +483,10 @@ def check_no_probabilities(output: Tensor, name: str, probabilities: str, logits
         )
 
 
-def _comes_from(output: Tensor, operations: tuple[str, ...]) -> bool:
-    """Whether one of these was the last operation on a tensor, but for its shape and a constant added."""
+def _comes_from(output: Tensor, operations: tuple[str, ...], passed: tuple[str, ...] = _RESHAPES) -> bool:
+    """Whether one of these was the last operation on a tensor, but for those passed over, of one input."""
     node = output.grad_fn
-    while node is not None and node.name().startswith(_RESHAPES):
+    while node is not None and node.name().startswith(passed):
         inputs = [before for before, _ in node.next_functions if before is not None]
         if len(inputs) != 1:
             return False
