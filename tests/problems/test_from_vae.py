@@ -522,6 +522,9 @@ REFUSALS = {
     "posterior=vae.posterior, say, a method": lambda: from_vae(
         Returns(lambda h: Layered({"a": normal(h), "b": normal(h)})), nn.Linear(4, 16), X
     ),
+    "0.weight is reached by the encoder and by the decoder": lambda: from_vae(
+        tied := nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 32)), tied[0], X
+    ),
     "condition= needs a y": lambda: from_vae(*two(), X, condition=True),
     "does not take (x, y)": lambda: from_vae(*two(), (X, Y), condition=True),
     "condition=True gives it y": lambda: from_vae(ConditionalVAE(), data=(X, Y)),

@@ -30,8 +30,9 @@ class Showing:
         return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
 
     def parameters(self) -> dict[int, tuple[str, nn.Parameter]]:
-        """Those of all modules, by id, with their names."""
-        return {id(p): (name, p) for owner in self.owners for name, p in owner.named_parameters()}
+        """Those of all modules, by id, with their names in the first that has them."""
+        owners = reversed(self.owners)
+        return {id(p): (name, p) for owner in owners for name, p in owner.named_parameters()}
 
     def reached(self, output: Tensor) -> set[int]:
         """Ids of the parameters that there is a path to."""
