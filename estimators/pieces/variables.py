@@ -80,7 +80,9 @@ class Variables(NamedTuple):
 
 def variables_of(q: Distribution) -> Variables:
     """The variables of a posterior that `not_discrete` accepts."""
-    base = innermost(q)
+    base = q
+    while isinstance(base, td.Independent):
+        base = base.base_dist
     if isinstance(base, td.Bernoulli):
         logit, event = base.logits, q.event_shape
         logits = torch.stack((logsigmoid(-logit), logsigmoid(logit)), -1)

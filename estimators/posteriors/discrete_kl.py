@@ -26,15 +26,13 @@ def kl(q: Distribution, prior: Distribution) -> Float[Tensor, "*batch"] | None:
         q: Bernoulli, Categorical or OneHotCategorical, or independent ones.
         prior: the same, of q's batch shape.
     """
-    family = family_of(q)
-    if family is not family_of(prior):
-        return None
-    if family is td.Independent:
-        assert isinstance(q, td.Independent)
-        assert isinstance(prior, td.Independent)
+    if isinstance(q, td.Independent) and isinstance(prior, td.Independent):
         summed = q.reinterpreted_batch_ndims
         each = kl(q.base_dist, prior.base_dist) if summed == prior.reinterpreted_batch_ndims else None
         return each if each is None or not summed else each.sum(tuple(range(-summed, 0)))
+    family = family_of(q)
+    if family is not family_of(prior):
+        return None
     if family is td.Bernoulli:
         assert isinstance(q, td.Bernoulli)
         assert isinstance(prior, td.Bernoulli)

@@ -286,7 +286,10 @@ class Slips:
     [
         ("posterior", "the posterior has batch shape (64, 2) for 64 data, expected (64,): Independent"),
         ("prior", "the prior has event shape (), the posterior (2,): Independent"),
-        ("likelihood", "log_likelihood returned shape"),
+        (
+            "likelihood",
+            "log_likelihood has shape (1, 64, 3) for one sample of 64 data, expected (S, *batch) = (1, 64)",
+        ),
     ],
 )
 def test_a_slip_in_a_users_model_is_one_line(slip, message):

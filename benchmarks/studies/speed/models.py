@@ -25,7 +25,7 @@ class SizedVAE(GaussianVAE):
     """
 
     def __init__(self, pixels: int, latent_dim: int, hidden: int, layers: int) -> None:
-        self.latent_dim, self.pixels = latent_dim, pixels
+        self.latent_dim, self.pixels, self.kl_weight = latent_dim, pixels, 1.0
         self.label = f"{pixels} pixels, hidden {' × '.join([str(hidden)] * layers)}, D = {latent_dim}"
         with weights_from(0):
             self.encoder: nn.Module = mlp(pixels, hidden, 2 * latent_dim, layers)
@@ -63,7 +63,7 @@ class TwoLayerGaussian:
     """
 
     def __init__(self, pixels: int = 64, latent_dim: int = 8, hidden: int = 32) -> None:
-        self.latent_dim, self.pixels = latent_dim, pixels
+        self.latent_dim, self.pixels, self.kl_weight = latent_dim, pixels, 1.0
         with weights_from(0):
             self.encoder: nn.Module = _Recognition(pixels, latent_dim, hidden)
             self.decoder: nn.Module = nn.ModuleDict(
