@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from ..base import Estimate, Estimator, Target
 from ..network import affine
-from ..pieces.objective import analytic_kl, unsupported_kl
-from ..pieces.weights import LayerWeights, through_layers, unknown_network
+from ..pieces.weights import DrawnByLayer, LayerWeights
 
 
-class Flipout(Estimator):
+class Flipout(DrawnByLayer):
     r"""Share the perturbation of the weights by the batch, and flip its signs by r sᵀ for each datum.
 
     Of a linear layer with weights W_ij ~ N(M_ij, σ_ij²) datum n has W = M + (σ ∘ ε) ∘ (s_n r_nᵀ), with
@@ -40,29 +37,17 @@ class Flipout(Estimator):
         Mini-Batches, 2018, section 3.
     """
 
-    derivatives = 1
-    weighs_kl = True
-
-    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        refused = super().supports(q, target, num_samples) or unknown_network(q, target)
-        return refused or unsupported_kl(q, target, "analytic")
-
-    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        assert target.network is not None
-        f = through_layers(q, target.network, num_samples, _outputs)
-        elbo = f.mean(0) - analytic_kl(q, target)
-        return Estimate(surrogate=elbo, value=elbo)
-
-
-def _outputs(weights: LayerWeights, inputs: Tensor, rows: torch.Size) -> Tensor:
-    """b (S, *batch, out), rows = (S, *batch)."""
-    layer, loc, scale = weights.layer, weights.loc, weights.scale
-    noise = torch.randn((rows[0], *scale.shape), dtype=scale.dtype, device=scale.device)
-    perturbation = scale * noise
-    mean = affine(inputs, layer.matrix(loc), layer.offset(loc), weights.together)
-    before, after = (_signs((*rows, size), mean) for size in (layer.inputs, layer.outputs))
-    shift = affine(inputs * before, layer.matrix(perturbation), layer.offset(perturbation), weights.together)
-    return torch.addcmul(mean, shift, after)
+    @staticmethod
+    def outputs(weights: LayerWeights, inputs: Tensor, rows: torch.Size) -> Tensor:
+        layer, loc, scale = weights.layer, weights.loc, weights.scale
+        noise = torch.randn((rows[0], *scale.shape), dtype=scale.dtype, device=scale.device)
+        perturbation = scale * noise
+        mean = affine(inputs, layer.matrix(loc), layer.offset(loc), weights.together)
+        before, after = (_signs((*rows, size), mean) for size in (layer.inputs, layer.outputs))
+        shift = affine(
+            inputs * before, layer.matrix(perturbation), layer.offset(perturbation), weights.together
+        )
+        return torch.addcmul(mean, shift, after)
 
 
 def _signs(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from ..base import Estimate, Estimator, Target
 from ..network import affine
-from ..pieces.objective import analytic_kl, unsupported_kl
-from ..pieces.weights import LayerWeights, through_layers, unknown_network
+from ..pieces.weights import DrawnByLayer, LayerWeights
 
 
-class LocalReparameterization(Estimator):
+class LocalReparameterization(DrawnByLayer):
     r"""Draw the outputs of each layer for each datum, N(a M + m, a² V + v), instead of its weights.
 
     Under a mean-field Gaussian over the weights W_ij ~ N(M_ij, V_ij) of a linear layer its outputs for given
@@ -42,26 +39,12 @@ class LocalReparameterization(Estimator):
         2.2 and eq. 6.
     """
 
-    derivatives = 1
-    weighs_kl = True
-
-    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
-        refused = super().supports(q, target, num_samples) or unknown_network(q, target)
-        return refused or unsupported_kl(q, target, "analytic")
-
-    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
-        assert target.network is not None
-        f = through_layers(q, target.network, num_samples, _outputs)
-        elbo = f.mean(0) - analytic_kl(q, target)
-        return Estimate(surrogate=elbo, value=elbo)
-
-
-def _outputs(weights: LayerWeights, inputs: Tensor, rows: torch.Size) -> Tensor:
-    """b (S, *batch, out), rows = (S, *batch)."""
-    layer, variance = weights.layer, weights.scale.square()
-    mean = affine(inputs, layer.matrix(weights.loc), layer.offset(weights.loc), weights.together)
-    spread = affine(inputs.square(), layer.matrix(variance), layer.offset(variance), weights.together)
-    # Of inputs that are all zero the spread is: its root has no derivative there, and none is needed.
-    scale = spread.clamp_min(torch.finfo(spread.dtype).tiny).sqrt()
-    noise = torch.randn((*rows, layer.outputs), dtype=mean.dtype, device=mean.device)
-    return torch.addcmul(mean, scale, noise)
+    @staticmethod
+    def outputs(weights: LayerWeights, inputs: Tensor, rows: torch.Size) -> Tensor:
+        layer, variance = weights.layer, weights.scale.square()
+        mean = affine(inputs, layer.matrix(weights.loc), layer.offset(weights.loc), weights.together)
+        spread = affine(inputs.square(), layer.matrix(variance), layer.offset(variance), weights.together)
+        # Of inputs that are all zero the spread is: its root has no derivative there, and none is needed.
+        scale = spread.clamp_min(torch.finfo(spread.dtype).tiny).sqrt()
+        noise = torch.randn((*rows, layer.outputs), dtype=mean.dtype, device=mean.device)
+        return torch.addcmul(mean, scale, noise)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..base import Target
+from ..base import Estimate, Estimator, Target
 from ..errors import UsageError
 from ..network import Linear, Network
 from ..posteriors.distributions import describe, parameters_of
@@ -17,6 +17,7 @@ from ..posteriors.gaussians import is_diagonal_gaussian
 from ..posteriors.layered import Layered
 from ..posteriors.noise import rsample
 from ..posteriors.shared import SharedDraws
+from .objective import analytic_kl, unsupported_kl
 
 
 class LayerWeights(NamedTuple):
@@ -37,6 +38,31 @@ class LayerWeights(NamedTuple):
 
 #: How an estimator makes a layer's outputs (S, *batch, out) of inputs that broadcast to (S, *batch, in).
 Draw = Callable[[LayerWeights, Tensor, torch.Size], Tensor]
+
+
+class DrawnByLayer(Estimator):
+    """The reparameterized gradient with what comes out of each layer drawn, and the KL in closed form.
+
+    Subclasses implement `outputs`.
+    """
+
+    derivatives = 1
+    weighs_kl = True
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        refused = super().supports(q, target, num_samples) or unknown_network(q, target)
+        return refused or unsupported_kl(q, target, "analytic")
+
+    @staticmethod
+    def outputs(weights: LayerWeights, inputs: Tensor, rows: torch.Size) -> Tensor:
+        """b (S, *batch, out) of inputs that broadcast to (S, *batch, in), rows = (S, *batch)."""
+        raise NotImplementedError
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        assert target.network is not None
+        f = through_layers(q, target.network, num_samples, self.outputs)
+        elbo = f.mean(0) - analytic_kl(q, target)
+        return Estimate(surrogate=elbo, value=elbo)
 
 
 def unknown_network(q: Distribution, target: Target) -> str | None:

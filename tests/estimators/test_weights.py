@@ -50,13 +50,16 @@ def same_signs(weights, inputs, rows):
     signs = flipout._signs
     try:
         flipout._signs = lambda shape, like: signs((*shape[:-2], 1, shape[-1]), like).expand(shape)
-        return flipout._outputs(weights, inputs, rows)
+        return flipout.Flipout.outputs(weights, inputs, rows)
     finally:
         flipout._signs = signs
 
 
 def test_the_slip_of_the_variance_for_the_scale_shows():
-    for draw, right in ((variance_for_scale, False), (local_reparameterization._outputs, True)):
+    for draw, right in (
+        (variance_for_scale, False),
+        (local_reparameterization.LocalReparameterization.outputs, True),
+    ):
         (check,) = (c for c in estimator_checks(of(draw)) if c.name == "unbiased[weights]")
         if right:
             check()
@@ -65,7 +68,7 @@ def test_the_slip_of_the_variance_for_the_scale_shows():
                 check()
 
 
-@pytest.mark.parametrize(("draw", "right"), [(flipout._outputs, True), (same_signs, False)])
+@pytest.mark.parametrize(("draw", "right"), [(flipout.Flipout.outputs, True), (same_signs, False)])
 def test_signs_that_are_the_same_for_all_data_show_in_the_variance(draw, right):
     torch.manual_seed(1)
     u, y = torch.randn(8, 2).double(), torch.randn(8).double()
