@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .schema import row
+
+#: How an estimate is asked for -> in words. Frozen: θ requires no gradient, as where variances are measured.
+MODES = {
+    "eval": "eval mode",
+    "train": "train mode",
+    "eval-frozen": "eval mode, θ frozen",
+    "train-frozen": "train mode, θ frozen",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ class Check:
         num_samples: S; None for the conformance suite.
         draws: estimates drawn.
         bias: of the gradient, with its bound.
+        batch_size: B; None for the conformance suite.
+        dtype: floating-point type of the estimates; the exact answers are in float64 throughout.
+        mode: of the estimator and of θ, one of `MODES`.
+        exact: all that can be drawn was gone through: a proof and no test.
+        seconds: that it took; of the checks of one place the first has the time of all.
     """
 
     name: str
@@ -58,20 +71,38 @@ class Check:
     num_samples: int | None = None
     draws: int = 0
     bias: BiasBound | None = None
+    batch_size: int | None = None
+    dtype: str = "float64"
+    mode: str = "eval"
+    exact: bool = False
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def corner(self) -> str:
+        """S, B, the floating-point type and the mode; those that are usual are left out.
+
+        >>> Check("gradient", True, num_samples=5, batch_size=9, dtype="float32", mode="train-frozen").corner
+        'S = 5, B = 9, float32, train mode, θ frozen'
+        """
+        parts = [f"S = {self.num_samples}"]
+        if self.batch_size is not None:
+            parts.append(f"B = {self.batch_size}")
+        if self.dtype != "float64":
+            parts.append(self.dtype)
+        return ", ".join([*parts, *([MODES[self.mode]] if self.mode != "eval" else [])])
 
     def __str__(self) -> str:
-        if not self.problem:
-            return self.name
-        return f"{self.name} on {self.problem} at {self.point}, S = {self.num_samples}"
+        return f"{self.name} on {self.problem} at {self.point}, {self.corner}" if self.problem else self.name
 
     def rows(self, **case: Any) -> list[dict[str, Any]]:
         """Long rows: the check (1 holds, 0 fails, no value: not shown), and the bias at each point."""
         common = {**case, "n": self.draws or None}
         if self.num_samples is not None:
-            common["num_samples"] = self.num_samples
+            common |= {"num_samples": self.num_samples, "batch_size": self.batch_size}
         value = None if self.holds is None else float(self.holds)
         status = "failed" if self.holds is False else "done"
-        common |= {"parameter": self.name, "parameters": json.dumps({"point": self.point})}
+        where = {"point": self.point, "mode": self.mode, "exact": self.exact, "seconds": self.seconds}
+        common |= {"parameter": self.name, "parameters": json.dumps(where), "dtype": self.dtype}
         rows = [row(**common, metric="check", value=value, status=status, reason=self.reason)]
         if self.bias is not None:
             ends = {"ci_low": self.bias.low, "ci_high": self.bias.high}

@@ -48,7 +48,8 @@ def _certificate(name: str, rows: list[dict[str, Any]]) -> Certificate:
 
 
 def _key(r: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, ...]:
-    return r["problem"], settings.get("point", ""), r["num_samples"], r["parameter"]
+    places = r["problem"], settings.get("point", ""), r["num_samples"], r["batch_size"], r["dtype"]
+    return (*(None if pd.isna(place) else place for place in places), settings.get("mode"), r["parameter"])
 
 
 def _check(r: dict[str, Any], settings: dict[str, Any], bias: dict[str, Any] | None) -> Check:
@@ -64,4 +65,9 @@ def _check(r: dict[str, Any], settings: dict[str, Any], bias: dict[str, Any] | N
         None if pd.isna(r["num_samples"]) else int(r["num_samples"]),
         0 if pd.isna(r["n"]) else int(r["n"]),
         None if bias is None else BiasBound(bias["value"], bias["ci_low"], bias["ci_high"], float("nan")),
+        None if pd.isna(r["batch_size"]) else int(r["batch_size"]),
+        r["dtype"],
+        settings.get("mode", "eval"),
+        settings.get("exact", False),
+        settings.get("seconds", 0.0),
     )
