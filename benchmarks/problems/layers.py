@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...estimators.pieces.arguments import positive_integer
 
@@ -18,6 +18,17 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
         modules += [nn.Linear(inputs, hidden), nn.Tanh()]
         inputs = hidden
     return nn.Sequential(*modules, nn.Linear(inputs, outputs))
+
+
+class Constants(nn.Module):
+    """Parameters that depend on nothing."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self) -> Tensor:
+        return self.values
 
 
 @contextmanager

@@ -45,6 +45,10 @@ _BUILTINS = {
         "small_vae:SmallVAE",
         "tiny VAE whose ELBO is exact: seven posteriors, from gaussian to categorical",
     ),
+    "waves": (
+        "waves:Waves",
+        "sines and a quadratic of z, exact in closed form in any dimension under four posteriors",
+    ),
     "logistic-regression": (
         "logistic_regression:LogisticRegression",
         "Bayesian logistic regression on 569 patients, mean-field Gaussian posterior over 31 weights",

@@ -15,7 +15,8 @@ from ...estimators.base import Target
 from ...estimators.kl_weight import weight_or_free_bits
 from ...estimators.pieces.arguments import one_of
 from .data import SPLITS, check_split, serve
-from .layers import check_sizes, weights_from
+from .families import bernoulli, categorical, full_gaussian, gaussian
+from .layers import Constants, check_sizes, weights_from
 
 _DATA = 300  # data in each split
 _DATA_DIM = 2
@@ -78,7 +79,7 @@ class SmallVAE:
             self.decoder: nn.Module = nn.ModuleDict(
                 {
                     "net": nn.Sequential(nn.Linear(codes, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, _DATA_DIM)),
-                    "prior": _Constants(0.4 * torch.randn(prior_width)),
+                    "prior": Constants(0.4 * torch.randn(prior_width)),
                 }
             )
 
@@ -112,7 +113,7 @@ class SmallVAE:
 
     def target(self, x: Tensor) -> Target:
         """log p(x|z) for x (B, 2), and the learned prior."""
-        family = _gaussian if self.kind == "flow" else _FAMILIES[self.kind]
+        family = gaussian if self.kind == "flow" else _FAMILIES[self.kind]
         prior = family(self.decoder["prior"](), self.latent_dim)  # type: ignore[index]
         return Target(partial(self._log_likelihood, x), prior, features=x, kl_weight=self.kl_weight)
 
@@ -131,30 +132,6 @@ class SmallVAE:
             codes = torch.cat((z.cos(), z.sin()), -1)
         residual = (x - self.decoder["net"](codes)) / _NOISE  # type: ignore[index]
         return -0.5 * residual.square().sum(-1) - _DATA_DIM * math.log(_NOISE * math.sqrt(2 * math.pi))
-
-
-class _Constants(nn.Module):
-    """Parameters that depend on nothing."""
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__()
-        self.values = nn.Parameter(values)
-
-    def forward(self) -> Tensor:
-        return self.values
-
-
-def _gaussian(eta: Tensor, d: int) -> Distribution:
-    return td.Independent(
-        td.Normal(eta[..., :d], eta[..., d:].exp(), validate_args=False), 1, validate_args=False
-    )
-
-
-def _full_gaussian(eta: Tensor, d: int) -> Distribution:
-    rows, columns = torch.tril_indices(d, d, -1)
-    tril = torch.diag_embed(eta[..., d : 2 * d].exp())
-    tril[..., rows, columns] = eta[..., 2 * d :]
-    return td.MultivariateNormal(eta[..., :d], scale_tril=tril, validate_args=False)
 
 
 class Coupling(td.Transform):
@@ -194,7 +171,7 @@ class Coupling(td.Transform):
 def _flow(eta: Tensor, d: int) -> Distribution:
     a, b = eta[..., 2 * d : 3 * d], eta[..., 3 * d :]
     couplings: list[td.Transform] = [Coupling(i, a[..., i], b[..., i]) for i in range(d)]
-    return td.TransformedDistribution(_gaussian(eta[..., : 2 * d], d), couplings, validate_args=False)
+    return td.TransformedDistribution(gaussian(eta[..., : 2 * d], d), couplings, validate_args=False)
 
 
 def _beta(eta: Tensor, d: int) -> Distribution:
@@ -210,21 +187,12 @@ def _von_mises(eta: Tensor, d: int) -> Distribution:
     )
 
 
-def _bernoulli(eta: Tensor, d: int) -> Distribution:
-    return td.Independent(td.Bernoulli(logits=eta, validate_args=False), 1, validate_args=False)
-
-
-def _categorical(eta: Tensor, d: int) -> Distribution:
-    logits = eta.reshape(*eta.shape[:-1], d, _CATEGORIES)
-    return td.Independent(td.OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
-
-
 _FAMILIES: dict[str, Callable[[Tensor, int], Distribution]] = {
-    "gaussian": _gaussian,
-    "full-gaussian": _full_gaussian,
+    "gaussian": gaussian,
+    "full-gaussian": full_gaussian,
     "flow": _flow,
     "beta": _beta,
     "von-mises": _von_mises,
-    "bernoulli": _bernoulli,
-    "categorical": _categorical,
+    "bernoulli": bernoulli,
+    "categorical": categorical,
 }
