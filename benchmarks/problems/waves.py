@@ -135,7 +135,7 @@ class Waves:
     def _spread(self, last: nn.Linear) -> None:
         """Move the encoder's last layer to where scales, and probabilities, are all different."""
         d = self.latent_dim
-        last.bias.add_(torch.randn(len(last.bias)))
+        last.bias.add_(2 * torch.rand(len(last.bias)) - 1)  # stretched, no state becomes all but impossible
         if self.kind not in ("gaussian", "full-gaussian"):
             return
         log_scales = slice(d, 2 * d)
