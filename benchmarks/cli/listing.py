@@ -20,7 +20,7 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import REGISTRY, catalogue, create
 from ...estimators.text import one_line, printable
 from ..gradients import seeded
-from ..rows.certificate import span
+from ..rows.certificate_text import span
 
 _WIDTH = 80
 _LABELS = 11  # columns

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .certificate_checks import BiasBound, Check
+from .certificate_badge import Badge, badge_of
+from .certificate_checks import BiasBound, Check, finite
+from .certificate_text import at_most, percent, span, with_interval
+from .certificate_untried import enumerated, never_tried
+from .durations import duration
 from .schema import row
 
 #: Probability that a whole run over correct estimators raises any alarm, at most.
 ALARM_RATE = 1e-3
+_OF_CLAIMS = ("gradient", "bias")  # checks of the gradient in η that is claimed, or declared to be biased
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Certificate:
         confidence: of the bias bound.
         tolerance: what the bound had to reach.
         alarm_rate: probability that any check of the whole run fails for a correct estimator.
-        skipped: problems, or points of problems, that were not tested, with the reason.
+        skipped: problems, or places of problems (see `place_of`), that were not tested, with the reason.
     """
 
     estimator: str
@@ -48,14 +53,25 @@ class Certificate:
         return True if shown and self.counted else None
 
     @property
+    def word(self) -> str:
+        """The verdict in a word or two."""
+        return {True: "holds", False: "fails", None: "not shown"}[self.holds]
+
+    @property
     def bias_bound(self) -> float | None:
         """Upper bound of the relative bias of the gradient at the worst of all points; None: not measured."""
         return None if self.bias is None else self.bias.high
 
     @property
     def bias(self) -> BiasBound | None:
-        """The largest relative bias measured, with its interval; None: not measured."""
-        return max(self.biases("gradient", "bias"), key=lambda b: b.high, default=None)
+        """The relative bias where it may be largest, with its interval; None: not measured."""
+        return None if self.worst is None else self.worst.bias
+
+    @property
+    def worst(self) -> Check | None:
+        """The check that leaves most room for a bias: its problem, point, S, B, type and mode."""
+        biased = [c for c in self.checks if c.bias is not None and c.name in _OF_CLAIMS]
+        return max(biased, key=_bound, default=None)
 
     def biases(self, *names: str) -> list[BiasBound]:
         """Of the checks of these names, one a point and S."""
@@ -77,9 +93,19 @@ class Certificate:
         return {**self.skipped, **skewed}
 
     @property
+    def never_tried(self) -> dict[str, str]:
+        """Kinds of latents, sizes, types and modes of which no check ran -> why: refused, or left out."""
+        return never_tried(self.checks, self.skipped)
+
+    @property
     def ran(self) -> int:
         """Checks that reached a verdict."""
         return sum(check.holds is not None for check in self.checks)
+
+    @property
+    def proofs(self) -> int:
+        """Checks that hold by going through all that can be drawn."""
+        return sum(check.exact and check.holds is True for check in self.checks)
 
     @property
     def failures(self) -> list[str]:
@@ -98,27 +124,82 @@ class Certificate:
     @property
     def draws(self) -> int:
         """Estimates drawn on oracle problems."""
-        return sum(check.draws for check in self.checks if check.name in ("gradient", "bias"))
+        return sum(check.draws for check in self.checks if check.name in _OF_CLAIMS)
+
+    @property
+    def seconds(self) -> float:
+        """That all checks took, one after another; 0 where that is not known."""
+        return sum(check.seconds for check in self.checks)
 
     @property
     def verdict(self) -> str:
-        """In one line: holds, fails or not shown; the bias bound; how many checks ran."""
-        word = {True: "holds", False: "fails", None: "not shown"}[self.holds]
-        return f"{word}: {self.bias_text}{self.ran} of {len(self.counted)} checks ran"
+        """In one line: holds, fails or not shown; the bias and where it is worst; how many checks ran."""
+        return f"{self.word}: {self.bias_text}{self.count_text}"
+
+    @property
+    def count_text(self) -> str:
+        """How many checks ran, were proofs and failed."""
+        parts = [f"{self.ran} of {len(self.counted)} checks ran"]
+        parts += [f"{self.proofs} of them proofs"] * (self.proofs > 0)
+        return ", ".join([*parts, *([f"{len(self.failures)} failed"] if self.failures else [])])
 
     @property
     def bias_text(self) -> str:
         """What is known of the bias, ending in a comma."""
         beside = self.biases("elbo-bias")
         relaxed = f"{span(beside)} off the gradient of the ELBO, " if beside else ""
-        worst = self.bias
-        if worst is None:
+        worst = self.worst
+        if worst is None or worst.bias is None:
             return relaxed
-        at = f"at {100 * self.confidence:g}% confidence"
+        bias, at = worst.bias, f"at {100 * self.confidence:g}% confidence"
+        if self.unbiased and self.holds is False and bias.low > 0:
+            return f"relative bias {with_interval(bias)} {at} (on {worst.place}), {relaxed}"
         if self.unbiased:
-            return f"relative bias ≤ {percent(worst.high)} {at}, {relaxed}"
-        ends = "exact" if worst.exact else f"at worst {percent(worst.low)} to {percent(worst.high)} {at}"
+            estimate = f"estimate {with_interval(bias)} on {worst.place}"
+            return f"relative bias ≤ {at_most(bias.high)} {at} ({estimate}), {relaxed}"
+        ends = "exact" if bias.exact else f"at worst {percent(bias.low)} to {percent(bias.high)} {at}"
         return f"relative bias {span(self.biases('bias'))} (declared; {ends}), {relaxed}"
+
+    @property
+    def badge(self) -> Badge:
+        """The verdict for a README, with ``svg()`` and ``endpoint()``."""
+        known = self.bias
+        if known is None:
+            said = ""
+        elif self.unbiased:
+            said = f"≤ {at_most(known.high)}"
+        else:
+            said = f"{span(self.biases('bias'))}, as declared"
+        return badge_of(self.holds, self.unbiased, said)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready values under stable keys; docs/certification.md says what they mean."""
+        bias, worst = self.bias, self.worst
+        return {
+            "estimator": self.estimator,
+            "objective": self.objective,
+            "claims_unbiased": self.unbiased,
+            "verdict": self.word,
+            "bias_bound": None if bias is None else finite(bias.high),
+            "bias_estimate": None if bias is None else finite(bias.estimate),
+            "bias_low": None if bias is None else finite(bias.low),
+            "bias_is_exact": None if bias is None else bias.exact,
+            "confidence": self.confidence,
+            "tolerance": self.tolerance,
+            "alarm_rate": self.alarm_rate,
+            "worst": None if worst is None else _corner(worst),
+            "checks": {
+                "counted": len(self.counted),
+                "ran": self.ran,
+                "failed": len(self.failures),
+                "exact": self.proofs,
+            },
+            "failures": self.failures,
+            "open_questions": self.open_questions,
+            "problems": list(dict.fromkeys(c.problem for c in self.checks if c.problem)),
+            "never_tried": self.never_tried,
+            "seconds": round(self.seconds, 3) or None,
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """All checks and bounds as long rows, what was skipped, and what is claimed."""
@@ -126,12 +207,15 @@ class Certificate:
         rows = [r for check in self.checks for r in check.rows(**common, problem=check.problem)]
         for where, reason in self.skipped.items():
             rows.append(row(**common, metric="check", parameter=where, status="skipped", reason=reason))
-        claims = json.dumps({"objective": self.objective})
-        rows.append(row(**common, metric="unbiased", value=float(self.unbiased), parameters=claims))
+        claims = {"objective": self.objective, "confidence": self.confidence, "tolerance": self.tolerance}
+        claimed = {"value": float(self.unbiased), "parameters": json.dumps(claims)}
+        rows.append(row(**common, metric="unbiased", **claimed))
         return rows
 
     def __str__(self) -> str:
-        return f"{self.estimator}: {self.verdict}"
+        took = f", in {duration(self.seconds)}" if self.seconds > 0 else ""
+        gaps = enumerated(self.never_tried)
+        return f"{self.estimator}: {self.verdict}{took}" + (f"; never tried: {gaps}" if gaps else "")
 
     @property
     def _bound_reached(self) -> bool:
@@ -139,24 +223,14 @@ class Certificate:
         return bound is not None and bound <= self.tolerance
 
 
-def span(biases: Sequence[BiasBound]) -> str:
-    """From the least to the largest of the estimates, over the points where they were found.
-
-    >>> span([BiasBound(0.12, 0.11, 0.13, 1.0), BiasBound(0.031, 0.02, 0.04, 1.0)])
-    '3.1% … 12%'
-    """
-    ends = [percent(pick(b.estimate for b in biases)) for pick in (min, max)]
-    return " … ".join(dict.fromkeys(ends))
+def _bound(check: Check) -> float:
+    return -math.inf if check.bias is None else check.bias.high
 
 
-def percent(share: float) -> str:
-    """A share in percent, with two significant digits.
-
-    >>> percent(0.00314), percent(0.5), percent(2e-9), percent(0.998)
-    ('0.31%', '50%', '2e-07%', '100%')
-    """
-    value = 100 * share
-    return f"{value:.2g}%" if value < 99 else f"{value:.0f}%"
+def _corner(check: Check) -> dict[str, Any]:
+    """Where a check was made, as JSON-ready values."""
+    names = ("problem", "point", "num_samples", "batch_size", "dtype", "mode")
+    return {name: getattr(check, name) for name in names}
 
 
 def merge(certificates: Sequence[Certificate]) -> Certificate:
@@ -186,7 +260,7 @@ def outcome(rows: Sequence[Mapping[str, Any]]) -> str:
         found.setdefault(r["parameter"], []).append(bound)
     said = [f"{ran} of {len(checks)} checks hold"]
     if "gradient" in found:
-        said.append(f"relative bias ≤ {percent(max(b.high for b in found['gradient']))}")
+        said.append(f"relative bias ≤ {at_most(max(b.high for b in found['gradient']))}")
     if "bias" in found:
         said.append(f"relative bias {span(found['bias'])} (declared)")
     if "elbo-bias" in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,11 @@ class BiasBound:
     def exact(self) -> bool:
         """Whether nothing of it was measured."""
         return self.low == self.estimate == self.high
+
+
+def finite(value: float) -> float | None:
+    """The value where JSON has it: neither infinity nor NaN."""
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,21 @@ class Check:
         >>> Check("gradient", True, num_samples=5, batch_size=9, dtype="float32", mode="train-frozen").corner
         'S = 5, B = 9, float32, train mode, θ frozen'
         """
-        parts = [f"S = {self.num_samples}"]
+        parts = [] if self.num_samples is None else [f"S = {self.num_samples}"]
         if self.batch_size is not None:
             parts.append(f"B = {self.batch_size}")
         if self.dtype != "float64":
             parts.append(self.dtype)
         return ", ".join([*parts, *([MODES[self.mode]] if self.mode != "eval" else [])])
 
+    @property
+    def place(self) -> str:
+        """Problem, point and corner."""
+        at = f" at {self.point}" if self.point else ""
+        return f"{self.problem}{at}" + (f", {self.corner}" if self.corner else "")
+
     def __str__(self) -> str:
-        return f"{self.name} on {self.problem} at {self.point}, {self.corner}" if self.problem else self.name
+        return f"{self.name} on {self.place}" if self.problem else self.name
 
     def rows(self, **case: Any) -> list[dict[str, Any]]:
         """Long rows: the check (1 holds, 0 fails, no value: not shown), and the bias at each point."""
@@ -106,5 +118,6 @@ class Check:
         rows = [row(**common, metric="check", value=value, status=status, reason=self.reason)]
         if self.bias is not None:
             ends = {"ci_low": self.bias.low, "ci_high": self.bias.high}
+            common["parameters"] = json.dumps({**where, "absolute": finite(self.bias.absolute)})
             rows.append(row(**common, metric="relative_bias", value=self.bias.estimate, **ends))
         return rows

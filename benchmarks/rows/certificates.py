@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -56,18 +57,29 @@ def _check(r: dict[str, Any], settings: dict[str, Any], bias: dict[str, Any] | N
     holds = None if pd.isna(r["value"]) else bool(r["value"])
     if r["status"] == "failed":
         holds = False
-    return Check(
-        r["parameter"] or "run",
-        holds,
-        r["reason"],
-        r["problem"],
-        settings.get("point", ""),
-        None if pd.isna(r["num_samples"]) else int(r["num_samples"]),
-        0 if pd.isna(r["n"]) else int(r["n"]),
-        None if bias is None else BiasBound(bias["value"], bias["ci_low"], bias["ci_high"], float("nan")),
-        None if pd.isna(r["batch_size"]) else int(r["batch_size"]),
-        r["dtype"],
-        settings.get("mode", "eval"),
-        settings.get("exact", False),
-        settings.get("seconds", 0.0),
+    if not r["parameter"]:  # a case that never came to its checks
+        return Check("run", holds, r["reason"], r["problem"])
+    check = Check(
+        name=r["parameter"],
+        holds=holds,
+        reason=r["reason"],
+        problem=r["problem"],
+        point=settings.get("point", ""),
+        num_samples=_whole(r["num_samples"]),
+        draws=_whole(r["n"]) or 0,
+        bias=None if bias is None else _bound(bias),
+        batch_size=_whole(r["batch_size"]),
     )
+    if "mode" not in settings:  # of a time when all was in float64, in eval mode, and no time was taken
+        return check
+    corner = {name: settings[name] for name in ("mode", "exact", "seconds") if name in settings}
+    return replace(check, dtype=r["dtype"], **corner)
+
+
+def _bound(r: dict[str, Any]) -> BiasBound:
+    absolute = json.loads(r["parameters"]).get("absolute")
+    return BiasBound(r["value"], r["ci_low"], r["ci_high"], float("nan") if absolute is None else absolute)
+
+
+def _whole(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ...estimators.errors import UsageError
 from ..cases.base import AnyBenchmark, AnyCase, SharedWork
+from ..rows.durations import duration
 from ..store import finished_cases
 from .executors.choice import Engine
 from .forecast import Guess, estimate_seconds
 from .plan import Plan
-from .remaining import duration
 from .threads import computing_threads
 
 

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress
 from rich.text import Text
 
 from ..cases.base import AnyCase
-from .remaining import Remaining, duration
+from ..rows.durations import duration
+from .remaining import Remaining
 
 _TITLES = 4  # of the cases being measured
 _REFRESHES = 4  # a second

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from ..cases.base import AnyCase
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
-
 
 class Remaining:
     """Guesses that a case takes as long as those most like it: of the same benchmark, estimator and problem.
@@ -69,14 +67,3 @@ def _likeness(a: AnyCase, b: AnyCase) -> int:
         a.batch_size == b.batch_size,
     )
     return sum(equal << place for place, equal in enumerate(reversed(same)))
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words, to two figures at most."""
-    if seconds < _MINUTE:
-        return f"{max(1, round(seconds))} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    if seconds < _DAY:
-        return f"{seconds / _HOUR:.1f} h"
-    return f"{seconds / _DAY:.1f} days"

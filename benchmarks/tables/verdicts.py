@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..rows.certificate import ALARM_RATE, Certificate, percent, span
+from ..rows.certificate import ALARM_RATE, Certificate
+from ..rows.certificate_text import at_most, percent, span, with_interval
+from ..rows.certificate_untried import in_words
 from ..rows.certificates import certificates
+from ..rows.durations import duration
 from ..rows.text import clean, shorten
 from .columns import Column, word
 from .layout import Layout
 from .markdown import code, plain
 
-_WORDS = {True: "holds", False: "fails", None: "not shown"}
-_STYLES = {True: "green", False: "bold red", None: "yellow"}
-_COLUMNS = ("estimator", "verdict", "relative bias", "worst at", "checks ran", "estimates drawn")
+_STYLES = {"holds": "green", "fails": "bold red", "not shown": "yellow"}
+_COLUMNS = (
+    "estimator", "verdict", "relative bias", "estimate", "worst at", "checks", "proofs", "draws", "time",
+)  # fmt: skip
+_NUMBERS = ("proofs", "draws")
 _MOST = 4  # failures printed of one estimator
-_NUMBERS = ("checks ran", "estimates drawn")
+_SET = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
+_WIDTH, _NAME, _GAP = 80, 16, 2  # of the printed table, of its narrowest names, between its columns
 
 
 def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +40,7 @@ def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
                 "estimator": c.estimator,
                 "objective": c.objective,
                 "claims_unbiased": c.unbiased,
-                "verdict": _WORDS[c.holds],
+                "verdict": c.word,
                 "relative_bias": None if bias is None else bias.estimate,
                 "relative_bias_low": None if bias is None else bias.low,
                 "relative_bias_high": None if bias is None else bias.high,
@@ -40,7 +49,10 @@ def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
                 "checks_ran": c.ran,
                 "checks": len(c.counted),
                 "failed": len(c.failures),
+                "proofs": c.proofs,
                 "estimates": c.draws,
+                "seconds": c.seconds or None,
+                "never_tried": in_words(c.never_tried),
                 "note": "; ".join([*c.failures, *c.open_questions]),
             }
         )
@@ -48,29 +60,27 @@ def verdict_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_table(rows: pd.DataFrame) -> Table | None:
-    """The same to print; None where nothing was certified."""
+    """The same to print in 80 columns, two lines an estimator; None where nothing was certified."""
     found = certificates(rows)
     if not found:
         return None
+    lines = [_printed(c) for c in found]
+    shown = [column for column in lines[0] if any(line[column] for line in lines)]
+    widths = {column: max(len(column), *(len(line[column]) for line in lines)) for column in shown}
+    others = sum(widths.values()) - widths["estimator"] + _GAP * (len(shown) - 1)
+    widths["estimator"] = min(widths["estimator"], max(_NAME, _WIDTH - others))
     table = Table(
         title=Text("Certification", style="bold not italic"),
         title_justify="left",
-        caption=Text("\n".join([_statement(found), *map(clean, _open(found))])),
+        caption=Text("\n".join([_statement(found), *map(clean, _told(found))])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        collapse_padding=True,
-        expand=False,
     )
-    for name in ("estimator", "verdict", "relative bias", "worst at"):
-        table.add_column(name, overflow="fold", ratio=1 if name == "worst at" else None)
-    table.add_column("checks", justify="right", no_wrap=True)
-    for c in found:
-        name, verdict, bias, worst, _, _ = _cells(c)
-        style = _STYLES[c.holds]
-        ran = f"{c.ran}/{len(c.counted)}"
-        table.add_row(Text(shorten(name, 26)), Text(verdict, style), Text(bias), Text(worst), Text(ran))
+    table.add_column(_aligned({column: column for column in shown}, widths), no_wrap=True)
+    for c, line in zip(found, lines, strict=True):
+        table.add_row(Text("\n").join([_aligned(line, widths, _STYLES[c.word]), *_below(c)]))
     return table
 
 
@@ -98,7 +108,7 @@ def verdict_section(rows: pd.DataFrame) -> str:
     for c in found:
         name, *others = _cells(c)
         lines.append(f"| {' | '.join([code(name), *map(plain, others)])} |")
-    notes = [f"- {plain(line)}" for line in _open(found)]
+    notes = [f"- {plain(line)}" for line in _told(found)]
     failures = [f"- {code(c.estimator)} fails {plain(line)}" for c in found for line in c.failures]
     return "\n".join(
         ["## Certification", "", plain(_statement(found)), "", *lines, "", *failures, *notes, ""]
@@ -112,68 +122,127 @@ def verdict_layout(rows: pd.DataFrame) -> Layout:
 
 
 def verdict_notes(rows: pd.DataFrame) -> list[str]:
-    """How certain the table is, what failed, and why a verdict was not reached; a sentence each."""
+    """How certain the table is, what failed, was never tried or not shown, and why; a sentence each."""
     found = certificates(rows)
     failed = [f"{c.estimator} fails {line}" for c in found for line in c.failures]
-    return [_statement(found), *failed, *_open(found)] if found else []
+    return [_statement(found), *failed, *_told(found)] if found else []
 
 
 def _cells(c: Certificate) -> list[str]:
+    beside = c.biases("elbo-bias")
+    bias = [_bias(c), f"ELBO: {span(beside)}" if beside else ""]
     return [
         shorten(c.estimator, 40),
-        _WORDS[c.holds],
-        _bias(c),
+        c.word,
+        "; ".join(filter(None, bias)),
+        "" if c.bias is None else with_interval(c.bias),
         _worst(c),
-        f"{c.ran} of {len(c.counted)}",
+        f"{c.ran} of {len(c.counted)} ran{_failed(c)}",
+        f"{c.proofs:,}",
         f"{c.draws:,}",
+        duration(c.seconds) if c.seconds else "",
     ]
 
 
+def _printed(c: Certificate) -> dict[str, str]:
+    """Heading -> what the first line of an estimator says."""
+    return {
+        "estimator": clean(c.estimator),
+        "verdict": c.word,
+        "bias": _bias(c),
+        "checks ran": f"{c.ran} of {len(c.counted)}",
+        "failed": str(len(c.failures) or ""),
+        "proofs": str(c.proofs or ""),
+        "time": duration(c.seconds) if c.seconds else "",
+    }
+
+
+def _aligned(line: dict[str, str], widths: dict[str, int], style: str = "") -> Text:
+    """The cells of a line under their headings, the verdict in its style."""
+    cells = []
+    for column, width in widths.items():
+        text = shorten(line[column], width)
+        padded = text.ljust(width) if column in ("estimator", "verdict") else text.rjust(width)
+        cells.append(Text(padded, style if column == "verdict" else ""))
+    return Text(" " * _GAP).join(cells)
+
+
+def _below(c: Certificate) -> list[Text]:
+    """What the bias was found to be, and where it may be largest."""
+    said = [] if c.bias is None else [f"{with_interval(c.bias)} on {_worst(c)}"]
+    if beside := c.biases("elbo-bias"):
+        said.append(f"{span(beside)} off the gradient of the ELBO")
+    # A line ends before "B = 3", not within it.
+    wrapped = textwrap.wrap(
+        "; ".join(said).replace(" = ", _SET),
+        _WIDTH,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+    )
+    return [Text(line.replace(_SET, " = "), "dim") for line in wrapped]
+
+
 def _bias(c: Certificate) -> str:
-    beside = c.biases("elbo-bias")
-    found = [f"ELBO: {span(beside)}"] if beside else []
-    if c.bias is not None:
-        found.insert(0, f"≤ {percent(c.bias.high)}" if c.unbiased else f"{span(c.biases('bias'))} (declared)")
-    return "; ".join(found)
+    """The bound; where a bias is declared, from the least to the largest."""
+    if c.bias is None:
+        return ""
+    return f"≤ {at_most(c.bias.high)}" if c.unbiased else span(c.biases("bias"))
+
+
+def _failed(c: Certificate) -> str:
+    return f", {len(c.failures)} failed" if c.failures else ""
 
 
 def _worst(c: Certificate) -> str:
     """Where the bias may be largest."""
-    biased = [k for k in c.checks if k.bias and k.name != "elbo-bias"]
-    found = max(biased, key=lambda k: k.bias.high if k.bias else 0.0, default=None)
-    return "" if found is None else f"{shorten(found.problem, 40)} at {found.point}, S = {found.num_samples}"
+    return "" if c.worst is None else clean(c.worst.place)
 
 
 def _statement(found: list[Certificate]) -> str:
     """How certain the table is."""
     first = found[0]
+    declared = (
+        ""
+        if all(c.unbiased for c in found)
+        else ("Where a bias is declared, the estimates from the least to the largest over all places. ")
+    )
+    proofs = "Proofs went through all that can be drawn. " if any(c.proofs for c in found) else ""
     return (
-        f"Bias: upper bound at {100 * first.confidence:g}% confidence at the worst of all points, "
-        "relative to the norm of the exact gradient; where a bias is declared, from the least to the largest "
-        "over all points. "
-        f"Holds: every check ran, and the bound is at most {percent(first.tolerance)}. The chance that a "
-        f"whole run over correct estimators fails any of them is at most {ALARM_RATE:g}."
+        f"Relative bias: upper bound at {100 * first.confidence:g}% confidence, relative to the norm of the "
+        "exact gradient, at the worst of all places; with it the estimate there and its interval. "
+        f"{declared}{proofs}Holds: every check ran, none failed, and the bound is at most "
+        f"{percent(first.tolerance)}. The chance that a whole run over correct estimators fails any of them "
+        f"is at most {ALARM_RATE:g}."
     )
 
 
-def _open(found: list[Certificate]) -> list[str]:
-    """Why a verdict was not reached, a line an estimator."""
-    lines = []
+def _told(found: list[Certificate]) -> list[str]:
+    """What was never tried, and why a verdict was not reached: a line for all of whom the same is true."""
+    groups: dict[str, list[str]] = {}
     for c in found:
-        points = [(where, why) for where, why in c.left_out.items() if " at " in where]
-        if points:
-            where, why = points[0]
-            count = f" (and {len(points) - 1} more)" if len(points) > 1 else ""
-            lines.append(f"{shorten(c.estimator, 30)}: not tested: {where}{count}: {why}")
-        if c.holds is not None:
-            continue
-        questions = c.open_questions
-        if questions:
-            more = f" (and {len(questions) - 1} more)" if len(questions) > 1 else ""
-            lines.append(f"{shorten(c.estimator, 30)}: not shown: {questions[0]}{more}")
-        else:
-            lines.append(
-                f"{shorten(c.estimator, 30)}: not shown: the bound is above {percent(c.tolerance)} "
-                f"with the work allowed (see --budget)"
-            )
+        for line in _gaps(c):
+            groups.setdefault(line, []).append(shorten(c.estimator, 30))
+    return [f"{', '.join(names)}: {line}" for line, names in groups.items()]
+
+
+def _gaps(c: Certificate) -> list[str]:
+    """The same of one estimator, less its name."""
+    untried = c.never_tried
+    lines = [f"never tried: {in_words(untried)}"] if untried else []
+    told = untried.values()
+    points = [(where, why) for where, why in c.left_out.items() if " at " in where and why not in told]
+    if points:
+        where, why = points[0]
+        lines.append(f"not tested: {where}{_more(points)}: {why}")
+    if c.holds is None and (questions := c.open_questions):
+        lines.append(f"not shown: {questions[0]}{_more(questions)}")
+    elif c.holds is None:
+        lines.append(
+            f"not shown: the bound is above {percent(c.tolerance)} with the work allowed (see --budget)"
+        )
     return lines
+
+
+def _more(several: Sequence[object]) -> str:
+    return f" (and {len(several) - 1} more)" if len(several) > 1 else ""

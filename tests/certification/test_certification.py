@@ -21,8 +21,9 @@ from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.certification.sequential import MeanTest
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
-from elbograd.benchmarks.rows.certificate import ALARM_RATE, Certificate, outcome, percent
+from elbograd.benchmarks.rows.certificate import ALARM_RATE, Certificate, outcome
 from elbograd.benchmarks.rows.certificate_checks import BiasBound, Check
+from elbograd.benchmarks.rows.certificate_text import at_most, with_interval
 from elbograd.estimators import Estimate, create
 from elbograd.estimators.errors import UsageError
 from elbograd.estimators.pieces.relaxations import along_softmax
@@ -101,10 +102,12 @@ def test_a_whole_certificate():
     certificate = certify("reparameterization", [QUADRATIC], tolerance=0.2)
     names = {check.name for check in certificate.checks}
     assert {"gradient", "value", "variance", "uncoupled[gaussian]", "pure-forward[gaussian]"} <= names
-    assert str(certificate) == (
-        f"reparameterization: holds: relative bias ≤ {percent(certificate.bias_bound)} at 99% confidence, "
+    estimate = f"estimate {with_interval(certificate.bias)} on {certificate.worst.place}"
+    assert certificate.verdict == (
+        f"holds: relative bias ≤ {at_most(certificate.bias_bound)} at 99% confidence ({estimate}), "
         f"{certificate.ran} of {len(certificate.checks)} checks ran"
     )
+    assert str(certificate).startswith(f"reparameterization: {certificate.verdict}")
     again = certify("reparameterization", [QUADRATIC], tolerance=0.2)
     assert again == certificate
     other = certify("reparameterization", [QUADRATIC], tolerance=0.2, seed=1)
@@ -503,7 +506,10 @@ def test_a_variance_too_skewed_to_test_is_left_out_and_named():
     gradient = Check("gradient", True, **place_, bias=BiasBound(0.0, 0.0, 0.01, 0.1))
     skewed = Check("variance", None, "the estimates are too skewed", **place_)
     certificate = Certificate("mine", "elbo", True, (gradient, skewed), 0.99, 0.02, ALARM_RATE)
-    assert str(certificate) == "mine: holds: relative bias ≤ 1% at 99% confidence, 1 of 1 checks ran"
+    estimate = f"estimate 0% [0%, 1%] on {QUADRATIC} at initial, S = 1"
+    assert certificate.verdict == (
+        f"holds: relative bias ≤ 1% at 99% confidence ({estimate}), 1 of 1 checks ran"
+    )
     assert certificate.left_out == {str(skewed): "the estimates are too skewed"}
     missing = Check("value", None, "the estimates are too skewed", **place_)
     other = Certificate("mine", "elbo", True, (gradient, missing), 0.99, 0.02, ALARM_RATE)

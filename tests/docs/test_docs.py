@@ -156,8 +156,9 @@ def test_the_verdict_on_the_page_is_the_one_printed(capsys):
     exec(compile(code, "certification.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()[0]
     shown = re.search(r"print\(c\)  # (.*)", code)[1]
-    # Another processor may draw other numbers; the words and the checks are the same.
-    assert re.sub(r"≤ [\d.]+%", "≤", printed) == re.sub(r"≤ [\d.]+%", "≤", shown)
+    # Another processor may draw other numbers, at another speed; the words and the checks are the same.
+    drawn = r"[\d.]+%| on quadratic.*?\)|, in \d+ s"
+    assert re.sub(drawn, "", printed) == re.sub(drawn, "", shown)
 
 
 def test_every_planted_bug_of_the_table_is_one_of_the_collection():

@@ -11,9 +11,10 @@ import sys
 import pytest
 from elbograd.benchmarks.cases.base import Case
 from elbograd.benchmarks.cases.throughput import Throughput, ThroughputSettings
+from elbograd.benchmarks.rows.durations import duration
 from elbograd.benchmarks.running import remaining
 from elbograd.benchmarks.running.progress import Display, RunProgress
-from elbograd.benchmarks.running.remaining import Remaining, duration
+from elbograd.benchmarks.running.remaining import Remaining
 from elbograd.estimators.text import one_line
 from rich.console import Console
 
