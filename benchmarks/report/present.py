@@ -1,4 +1,4 @@
-"""What a run shows when it ends: tables in the terminal, figures and tables in its folder."""
+"""What a run shows when it ends: tables in the terminal; figures, tables and certificates in its folder."""
 
 from __future__ import annotations
 
@@ -58,21 +58,24 @@ def _why_failed(failed: pd.DataFrame, told: str) -> list[str]:
 
 
 def draw(rows: pd.DataFrame, folder: Path, formats: Sequence[str] = _FORMATS) -> str:
-    """Write a run's tables and figures into its folder, and say where they are.
+    """Write a run's tables, figures and certificates into its folder, and say where they are.
 
     Raises:
         UsageError: the folder cannot be written.
     """
     from ..plots import draw_all
     from ..tables import write_tables
+    from .certificate_files import write_certificates
 
     try:
         tables = write_tables(rows, folder / "tables")
         figures = draw_all(rows, folder / "figures", formats)
+        certified = write_certificates(rows, folder)
     except OSError as error:
         raise UsageError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
     pictures = len({f.stem for f in figures})
     noun = "figure" if pictures == 1 else "figures"
     drawn = [f"{pictures} {noun} in {folder / 'figures'}"] if pictures else []
     tabled = [f"all tables in {tables[0]}"] if tables else []
-    return ", ".join([*drawn, *tabled]) or "no tables"
+    shown = [f"certificates in {certified[0]}", f"badges in {certified[1].parent}"] if certified else []
+    return ", ".join([*drawn, *tabled, *shown]) or "no tables"

@@ -23,10 +23,10 @@ from .log import content_of, read_log, read_rows, repair
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIG, ENVIRONMENT = "config.toml", "environment.json"
+CONFIG, ENVIRONMENT, CERTIFICATES = "config.toml", "environment.json", "certificates.json"
 #: In the order in which they go: what is left of a run is one for the next --force, until all else is gone.
-_OURS = ("throughput.json", "report.html", "advice.txt", TABLE, ROWS, CONFIG)
-_OUR_FOLDERS = ("figures", "tables", "checkpoints")
+_OURS = ("throughput.json", "report.html", "advice.txt", CERTIFICATES, TABLE, ROWS, CONFIG)
+_OUR_FOLDERS = ("figures", "tables", "badges", "checkpoints")
 _ROWS_OF = {"advise": "variance"}  # commands whose rows are another benchmark's
 
 _Config = dict[str, dict[str, Any]]
