@@ -28,6 +28,8 @@ FIGURES = (
     "variance-by-datum",
     "noise-sources",
     "bias",
+    "verdicts",
+    "bias-bound-vs-time",
     "performance-profile",
     "convergence",
     "throughput",

@@ -60,7 +60,7 @@ def test_examples_in_docstrings(module):
         ),
         (
             declared(),
-            "straight-through: holds: relative bias 3.1% … 12% (declared; exact), 2 of 2 checks ran",
+            "straight-through: holds: relative bias 3.1% … 12% (declared; exact), 2 of 2 checks ran, in 4 s",
         ),
     ],
 )  # fmt: skip

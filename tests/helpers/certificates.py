@@ -71,7 +71,10 @@ def declared(estimator: str = "straight-through") -> Certificate:
     biases = bound(0.04, 0.031, 0.02), bound(0.12, 0.12, 0.12)
     points = ("initial", "middle")
     return certificate(
-        *(check("bias", problem=BITS, point=p, bias=b) for p, b in zip(points, biases, strict=True)),
+        *(
+            check("bias", problem=BITS, point=p, bias=b, seconds=2.0)
+            for p, b in zip(points, biases, strict=True)
+        ),
         estimator=estimator,
         unbiased=False,
     )

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from certificates import bound, certificate, check, declared, open_, right, rows_of, wrong
 from elbograd.benchmarks.plots import FIGURES, draw_all
 from elbograd.benchmarks.plots.axes import log_ticks, tick_labels
 from elbograd.benchmarks.plots.sheet import WIDTH
@@ -216,7 +217,19 @@ OBJECTIVES = [
     for v in variance_rows(names, samples=(2, 8), steps=(0,), objective=objective)
     for r in ([v, {**v, "metric": "evaluations"}] if v["metric"] == "variance" else [v])
 ]
+# Of one name each, an odd one among them, and of one estimator alone.
+CERTIFIED = [
+    right("leave-one-out"),
+    wrong(ODD[1]),
+    open_(ODD[2]),
+    declared(),
+    certificate(estimator="untested"),
+]
+CATALOGUE = [right(name) for name in [*catalogue()][:30]]
 SETS = {
+    "certified": rows_of(*CERTIFIED),
+    "certified one": rows_of(right()),
+    "certified catalogue": rows_of(*CATALOGUE),
     "objectives": OBJECTIVES,
     "full": FULL,
     "dims": DIMS,
@@ -251,7 +264,9 @@ def markers(axes: Axes, label: str) -> list[Line2D]:
 def test_each_figure_is_drawn_where_there_are_rows_for_it(drawn: dict[tuple[str, str], Figure]) -> None:
     of = {kind: {name for k, name in drawn if k == kind} for kind in SETS}
     sweeps = {name for name in FIGURES if "-vs-" in name or "-along-" in name} - {"variance-vs-cost"}
-    others, problems = {"convergence", "throughput"}, {"performance-profile"}
+    others, problems = {"convergence", "throughput", "verdicts"}, {"performance-profile", "verdicts"}
+    for kind in ("certified", "certified one", "certified catalogue"):
+        assert of[kind] == {"verdicts", "bias-bound-vs-time"}
     assert of["full"] == set(FIGURES) - sweeps - problems | {"variance-vs-samples", "variance-along-training"}
     assert of["dims"] == set(FIGURES) - sweeps - others | {"variance-vs-latent-dim"}
     assert of["batches"] == set(FIGURES) - sweeps - others - problems | {"variance-vs-batch-size"}
@@ -663,6 +678,73 @@ def test_names_are_printed_as_they_are(drawn: dict[tuple[str, str], Figure]) -> 
     names = [label.get_text() for label in drawn["strange", "variance"].axes[0].get_yticklabels()]
     assert all(len(name) <= 34 for name in names)
     assert len(set(names)) == len(BUILTINS + ODD) - 2  # less exact and leave-one-out
+
+
+# Certificates
+
+
+def test_verdicts_come_the_worst_first_each_in_its_colour_with_its_bound(
+    drawn: dict[tuple[str, str], Figure],
+) -> None:
+    (axes,) = drawn["certified", "verdicts"].axes
+    names = [label.get_text() for label in axes.get_yticklabels()][::-1]
+    assert names[1:] == [literal(ODD[2]), "untested", "leave-one-out", "straight-through"]
+    texts = {t.get_text() for t in axes.texts}
+    assert {"≤ 13%", "≤ 2%", "≤ 0.29%", "3.1% … 12%", "not shown, bias not measured", "5 min"} <= texts
+    of = {line.get_label().rpartition(".py")[2]: line for line in axes.lines}
+    shown = {label: (line.get_markeredgecolor(), line.get_marker()) for label, line in of.items()}
+    looks = {
+        "leave-one-out holds": ("#009E73", "o"),
+        " not shown": ("#767676", "s"),
+        "straight-through holds, biased as declared": ("#0072B2", "D"),
+        ":Mine[a=1] fails": ("#D55E00", "X"),
+    }
+    assert looks.items() <= shown.items()
+
+
+def test_a_point_for_each_place_of_a_certificate(drawn: dict[tuple[str, str], Figure]) -> None:
+    (axes,) = drawn["certified one", "bias-bound-vs-time"].axes
+    points = {
+        line.get_label(): [*zip(line.get_xdata(), line.get_ydata(), strict=True)] for line in axes.lines
+    }
+    assert points["float32"] == [(2.0, 0.0021)]
+    assert points["B of 4 or more"] == [(9.0, 0.00281)]
+    assert points["elsewhere"][0] == (4.0, 0.0012)
+    assert next(tick.get_text() for tick in axes.get_yticklabels()) == "exact"
+    assert points["elsewhere"][1] == (0.1, axes.get_yticks()[0])  # what was proven
+
+
+def test_what_failed_is_crossed_and_what_is_biased_as_declared_is_named(
+    drawn: dict[tuple[str, str], Figure],
+) -> None:
+    figure = drawn["certified", "bias-bound-vs-time"]
+    crossed = [markers(axes, "fails") for axes in figure.axes]
+    assert [len(lines) for lines in crossed] == [0, 1, 0]
+    assert [*crossed[1][0].get_ydata()] == [0.13]
+    assert any("straight-through" in text.get_text() for text in figure.texts)
+
+
+def test_of_many_estimators_the_panels_are_kinds_of_corners(drawn: dict[tuple[str, str], Figure]) -> None:
+    figure = drawn["certified catalogue", "bias-bound-vs-time"]
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles == ["float32", "B of 4 or more", "elsewhere"]
+    assert [len(markers(a, t)[0].get_xdata()) for a, t in zip(figure.axes, titles, strict=True)] == [
+        30,
+        30,
+        60,
+    ]
+
+
+def test_certificates_with_nothing_to_draw() -> None:
+    untimed = rows_of(certificate(check(bias=bound(0.001))))
+    assert draw("bias-bound-vs-time", untimed) is None
+    for odd in (bound(float("inf")), bound(0.0), bound(1e9)):
+        assert draw("verdicts", rows_of(certificate(check(bias=odd)))) is not None
+    raised = certificate(check(holds=False, reason="raises ValueError", seconds=1.0))
+    assert draw("verdicts", rows_of(raised)) is not None
+    figure = draw("bias-bound-vs-time", rows_of(raised))
+    assert figure is not None
+    assert markers(figure.axes[0], "fails")
 
 
 # Files
