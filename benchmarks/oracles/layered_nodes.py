@@ -21,15 +21,18 @@ from .nodes import Nodes, all_outcomes, gaussian_nodes
 _MOST = 2**18  # points of one datum
 
 
-def layered_nodes(q: Layered, nodes: int) -> Nodes:
-    """Under latents that are Gaussian vectors or finite: N points z (N, *batch, D), weights (N, *batch)."""
+def layered_nodes(q: Layered, nodes: int, least: float = 0.0) -> Nodes:
+    """Under latents that are Gaussian vectors or finite: N points z (N, *batch, D), weights (N, *batch).
+
+    Of a Gaussian without the points whose weight, of that latent alone, is below ``least``.
+    """
     parts: dict[str, Tensor] = {}
     weights = torch.ones(())
     rows = torch.Size((1, *q.batch_shape))
     for name in q.order:
         layer = q.one_given(name, parts, rows)
         layer = layer if layer.batch_shape == rows else layer.expand(rows)
-        z, own = all_outcomes(layer) if outcomes(layer) is not None else gaussian_nodes(layer, nodes)
+        z, own = all_outcomes(layer) if outcomes(layer) is not None else gaussian_nodes(layer, nodes, least)
         weights = (own * weights).flatten(0, 1)
         parts = {other: part.expand(len(z), *part.shape).flatten(0, 1) for other, part in parts.items()}
         parts[name] = z.flatten(0, 1)

@@ -35,10 +35,13 @@ def all_outcomes(q: Distribution) -> tuple[Shaped[Tensor, "N ..."], Float[Tensor
     return z, q.log_prob(z).exp()
 
 
-def gaussian_nodes(q: Distribution, nodes: int) -> Nodes:
-    """Gauss-Hermite under a Gaussian or a flow over one: N = nodes^D points, which carry the gradient."""
+def gaussian_nodes(q: Distribution, nodes: int, least: float = 0.0) -> Nodes:
+    """Gauss-Hermite under a Gaussian or a flow over one: points, which carry the gradient.
+
+    N of them: of nodes^D those whose weight is ``least`` or more.
+    """
     flow = family_of(q) is td.TransformedDistribution
-    z, weights = gauss_hermite(q.base_dist if flow else q, nodes)  # type: ignore[attr-defined]
+    z, weights = gauss_hermite(q.base_dist if flow else q, nodes, least)  # type: ignore[attr-defined]
     for transform in q.transforms if flow else ():  # type: ignore[attr-defined]
         z = transform(z)
     return z, weights.reshape(-1, *(1,) * len(q.batch_shape)).expand(-1, *q.batch_shape)

@@ -22,7 +22,7 @@ from ...estimators.posteriors.families import family_of
 from ...estimators.posteriors.outcomes import outcomes
 from ...estimators.posteriors.shared import of_one
 from .integrals import bound, by_enumeration, closed_form, left_riemann_sum, relaxed, wake
-from .rules import TOLERANCE, change, rules_of
+from .rules import LEAST, SETTLED, TOLERANCE, change, rules_of, settled
 
 _NEEDS_PRIOR = {
     "iwae": "the importance-weighted bound",
@@ -118,8 +118,8 @@ def exact_gradients(
         theta: parameters of the target.
         objective: see `exact_objective`.
         num_samples: K.
-        climb: begin with the coarsest rule and stop at the first that counts as exact, which over many data
-            spares most of the work; else use the two finest.
+        climb: stop at the first rule that counts as exact, which over many data spares most of the work; else
+            go on to the first that changes value and gradients by 1e-10 at most, or to the finest.
         tell: told the share of the data that are done, where they are done one by one.
     """
     together = _all_at_once(q_of, eta, target_of, x, theta, objective)
@@ -135,8 +135,8 @@ def exact_gradients(
             integrals = _integrals(q, target_of(datum), objective, num_samples)
         if isinstance(integrals, str):
             return integrals
-        each = integrals.each if climb else integrals.each[-2:]
-        answer = _converged([partial(_differentiate, i, q_of, one, target_of, datum, theta) for i in each])
+        ways = [partial(_differentiate, i, q_of, one, target_of, datum, theta) for i in integrals.each]
+        answer = _converged(ways, TOLERANCE if climb else SETTLED)
         if isinstance(answer, str):
             return answer
         found.append(answer)
@@ -169,15 +169,10 @@ def _all_at_once(
     return ExactGradients(value, eta_grad, summed / len(eta), integrals.method)
 
 
-def _converged(ways: Sequence[Callable[[], Answer]]) -> Answer | str:
-    """The first answer that the one before agrees with, or the only one; or why there is none."""
-    answer, moved = ways[0](), None
-    for way in ways[1:]:
-        coarse, answer = answer, way()
-        moved = _largest_change(coarse, answer)
-        if moved <= TOLERANCE:
-            break
-    if moved is not None and not moved <= TOLERANCE:
+def _converged(ways: Sequence[Callable[[], Answer]], enough: float) -> Answer | str:
+    """The best answer, or the first that the one before is within ``enough`` of; or why there is none."""
+    answer, moved = settled(ways, _largest_change, enough)
+    if not moved <= TOLERANCE:
         return _not_converged(moved)
     return answer if all(part.isfinite().all() for part in answer) else _NOT_FINITE
 
@@ -224,7 +219,8 @@ def _integrals(q: Distribution, target: Target, objective: str, num_samples: int
     if name != "elbo" and weight:
         return f"{_NEEDS_PRIOR[name]} has the prior whole, and this target has {weight}"
     samples = num_samples if name in _OF_SEVERAL_SAMPLES else 1
-    found = rules_of(q, samples)
+    # Others have p(z)/q(z) itself under the integral, which grows nearly as fast as the weights fall.
+    found = rules_of(q, samples, LEAST if name in ("elbo", "iwae") else 0.0)
     if isinstance(found, str):
         return found
     method, rules = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -29,12 +30,13 @@ from ...estimators.posteriors.quadrature import gauss_hermite
 from ...estimators.posteriors.shared import of_one
 from .discrete_moments import discrete_moments
 from .layered_variances import layered_variance
-from .rules import GAUSSIAN_NODES, TOLERANCE, Rule, change, rules_of
+from .rules import GAUSSIAN_NODES, LEAST, TOLERANCE, Rule, change, rules_of, settled
 
 _FIXED_BASELINE = (ScoreFunction, ConstantBaseline, MovingAverageBaseline)
 _PATHWISE = (Reparameterization, StickingTheLanding)
 
 Posterior = Callable[[Tensor], Distribution]
+Way = Callable[[], Tensor]  # to a variance (B, P)
 
 
 def exact_variance(
@@ -65,36 +67,37 @@ def exact_variance(
     if moments is not None:
         return moments.variance
     if kind in _PATHWISE:
-        answers = _pathwise(estimator, q_of, eta, target, num_samples)
+        ways = _pathwise(estimator, q_of, eta, target, num_samples)
     elif kind in (*_FIXED_BASELINE, LeaveOneOut):
-        answers = _score(estimator, q_of, eta, target, num_samples)
+        ways = _score(estimator, q_of, eta, target, num_samples)
     else:
         return None
-    if not answers or not change(answers[0], answers[-1]) <= TOLERANCE:
+    if not ways:
         return None
-    return answers[-1]
+    variance, moved = settled(ways, change)
+    return variance if moved <= TOLERANCE else None
 
 
-def _score(
-    estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
-) -> list[Tensor]:
-    """By the two finest rules for q, the best one last; none where there is no rule."""
-    found = rules_of(q_of(eta))
+def _score(estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int) -> list[Way]:
+    """By the rules for q, ever finer; none where there is no rule."""
+    found = rules_of(q_of(eta), least=LEAST)
     if isinstance(found, str):
         return []
     if found.method == "enumeration":
-        return [_by_enumeration(estimator, q_of, eta, target, num_samples)]
-    answers = []
-    for rule in found.rules[-2:]:
-        f, score, weights = _score_moments(estimator, q_of, eta, target, rule)
-        if isinstance(estimator, LeaveOneOut):
-            centred = f - (weights.squeeze(-1) * f).sum(0)
-            answers.append(_sample_covariance_variance(_comoments(centred, score, weights), num_samples))
-            continue
-        assert isinstance(estimator, ScoreFunction)
-        term = (f - estimator.baseline(f, target)).unsqueeze(-1) * score
-        answers.append(_variance_of_mean(term, weights, num_samples, estimator.draws).detach())
-    return answers
+        return [partial(_by_enumeration, estimator, q_of, eta, target, num_samples)]
+    return [partial(_score_by, rule, estimator, q_of, eta, target, num_samples) for rule in found.rules]
+
+
+def _score_by(
+    rule: Rule, estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
+) -> Tensor:
+    f, score, weights = _score_moments(estimator, q_of, eta, target, rule)
+    if isinstance(estimator, LeaveOneOut):
+        centred = f - (weights.squeeze(-1) * f).sum(0)
+        return _sample_covariance_variance(_comoments(centred, score, weights), num_samples)
+    assert isinstance(estimator, ScoreFunction)
+    term = (f - estimator.baseline(f, target)).unsqueeze(-1) * score
+    return _variance_of_mean(term, weights, num_samples, estimator.draws).detach()
 
 
 def _score_moments(
@@ -172,13 +175,13 @@ def _sample_covariance_variance(comoments: Float[Tensor, "4 B P"], s: int) -> Fl
 
 def _pathwise(
     estimator: Estimator, q_of: Posterior, eta: Tensor, target: Target, num_samples: int
-) -> list[Tensor]:
-    """By the two finest Gauss-Hermite rules; none for what is no small diagonal Gaussian."""
+) -> list[Way]:
+    """By Gauss-Hermite rules, ever finer; none for what is no small diagonal Gaussian."""
     q = q_of(eta)
     if not is_diagonal_gaussian(q) or len(q.event_shape) > 1:
         return []
-    finest = GAUSSIAN_NODES.get(q.event_shape[0], ())[-2:]
-    return [_pathwise_by(nodes, estimator, q_of, eta, target, num_samples) for nodes in finest]
+    counts = GAUSSIAN_NODES.get(q.event_shape[0], ())
+    return [partial(_pathwise_by, nodes, estimator, q_of, eta, target, num_samples) for nodes in counts]
 
 
 def _pathwise_by(
@@ -186,10 +189,9 @@ def _pathwise_by(
 ) -> Tensor:
     """Variance of the mean of ∇_η f(μ + σ ε), by Gauss-Hermite nodes ε."""
     q = q_of(eta)
-    count = nodes ** q.event_shape[0]
-    leaf = eta.detach().expand(count, *eta.shape).clone().requires_grad_()
+    unit, weights = gauss_hermite(q, nodes, LEAST)
+    leaf = eta.detach().expand(len(unit), *eta.shape).clone().requires_grad_()
     moved = q_of(leaf)
-    unit, weights = gauss_hermite(q, nodes)
     noise = ((unit - q.mean) / q.stddev).detach()
     z = moved.mean + moved.stddev * noise
     f = target.log_likelihood(z)

@@ -25,11 +25,11 @@ def gaussian_dimension(q: Distribution) -> int | None:
 
 
 def gauss_hermite(
-    q: Distribution, nodes: int
+    q: Distribution, nodes: int, least: float = 0.0
 ) -> tuple[Float[Tensor, "points *batch D"], Float[Tensor, "points"]]:
-    """Tensor Gauss-Hermite points z (nodes^D, *batch, D), attached to φ, and weights (nodes^D,)."""
+    """Tensor Gauss-Hermite points z (points, *batch, D), attached to φ, and weights, as of `hermite_grid`."""
     dimension = q.event_shape[0]
-    points, weights = hermite_grid(dimension, nodes)
+    points, weights = hermite_grid(dimension, nodes, least)
     loc = q.mean
     unit = points.to(loc).reshape(-1, *(1,) * len(q.batch_shape), dimension)
     base = innermost(q)
@@ -40,9 +40,9 @@ def gauss_hermite(
 
 @lru_cache(maxsize=32)
 def hermite_grid(
-    dimension: int, nodes: int
+    dimension: int, nodes: int, least: float = 0.0
 ) -> tuple[Float[Tensor, "points {dimension}"], Float[Tensor, "points"]]:
-    """Points (nodes^D, D) and weights (nodes^D,) for N(0, I), in float64.
+    """Points and weights for N(0, I), in float64: of nodes^D those whose weight is ``least`` or more.
 
     SciPy's Golub-Welsch nodes; weights that underflow belong to points no sample reaches.
     """
@@ -52,4 +52,5 @@ def hermite_grid(
     w = w / w.sum()
     points = torch.cartesian_prod(*[x] * dimension).reshape(-1, dimension)
     weights = torch.cartesian_prod(*[w] * dimension).reshape(-1, dimension).prod(-1)
-    return points, weights
+    kept = weights >= least
+    return points[kept], weights[kept]
