@@ -18,8 +18,12 @@ _COLORS = {
 }
 _LABEL_COLOR = "#444444"
 _HEIGHT, _PADDING, _BASELINE = 20, 6, 14
-# Pixels that Verdana's characters take at 11 px; all others as much as a letter.
-_WIDTHS, _LETTER = {" ": 4.0, ".": 4.0, "i": 3.1, "l": 3.1, "t": 4.4, "f": 4.0, "%": 11.9, "≤": 9.0}, 7.1
+# Pixels that Verdana's characters take at 11 px; all others as much as a digit.
+_WIDTHS = dict.fromkeys("aceovxyz", 6.5) | dict(
+    zip(" .,iltfrsj", (4, 4, 4, 3, 3, 4.3, 4, 4.7, 5.7, 4), strict=True)
+)
+_WIDTHS |= {"%": 11.8, "≤": 9.0, "…": 9.0}
+_DIGIT = 7.0
 
 
 @dataclass(frozen=True)
@@ -92,4 +96,4 @@ def _text(text: str, middle: float, width: int) -> str:
 
 def _width(text: str) -> int:
     """Pixels that a text takes, with what is left free beside it."""
-    return round(sum(_WIDTHS.get(character, _LETTER) for character in text)) + 2 * _PADDING
+    return round(sum(_WIDTHS.get(character, _DIGIT) for character in text)) + 2 * _PADDING

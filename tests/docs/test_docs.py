@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 
 import pytest
 import torch
+from certificates import open_, right, rows_of, wrong
 from elbograd.benchmarks import load_results, measure_variance
 from elbograd.benchmarks.cli.main import main
 from elbograd.benchmarks.variance.result import VarianceResult
@@ -153,12 +157,34 @@ def test_the_python_of_the_choosing_page_runs(model, capsys):
 
 def test_the_verdict_on_the_page_is_the_one_printed(capsys):
     code = CERTIFICATION.code("certify(")
-    exec(compile(code, "certification.md", "exec"), {})
+    names = {}
+    exec(compile(code, "certification.md", "exec"), names)
     printed = capsys.readouterr().out.splitlines()[0]
-    shown = re.search(r"print\(c\)  # (.*)", code)[1]
+    shown = re.sub(r"\n# ?", " ", re.search(r"print\(c\)((\n#.*)+)", code)[1]).strip()
     # Another processor may draw other numbers, at another speed; the words and the checks are the same.
     drawn = r"[\d.]+%| on quadratic.*?\)|, in \d+ s"
     assert re.sub(drawn, "", printed) == re.sub(drawn, "", shown)
+    exec(compile(CERTIFICATION.code("as_json"), "certification.md", "exec"), names)
+    text, message = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"bias ≤ [\d.]+%", message)
+    keys = CERTIFICATION.text.partition("`certificates.json` is an object")[2].partition("In Python")[0]
+    assert set(json.loads(text)) | {"badge"} <= set(re.findall(r"`(\w+)`", keys))
+
+
+def test_the_continuous_integration_of_the_page_insists_on_holds(tmp_path):
+    """Its filter, on what a certification writes: false as soon as one verdict is another."""
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    from elbograd.benchmarks.report.certificate_files import write_certificates
+
+    (command,) = re.findall(
+        r"run: jq --exit-status '(.*)' certificate/certificates\.json", CERTIFICATION.text
+    )
+    for name, made, status in (("a", [right()], 0), ("b", [right(), open_()], 1), ("c", [wrong()], 1)):
+        write_certificates(rows_of(*made), tmp_path / name)
+        file = tmp_path / name / "certificates.json"
+        done = subprocess.run(["jq", "--exit-status", command, str(file)], capture_output=True, check=False)
+        assert done.returncode == status
 
 
 def test_every_planted_bug_of_the_table_is_one_of_the_collection():
