@@ -140,7 +140,7 @@ class Certificate:
     def count_text(self) -> str:
         """How many checks ran, were proofs and failed."""
         parts = [f"{self.ran} of {len(self.counted)} checks ran"]
-        parts += [f"{self.proofs} of them proofs"] * (self.proofs > 0)
+        parts += [f"{self.proofs} of them {'a proof' if self.proofs == 1 else 'proofs'}"] * (self.proofs > 0)
         return ", ".join([*parts, *([f"{len(self.failures)} failed"] if self.failures else [])])
 
     @property
@@ -151,12 +151,9 @@ class Certificate:
         worst = self.worst
         if worst is None or worst.bias is None:
             return relaxed
-        bias, at = worst.bias, f"at {100 * self.confidence:g}% confidence"
-        if self.unbiased and self.holds is False and bias.low > 0:
-            return f"relative bias {with_interval(bias)} {at} (on {worst.place}), {relaxed}"
         if self.unbiased:
-            estimate = f"estimate {with_interval(bias)} on {worst.place}"
-            return f"relative bias ≤ {at_most(bias.high)} {at} ({estimate}), {relaxed}"
+            return f"{self._of_claim(worst.bias, worst.place)}, {relaxed}"
+        bias, at = worst.bias, self._at
         ends = "exact" if bias.exact else f"at worst {percent(bias.low)} to {percent(bias.high)} {at}"
         return f"relative bias {span(self.biases('bias'))} (declared; {ends}), {relaxed}"
 
@@ -217,6 +214,21 @@ class Certificate:
         gaps = enumerated(self.never_tried)
         return f"{self.estimator}: {self.verdict}{took}" + (f"; never tried: {gaps}" if gaps else "")
 
+    def _of_claim(self, bias: BiasBound, place: str) -> str:
+        """The bound of what is claimed to be zero; where that is wrong, what it is."""
+        wrong = self.holds is False and bias.low > 0
+        if bias.exact:
+            said = percent(bias.estimate) if wrong else f"≤ {at_most(bias.high)}"
+            return f"relative bias {said} (exact, on {place})"
+        if wrong:
+            return f"relative bias {with_interval(bias)} {self._at} (on {place})"
+        estimate = f"estimate {with_interval(bias)} on {place}"
+        return f"relative bias ≤ {at_most(bias.high)} {self._at} ({estimate})"
+
+    @property
+    def _at(self) -> str:
+        return f"at {100 * self.confidence:g}% confidence"
+
     @property
     def _bound_reached(self) -> bool:
         bound = self.bias_bound
@@ -258,7 +270,8 @@ def outcome(rows: Sequence[Mapping[str, Any]]) -> str:
     for r in (r for r in rows if r["metric"] == "relative_bias"):
         bound = BiasBound(r["value"], r["ci_low"], r["ci_high"], math.nan)
         found.setdefault(r["parameter"], []).append(bound)
-    said = [f"{ran} of {len(checks)} checks hold"]
+    proofs = sum(json.loads(r["parameters"]).get("exact", False) for r in checks)
+    said = [f"{ran} of {len(checks)} checks hold" + (f" ({proofs} by proof)" if proofs else "")]
     if "gradient" in found:
         said.append(f"relative bias ≤ {at_most(max(b.high for b in found['gradient']))}")
     if "bias" in found:

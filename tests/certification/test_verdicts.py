@@ -17,6 +17,7 @@ from elbograd.benchmarks.rows import (
     certificate_text,
     certificate_untried,
 )
+from elbograd.benchmarks.rows.certificate import outcome
 from elbograd.benchmarks.rows.certificate_badge import _COLORS, badge_of
 from elbograd.benchmarks.rows.certificate_checks import BiasBound, Check
 from elbograd.benchmarks.rows.certificate_kinds import KINDS, kinds_of, place_of
@@ -46,7 +47,7 @@ def test_examples_in_docstrings(module):
         (
             right(),
             f"mine: holds: relative bias ≤ 0.29% at 99% confidence (estimate 0.05% [0%, 0.29%] on {QUADRATIC} at "
-            "scales, S = 5, B = 9), 6 of 6 checks ran, 1 of them proofs, in 16 s; never tried: flows, Betas, Gammas",
+            "scales, S = 5, B = 9), 6 of 6 checks ran, 1 of them a proof, in 16 s; never tried: flows, Betas, Gammas",
         ),
         (
             wrong(),
@@ -66,6 +67,20 @@ def test_examples_in_docstrings(module):
 )  # fmt: skip
 def test_the_verdict_in_a_line(made, said):
     assert str(made) == said
+
+
+@pytest.mark.parametrize(("holds", "off", "said"), [
+    (True, 1e-12, f"holds: relative bias ≤ 1e-4% (exact, on {BITS} at initial, S = 2, B = 3)"),
+    (False, 0.12, f"fails: relative bias 12% (exact, on {BITS} at initial, S = 2, B = 3)"),
+])  # fmt: skip
+def test_of_a_proof_no_confidence_is_told(holds, off, said):
+    proven = check(problem=BITS, num_samples=2, holds=holds, exact=True, bias=BiasBound(off, off, off, off))
+    made = certificate(proven)
+    assert made.verdict.startswith(said)
+
+
+def test_the_line_of_a_case_counts_proofs():
+    assert outcome(right().rows()) == "6 of 6 checks hold (1 by proof), relative bias ≤ 0.29%"
 
 
 @pytest.mark.parametrize("share", [0.002801, 0.0028, 0.00999, 0.0999999, 0.5, 0.9901, 1.061, 3e-5])
