@@ -103,8 +103,10 @@ class Estimator(nn.Module):
             within one objective only.
         min_samples: the smallest S.
         requires_iid_draws: wrong under antithetic or quasi-random draws.
-        draws: how the samples of one estimate are drawn: "iid", "antithetic" (in pairs that mirror each
-            other about q's centre) or "sobol" (randomized quasi-Monte Carlo).
+        draws: how the S samples of one estimate are drawn: "iid", "antithetic" (in pairs that mirror each
+            other about q's centre; of bits, from u and 1 - u), "sobol" (randomized quasi-Monte Carlo), or
+            "coupled": dependent in another way, by a copula or without replacement. What is evaluated
+            beside the S samples (a sample with one coordinate replaced) does not count.
         derivatives: order of the derivatives of log_likelihood in z that are used (0, 1, 2).
         relaxes_target: evaluates log_likelihood off q's support.
         depends_off_support: the mean of the estimate depends on how log_likelihood is extended off q's

@@ -15,7 +15,7 @@ LOOKS = 7
 _SCREEN_LEVEL = 1e-3
 _BLOCKS = 5  # that each look is asked about: gradient (or mean), phi, value, theta, variance
 _CELLS = 10  # of a problem: five points at the smallest S, and five more
-_CONFORMANCE_LOOKS = 85  # of the conformance suite, on four families
+_CONFORMANCE_LOOKS = 97  # of the conformance suite, on four families
 
 
 def check_range(confidence: float, tolerance: float, budget: float | None) -> None:

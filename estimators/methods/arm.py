@@ -40,6 +40,7 @@ class ARM(Estimator):
     min_samples = 2
     label = "arm"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

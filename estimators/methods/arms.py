@@ -45,6 +45,7 @@ class ARMS(Estimator):
     min_samples = 2
     label = "arms"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -50,6 +50,7 @@ class CARMS(Estimator):
     min_samples = 2
     label = "carms"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

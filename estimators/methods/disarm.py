@@ -48,6 +48,7 @@ class DisARM(Estimator):
     min_samples = 2
     label = "disarm"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

@@ -53,6 +53,7 @@ class SumAndSample(Estimator):
 
     label = "sum-and-sample"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, summed: str = "most-likely", kl: str = "analytic") -> None:
         super().__init__()

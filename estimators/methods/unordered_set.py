@@ -45,6 +45,7 @@ class UnorderedSet(Estimator):
 
     label = "unordered-set"
     weighs_kl = True
+    draws = "coupled"
 
     def __init__(self, kl: str = "analytic") -> None:
         super().__init__()

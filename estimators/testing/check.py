@@ -13,7 +13,10 @@ from ..base import Estimator
 from ..isolation import isolated
 from ..plugins.registry import create
 from ..text import one_line
+from . import batch_checks as batch
 from . import contract_checks as contract
+from . import draw_checks as draws
+from . import precision_checks as precision
 from . import sampling_checks as sampling
 from . import state_checks as state
 from .mean_test import CONFIRM_LEVEL
@@ -27,6 +30,10 @@ _Applies = Callable[[Estimator, Family], bool]
 
 def _always(estimator: Estimator, family: Family) -> bool:
     return True
+
+
+def _stands_alone(estimator: Estimator, family: Family) -> bool:
+    return not estimator.couples_batch
 
 
 def _under_discrete(estimator: Estimator, family: Family) -> bool:
@@ -68,8 +75,19 @@ def _claims_the_weight(estimator: Estimator, family: Family) -> bool:
     return estimator.weighs_kl
 
 
-def _mirrors_a_gaussian(estimator: Estimator, family: Family) -> bool:
-    return estimator.draws == "antithetic" and family.states is None
+def _claims_a_mean_and_ages(estimator: Estimator, family: Family) -> bool:
+    """Has an `update` of its own, or parameters that an aux_loss may train."""
+    learns = any(parameter.requires_grad for parameter in estimator.parameters())
+    ages = learns or type(estimator).update is not Estimator.update
+    return ages and _claims_any_mean(estimator, family)
+
+
+def _mirrors(estimator: Estimator, family: Family) -> bool:
+    return estimator.draws == "antithetic" and family.states in (None, 2)
+
+
+def _claims_iid(estimator: Estimator, family: Family) -> bool:
+    return estimator.draws == "iid" and not estimator.deterministic and not family.of_weights
 
 
 #: name -> the property, and of which estimators it is asked, under which families.
@@ -80,6 +98,7 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "no-prior": (contract.no_prior, _always),
     "dtype": (contract.dtype, _always),
     "device": (contract.device, _always),
+    "float32": (precision.float32, _always),
     "default-dtype": (contract.default_dtype, _always),
     "reproducible": (state.reproducible, _always),
     "fresh-draws": (state.fresh_draws, _always),
@@ -92,12 +111,15 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "aux-loss": (contract.aux_loss, _always),
     "info": (contract.info, _always),
     "uncoupled": (contract.uncoupled, _always),
+    "shape-of-batch": (batch.shape_of_batch, _always),
+    "size-of-batch": (batch.size_of_batch, _stands_alone),
     "derivatives": (contract.derivatives, _uses_no_derivative),
     "support": (contract.support, _stays_on_support),
     "off-support": (contract.off_support, _stays_on_discrete_support),
     "sure": (contract.sure, _under_discrete),
     "impossible": (contract.impossible, _under_discrete),
-    "antithetic": (contract.antithetic, _mirrors_a_gaussian),
+    "antithetic": (draws.antithetic, _mirrors),
+    "iid-draws": (draws.iid_draws, _claims_iid),
     "samples": (sampling.samples, _always),
     "independent": (sampling.independent, _always),
     "replicates": (sampling.replicates, _always),
@@ -107,7 +129,8 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "unbiased": (sampling.unbiased, _claims_unbiased),
     "unbiased-without-prior": (sampling.unbiased_without_prior, _claims_unbiased),
     "kl-weight": (sampling.kl_weight, _claims_the_weight),
-    "unbiased-in-training": (sampling.unbiased_in_training, _claims_unbiased),
+    "unbiased-in-training": (sampling.unbiased_in_training, _claims_any_mean),
+    "unbiased-when-aged": (sampling.unbiased_when_aged, _claims_a_mean_and_ages),
     "unbiased-off-support": (sampling.unbiased_off_support, _claims_unbiased_however_extended),
 }
 

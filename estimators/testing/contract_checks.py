@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..base import Estimate, Estimator, Target
+from ..posteriors.draws import DRAWS
 from .toy_problems import FAMILIES, ToyProblem, alien_cases
 from .trial import (
     TOLERANCE,
@@ -56,7 +57,7 @@ def claims(estimator: Estimator) -> None:
     for name in ("objective", "label"):
         value = getattr(estimator, name)
         expect(isinstance(value, str) and value != "", f"{name} is {value!r}, not a name")
-    kinds = ("iid", "antithetic", "sobol")
+    kinds = (*DRAWS, "coupled")
     expect(estimator.draws in kinds, f"draws is {estimator.draws!r}, not one of {', '.join(kinds)}")
     smallest, order = estimator.min_samples, estimator.derivatives
     expect(type(smallest) is int and smallest >= 1, f"min_samples is {smallest!r}, not a positive int")
@@ -338,28 +339,6 @@ def impossible(trial: Trial) -> None:
 def _lifted_at(f: Callable[[Tensor], Tensor], there: Tensor, event: int) -> Callable[[Tensor], Tensor]:
     """f plus a large number for each coordinate of z that is 1 where ``there`` is."""
     return lambda z: f(z) + 1e3 * (z.flatten(-event) * there).sum(-1)
-
-
-def antithetic(trial: Trial) -> None:
-    """With ``draws = "antithetic"``, what is even about q's mean adds nothing to the gradient in it.
-
-    Where f(m + e) = f(m − e), the two samples of a pair cancel in the location's gradient exactly, for the
-    score function and for pathwise gradients alike. Pairs that are none are unbiased and show only here.
-    """
-    problem = trial.family.problem((_REPLICATES,))
-    q = problem.q
-    centre = q.mean.detach()
-    target = Target(lambda z: -(z - centre).sum(-1).square() - (z - centre).square().sum(-1).cos())
-    estimator = trial.fresh()
-    even = [s for s in range(2, 2 + 2 * len(trial.sizes)) if s % 2 == 0 and s >= estimator.min_samples]
-    for num_samples in even:
-        require_support(estimator, problem, target, num_samples)
-        gradient = evaluate(estimator, problem, num_samples, target).eta_grad
-        location, others = gradient.split(q.mean.shape[-1], -1)
-        expect(
-            float(location.abs().max()) <= TOLERANCE * max(float(others.abs().max()), 1.0),
-            f"declares draws = antithetic, but its pairs do not mirror each other (S = {num_samples})",
-        )
 
 
 def no_prior(trial: Trial) -> None:

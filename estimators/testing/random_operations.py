@@ -44,11 +44,13 @@ class RandomOperations(TorchDispatchMode):
 
     Attributes:
         drawn: the operations so far, with what they gave in the end.
+        unseen: how many random operations gave more than one tensor (dropout), and are neither.
     """
 
     def __init__(self, replace: Replace | None = None) -> None:
         super().__init__()
         self.drawn: list[Drawn] = []
+        self.unseen = 0
         self._replace = replace
 
     def __torch_dispatch__(
@@ -61,6 +63,7 @@ class RandomOperations(TorchDispatchMode):
         given = tuple(a.clone() if in_place and i == 0 else a for i, a in enumerate(args)) if random else args
         output = func(*args, **options)
         if not random or not isinstance(output, Tensor):
+            self.unseen += random
             return output
         drawn = Drawn(func._schema.name.partition("::")[2], given, options, output.detach())
         instead = None if self._replace is None else self._replace(len(self.drawn), drawn)

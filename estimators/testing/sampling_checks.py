@@ -18,6 +18,7 @@ from ..kl_weight import FreeBits, KLWeight, parameters_of_weight
 from .mean_test import Deviation, Undecided, find_deviation
 from .toy_problems import ElboGradients
 from .trial import (
+    Outcome,
     Trial,
     evaluate,
     expect,
@@ -32,6 +33,8 @@ _LOOKS = (4096, 16384, 65536, 262144)
 _CALL_LOOKS = (192, 768, 3072)  # of estimates that must be separate calls
 _CHUNK = 4096
 _CHUNK_IN_TRAINING = 256
+_UPDATES = 2500
+_AGING_STEPS = 100
 _ROUNDING = 1e-9
 _COMPARED = 4096
 _MORE_SAMPLES = 8
@@ -40,9 +43,9 @@ _WEIGHTS = (0.3, FreeBits(0.2))  # coordinates of the toy problems lie on both s
 
 #: Looks that can raise an alarm, at most, over all families: three each of unbiased, value, theta and
 #: every_size; of what is not asked of a family like another three of kl_weight and two each of
-#: unbiased_without_prior, unbiased_in_training, independent, replicates, and under discrete ones
-#: unbiased_off_support.
-SCREENING_LOOKS = 23 + 25 + 25 + 12
+#: unbiased_without_prior, unbiased_in_training, unbiased_when_aged, independent, replicates, iid_draws, and
+#: under discrete ones unbiased_off_support.
+SCREENING_LOOKS = 27 + 29 + 29 + 12
 
 
 def unbiased(trial: Trial) -> None:
@@ -98,7 +101,7 @@ def unbiased_off_support(trial: Trial) -> None:
     """The mean gradient stays what it is when log_likelihood is changed off q's support alone."""
 
     def draw(n: int) -> Tensor:
-        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+        return torch.cat([estimate(lead) for lead in leads(trial, n)])
 
     def estimate(lead: int) -> Tensor:
         problem = trial.family.problem((lead,))
@@ -119,7 +122,7 @@ def unbiased_without_prior(trial: Trial) -> None:
         return evaluate(trial.warm, problem, trial.sizes[0], target).eta_grad
 
     def draw(n: int) -> Tensor:
-        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+        return torch.cat([estimate(lead) for lead in leads(trial, n)])
 
     exact = _exact(trial, prior=False).eta_grad
     _require_mean(trial, draw, exact, "gradient in η without a prior", _looks(trial)[1:])
@@ -146,7 +149,7 @@ def kl_weight(trial: Trial) -> None:
         return
 
     def draw(n: int) -> Tensor:
-        return torch.cat([estimate(lead) for lead in _leads(trial, n)])
+        return torch.cat([estimate(lead) for lead in leads(trial, n)])
 
     def estimate(lead: int) -> Tensor:
         found = [_estimate(trial, lead, trial.num_samples, weight) for weight in weights]
@@ -163,22 +166,52 @@ def kl_weight(trial: Trial) -> None:
 
 
 def unbiased_in_training(trial: Trial) -> None:
-    """Along a training loop from a cold start (estimate, step on aux_loss, `update`) the mean is right too.
+    """Along a training loop from a cold start (estimate, step on aux_loss, `update`) the means are right too.
 
-    Given the past each estimate is unbiased, so the deviations are martingale differences.
+    θ requires a gradient, as in a real step. Given the past each estimate is unbiased, so the deviations are
+    martingale differences.
     """
 
     def draw(n: int) -> Tensor:
         estimator = trial.fresh().train()
         steps = []
-        for lead in _leads(trial, n, _CHUNK_IN_TRAINING):
-            outcome = evaluate(estimator, trial.family.problem((lead,)), trial.num_samples)
+        for lead in leads(trial, n, _CHUNK_IN_TRAINING):
+            outcome = evaluate(estimator, trial.family.problem((lead,), learned=True), trial.num_samples)
             train_step(estimator, outcome.estimate)
-            steps.append(outcome.eta_grad)
+            steps.append(_flat(_claimed(trial, _means(outcome))))
         return torch.cat(steps)
 
-    exact = _exact(trial).eta_grad
-    _require_mean(trial, draw, exact, "gradient in η during training", _looks(trial)[1:])
+    _require_claims(trial, draw, "during training")
+
+
+def unbiased_when_aged(trial: Trial) -> None:
+    """After 2,500 updates the means are still those claimed: a schedule may end, a counter pass a threshold.
+
+    The updates are those of 100 training steps with a batch of one datum, each repeated 25 times.
+    """
+    with isolated(trial.seed + 5):
+        aged = trial.fresh().train()
+        for step in range(_AGING_STEPS):
+            problem = trial.family.problem(data=(step % 3,))
+            estimate = evaluate(aged, problem, trial.sizes[0]).estimate
+            train_step(aged, estimate)
+            for _ in range(_UPDATES // _AGING_STEPS - 1):
+                aged.update(estimate)
+    aged.eval()
+
+    def draw(n: int) -> Tensor:
+        problems = (trial.family.problem((lead,), learned=True) for lead in leads(trial, n))
+        outcomes = (evaluate(aged, problem, trial.num_samples) for problem in problems)
+        return torch.cat([_flat(_claimed(trial, _means(outcome))) for outcome in outcomes])
+
+    _require_claims(trial, draw, f"after {_UPDATES:,} updates")
+
+
+def _require_claims(trial: Trial, draw: Callable[[int], Tensor], when: str) -> None:
+    """The parts claimed, side by side as `_flat` has them, have the means claimed."""
+    exact = _claimed(trial, _exact(trial))
+    where = [f"{name} {when}" for name, part in exact.items() for _ in range(part.shape[-1])]
+    _require_mean(trial, draw, _flat(exact), "mean", _looks(trial)[1:], where)
 
 
 def independent(trial: Trial) -> None:
@@ -199,7 +232,7 @@ def independent(trial: Trial) -> None:
         along_data = u[:, :, 0].sum(1) * u[:, :, 1].sum(1)
         return along_replicates if estimator.couples_batch else torch.cat((along_replicates, along_data), -1)
 
-    found = _search(trial, draw, _CALL_LOOKS, _ROUNDING)
+    found = search(trial, draw, _CALL_LOOKS, _ROUNDING)
     if found is None:
         return
     if found.column < problem.eta.shape[-1]:
@@ -216,11 +249,11 @@ def replicates(trial: Trial) -> None:
 
     def draw(n: int) -> Tensor:
         apart = _calls(trial, n, call)
-        together = torch.cat([call(lead) for lead in _leads(trial, n)]).expand_as(apart)
+        together = torch.cat([call(lead) for lead in leads(trial, n)]).expand_as(apart)
         u, v = _squash(torch.cat((apart, together)), over=1).chunk(2)
         return torch.cat((u - v, u.square() - v.square()), -1).flatten(1)
 
-    if _search(trial, draw, _CALL_LOOKS, _ROUNDING):
+    if search(trial, draw, _CALL_LOOKS, _ROUNDING):
         raise AssertionError(
             "one call with batch (R, B) and R calls with batch (B,) differ in mean or spread"
         )
@@ -263,7 +296,7 @@ def _looks(trial: Trial) -> tuple[int, ...]:
     return tuple(n // 4 for n in _LOOKS) if trial.costly else _LOOKS
 
 
-def _leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
+def leads(trial: Trial, n: int, chunk: int = _CHUNK) -> list[int]:
     """How many replicates to draw at a time, n in all; one will do where all are the same."""
     chunk = min(n, chunk)
     return [1] if trial.deterministic else [chunk] * (n // chunk)
@@ -274,7 +307,7 @@ def _draws(trial: Trial, n: int, num_samples: int | None = None) -> ElboGradient
     size = num_samples or trial.num_samples
     if (size, n) not in trial.drawn:
         with isolated(trial.seed + n + size):
-            chunks = [_estimate(trial, lead, size) for lead in _leads(trial, n)]
+            chunks = [_estimate(trial, lead, size) for lead in leads(trial, n)]
         trial.drawn[size, n] = ElboGradients(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
     return trial.drawn[size, n]
 
@@ -282,8 +315,11 @@ def _draws(trial: Trial, n: int, num_samples: int | None = None) -> ElboGradient
 def _estimate(trial: Trial, lead: int, num_samples: int, kl_weight: KLWeight = 1.0) -> ElboGradients:
     problem = trial.family.problem((lead,), learned=True)
     target = replace(problem.target, kl_weight=kl_weight)
-    estimate, eta_grad, theta_grad = evaluate(trial.warm, problem, num_samples, target)
-    return ElboGradients(estimate.value.detach(), eta_grad, theta_grad)
+    return _means(evaluate(trial.warm, problem, num_samples, target))
+
+
+def _means(outcome: Outcome) -> ElboGradients:
+    return ElboGradients(outcome.estimate.value.detach(), outcome.eta_grad, outcome.theta_grad)
 
 
 def _calls(trial: Trial, n: int, call: Callable[[], Tensor]) -> Tensor:
@@ -331,14 +367,14 @@ def _require_mean(
         return torch.cat((difference, along.unsqueeze(1)), 1).expand(n, -1)
 
     floor = _ROUNDING * float(exact.square().mean().sqrt())
-    found = _search(trial, deviations, looks, floor, len(looks) - 2 if screens is None else screens)
+    found = search(trial, deviations, looks, floor, len(looks) - 2 if screens is None else screens)
     if found:
         raise AssertionError(
             f"biased: {what}, {_where(found.column, exact, coordinates)}: {_numbers(found, exact)}"
         )
 
 
-def _search(
+def search(
     trial: Trial, draw: Callable[[int], Tensor], looks: Sequence[int], floor: float, screens: int = 1
 ) -> Deviation | None:
     """`find_deviation`; a test without a verdict is skipped, which is not passed.

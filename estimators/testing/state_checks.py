@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Estimator
+from .hidden_state import hidden_values
 from .trial import SEED, Trial, evaluate, expect, expect_same, relative_difference, seeded, train_step
 
 _REPLICATES = 32  # that the gradients of discrete draws are all equal by chance is ruled out
@@ -46,13 +47,20 @@ def fresh_draws(trial: Trial) -> None:
 
 
 def pure_forward(trial: Trial) -> None:
-    """Forward leaves parameters, buffers and attributes as they are, in train and in eval mode."""
+    """Forward leaves parameters, buffers and attributes as they are, in train and in eval mode.
+
+    From the second call on, before which something may be kept for all that follow, it leaves alone what
+    lies outside the instance too: see `hidden_values`.
+    """
     problem = trial.family.problem()
     for training in (True, False):
         estimator = trial.fresh(problem).train(training)
         before = _state(estimator)
         seeded(estimator, problem, trial.num_samples)
-        _unchanged(before, estimator, "forward changed")
+        _unchanged(before, _state(estimator), "forward changed")
+        before = _hidden(estimator)
+        seeded(estimator, problem, trial.num_samples, seed=SEED + 1)
+        _unchanged(before, _hidden(estimator), "forward changed")
 
 
 def init_once(trial: Trial) -> None:
@@ -61,7 +69,7 @@ def init_once(trial: Trial) -> None:
     for estimator in (trial.fresh(problem), trial.warm):
         before = _state(estimator)
         estimator.init(problem.q, problem.target)
-        _unchanged(before, estimator, "a second init changed")
+        _unchanged(before, _state(estimator), "a second init changed")
 
 
 def state_dict(trial: Trial) -> None:
@@ -88,7 +96,7 @@ def deepcopy(trial: Trial) -> None:
     expect_same(outcomes, "deepcopy changes")
     before = _state(original)
     train_step(duplicate, outcomes[1].estimate)
-    _unchanged(before, original, "an update of a deep copy changed the original's")
+    _unchanged(before, _state(original), "an update of a deep copy changed the original's")
 
 
 def _state(estimator: Estimator) -> dict[str, Any]:
@@ -102,6 +110,10 @@ def _state(estimator: Estimator) -> dict[str, Any]:
     return {name: _frozen(value) for name, value in state.items()}
 
 
+def _hidden(estimator: Estimator) -> dict[str, Any]:
+    return {name: _frozen(value) for name, value in hidden_values(estimator).items()}
+
+
 def _frozen(value: object) -> object:
     if isinstance(value, Tensor):
         return value.detach().clone()
@@ -113,8 +125,7 @@ def _frozen(value: object) -> object:
         return id(value)
 
 
-def _unchanged(before: dict[str, Any], estimator: Estimator, what: str) -> None:
-    after = _state(estimator)
+def _unchanged(before: dict[str, Any], after: dict[str, Any], what: str) -> None:
     names = {**before, **after}
     changed = [name for name in names if not _equal(before.get(name), after.get(name))]
     expect(not changed, f"{what} {', '.join(changed)}")

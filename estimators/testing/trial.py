@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -80,13 +81,25 @@ class Trial:
     @cached_property
     def warm(self) -> Estimator:
         """An estimator in eval mode after some training steps, so that its state is not the initial one."""
+        return self.warm_in(torch.float64)
+
+    def warm_in(self, dtype: torch.dtype, steps: int = _WARM_UP_STEPS) -> Estimator:
+        """One of its own, trained in a floating-point type."""
         with isolated(self.seed + 1):
-            problem = self.family.problem()
+            problem = self.family.problem(dtype=dtype)
             estimator = self.fresh(problem).train()
-            for _ in range(_WARM_UP_STEPS):
+            for _ in range(steps):
                 estimate = evaluate(estimator, problem, self.sizes[0]).estimate
                 train_step(estimator, estimate)
         return estimator.eval()
+
+    @contextmanager
+    def modes(self, training: bool) -> Iterator[Estimator]:
+        """The warm estimator in this mode; it is in eval mode again after."""
+        try:
+            yield self.warm.train(training)
+        finally:
+            self.warm.eval()
 
     @cached_property
     def deterministic(self) -> bool:
@@ -137,14 +150,14 @@ def supported_sizes(estimator: Estimator, problem: ToyProblem, target: Target) -
 
 
 def evaluate(
-    estimator: Estimator, problem: ToyProblem, num_samples: int, target: Target | None = None
+    estimator: Callable[..., Estimate], problem: ToyProblem, num_samples: int, target: Target | None = None
 ) -> Outcome:
     """One estimate, with the gradient of surrogate in η and of value in θ, entry by entry.
 
     A gradient that does not exist is zero.
 
     Raises:
-        AssertionError: forward did not return an `Estimate` of tensors.
+        AssertionError: forward did not return an `Estimate` of tensors, or one that is not finite.
     """
     estimate = estimator(problem.q, target or problem.target, num_samples)
     assert isinstance(estimate, Estimate), f"forward returned a {type(estimate).__name__}, not an Estimate"
@@ -154,7 +167,28 @@ def evaluate(
     (eta_grad,) = gradients(estimate.surrogate, [problem.eta])
     none = problem.eta.detach()[..., :0]
     theta_grad = torch.cat((none, *gradients(estimate.value, problem.learned)), -1)
+    parts = {
+        "surrogate": estimate.surrogate,
+        "value": estimate.value,
+        "aux_loss": estimate.aux_loss,
+        "surrogate's gradient in η": eta_grad,
+        "value's gradient in θ": theta_grad,
+    }
+    for name, part in parts.items():
+        if isinstance(part, Tensor) and not bool(part.isfinite().all()):
+            raise AssertionError(f"{name} {_not_finite(part, problem.eta.shape[:-1])}, S = {num_samples}")
     return Outcome(estimate, eta_grad, theta_grad)
+
+
+def _not_finite(part: Tensor, batch: torch.Size) -> str:
+    """What (*batch) or (*batch, ·) is where it is not finite, at which datum and how often."""
+    if part.shape[: len(batch)] != batch:
+        return f"is {float(part[~part.isfinite()][0])}"
+    rows = part.detach().reshape(batch[:-1].numel(), batch[-1], -1)
+    bad = ~rows.isfinite().all(-1)
+    datum = int(bad.any(0).int().argmax())
+    first = rows[:, datum][~rows[:, datum].isfinite()][0]
+    return f"is {float(first)} at datum {datum} in {int(bad[:, datum].sum()):,} of {len(bad):,} estimates"
 
 
 def require_support(estimator: Estimator, problem: ToyProblem, target: Target, num_samples: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import partial
 from pathlib import Path
 from unittest import SkipTest
@@ -37,6 +38,8 @@ PLANTED = [
     ("OptimalBaselineOfSameSamples", "unbiased[gaussian]"),
     ("ChainRuleDropped", "unbiased[gaussian]"),
     ("ClipsInTraining", "unbiased-in-training[bernoulli]"),
+    ("ClipsInRealSteps", "unbiased-in-training[gaussian]"),
+    ("ValueDetachedInTraining", "unbiased-in-training[bernoulli]"),
     ("ValueWithoutKl", "value[gaussian]"),
     ("ValueWithoutKl", "theta[bernoulli]"),
     ("DetachedValue", "theta[gaussian]"),
@@ -57,12 +60,26 @@ PLANTED = [
     ("StratifiedOverBatch", "independent[gaussian]"),
     ("SamplesDividedOverReplicates", "replicates[bernoulli]"),
     ("OneDrawForAllSamples", "samples[bernoulli]"),
+    ("SqueezesOneReplicate", "shape-of-batch[gaussian]"),
+    ("ShiftedWithoutReplicates", "shape-of-batch[bernoulli]"),
+    ("LastReplicateOfFive", "shape-of-batch[one-hot]"),
+    ("RestOfTheChunksForgotten", "size-of-batch[gaussian]"),
+    ("WrongForFourData", "size-of-batch[bernoulli]"),
+    ("AntitheticCalledIid", "iid-draws[gaussian]"),
+    ("SystematicBitsCalledIid", "iid-draws[bernoulli]"),
     ("FalseAntitheticPairs", "antithetic[gaussian]"),
+    ("FalseAntitheticBits", "antithetic[bernoulli]"),
     ("ReseedsGlobally", "fresh-draws[bernoulli]"),
     ("ReseedsItsGenerator", "fresh-draws[gaussian]"),
     ("OwnGenerator", "pure-forward[gaussian]"),
     ("NumpyNoise", "reproducible[gaussian]"),
     ("MovedInForward", "pure-forward[gaussian]"),
+    ("WearsOut", "pure-forward[gaussian]"),
+    ("WearsOutByModule", "pure-forward[bernoulli]"),
+    ("WearsOutByClosure", "pure-forward[one-hot]"),
+    ("WearsOutByDefault", "pure-forward[gaussian]"),
+    ("WrongWhenAged", "unbiased-when-aged[gaussian]"),
+    ("WrongWhenAged", "unbiased-when-aged[bernoulli]"),
     ("RemembersLast", "pure-forward[bernoulli]"),
     ("ForgetsInStateDict", "state-dict[gaussian]"),
     ("InitResets", "init-once[gaussian]"),
@@ -71,6 +88,10 @@ PLANTED = [
     ("NotAnEstimate", "shapes[bernoulli]"),
     ("SinglePrecision", "dtype[gaussian]"),
     ("DefaultDtypeNoise", "default-dtype[gaussian]"),
+    ("Autocast", "float32[gaussian]"),
+    ("Autocast", "float32[bernoulli]"),
+    ("LogOfExponential", "float32[one-hot]"),
+    ("LogOfZero", "value[gaussian]"),
     ("StandardizedCost", "finite[gaussian]"),
     ("RelaxesSilently", "support[bernoulli]"),
     ("RelaxesSilently", "off-support[bernoulli]"),
@@ -129,7 +150,18 @@ def test_every_property_has_a_planted_bug():
     assert caught == set(PROPERTIES) - {"device"} | {"create", "claims", "refusals", "supports"}
 
 
-@pytest.mark.parametrize("name", ["Correct", "Gaussian", "PathwiseOnce", "Learned", "AntitheticPairs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Correct",
+        "Gaussian",
+        "PathwiseOnce",
+        "Learned",
+        "AntitheticPairs",
+        "AntitheticBits",
+        "RemembersFirst",
+    ],
+)
 def test_the_estimators_that_the_bugs_are_planted_in_pass(name):
     _passes(f"{WRONG}:{name}")
 
@@ -195,9 +227,24 @@ def test_an_estimator_that_raises_fails_each_check_in_one_line():
     with pytest.raises(AssertionError) as failure:
         check_estimator(f"{WRONG}:Raises")
     lines = str(failure.value).splitlines()
-    assert lines[0] == "100 of 104 checks failed:"
+    assert lines[0] == "112 of 116 checks failed:"
     assert "  unbiased[gaussian]: raises RuntimeError: nothing works" in lines
     assert "second line" not in str(failure.value)
+
+
+def test_what_is_not_finite_is_told_as_that_by_every_check_that_meets_it():
+    told = {}
+    for check in estimator_checks(f"{WRONG}:LogOfZero"):
+        try:
+            check()
+        except (AssertionError, SkipTest) as failure:
+            told[check.name.partition("[")[0]] = str(failure)
+    assert {"value", "theta", "unbiased", "every-size", "unbiased-in-training"} <= set(told)
+    pattern = (
+        r"(value|value's gradient in θ) is -?(inf|nan) at datum \d in [\d,]+ of [\d,]+ estimates, S = \d"
+    )
+    assert [reason for reason in told.values() if not re.fullmatch(pattern, reason)] == []
+    assert re.fullmatch(r"value is -inf at datum 0 in \d of 4,096 estimates, S = 2", told["unbiased"])
 
 
 def test_a_check_without_a_verdict_is_not_counted_as_passed(monkeypatch):

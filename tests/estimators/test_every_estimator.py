@@ -192,6 +192,8 @@ def test_it_passes_every_check_and_none_is_left_out(spec):
     reason = create(spec).supports(q, Target(target.log_likelihood), 2) or ""
     needs_prior = reason.startswith("needs a prior")
     left_out = {n for n in names if n.partition("[")[0] in without_prior} if needs_prior else set()
+    # Its S samples and their partners, evaluated together, are no claim about draws.
+    left_out |= {n for n in names if n.startswith("iid-draws") and spec == "local-disarm"}
     # At S = 1 draws under a Gaussian may be too skewed for a verdict.
     undecided = {"every-size[gaussian]"} & names - set(ran := check_estimator(spec))
     assert set(ran) == names - left_out - undecided

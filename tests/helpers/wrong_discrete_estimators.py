@@ -100,6 +100,8 @@ class DividedByDeviation(Correct):
 class Pairs(Binary):
     """Antithetic pairs: ½ (f − f̃) (b − b̃) ρ for each bit, ρ = p (1 − p)/P(b = 1, b̃ = 0) = max(p, 1 − p)."""
 
+    draws = "coupled"
+
     def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
         refused = super().supports(q, target, num_samples)
         return refused or ("needs an even number of samples" if num_samples % 2 else None)

@@ -218,6 +218,21 @@ class ClipsInTraining(Correct):
         return super().surrogate(f.clamp(-1, 1) if self.training else f, log_q)
 
 
+class ClipsInRealSteps(Correct):
+    """Costs clipped where θ is trained too: the graph of log p(x|z) tells a step from a measurement."""
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        real = self.training and f.requires_grad
+        return super().surrogate(f.clamp(-1, 1) if real else f, log_q)
+
+
+class ValueDetachedInTraining(Correct):
+    """θ learns nothing in a training step."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0).detach() if self.training else f.mean(0)
+
+
 class ValueWithoutKl(Correct):
     def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
         return (
@@ -376,7 +391,131 @@ class SamplesDividedOverReplicates(Correct):
         return super().draw(q, 1 if few else 2 * num_samples)
 
 
+# --- Right at some batches ---
+
+
+class SqueezesOneReplicate(Correct):
+    """Squeezes a single replicate away: right but for batches of shape (1, B)."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.squeeze(1).mean(0) if f.dim() == 3 else f.mean(0)
+
+
+class ShiftedWithoutReplicates(Correct):
+    """A value that is 0.01 higher where the batch has no replicates."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0) + (0.01 if f.dim() == 2 else 0.0)
+
+
+class RestOfTheChunksForgotten(Correct):
+    """Goes through the batch 16 data at a time, and forgets the rest."""
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        whole = super().surrogate(f, log_q)
+        size = whole.shape[-1]
+        counted = torch.arange(size) < (size // 16 * 16 or size)
+        return torch.where(counted, whole, 0 * whole)
+
+
+class WrongForFourData(Correct):
+    """Half of the estimate where the batch has four data."""
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f, log_q) * (0.5 if f.shape[-1] == 4 else 1.0)
+
+
+class LastReplicateOfFive(Correct):
+    """Of five replicates the last two are summed over samples, not averaged: replicates three at a time."""
+
+    def value(self, f: Tensor) -> Tensor:
+        if f.dim() < 3 or f.shape[1] != 5:
+            return f.mean(0)
+        return torch.cat((f[:, :3].mean(0), f[:, 3:].sum(0)))
+
+
 # --- Wrong state ---
+
+
+_CALLS = 0
+
+
+def _counted() -> Any:
+    calls = 0
+
+    def forward(self: Correct, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        nonlocal calls
+        calls += 1
+        return self.after(calls, Correct.forward(self, q, target, num_samples))  # type: ignore[attr-defined]
+
+    return forward
+
+
+class WearsOut(Correct):
+    """Half of the estimate from the 2,001st call on; the calls are counted where `pure-forward` must look."""
+
+    calls = 0
+
+    def after(self, calls: int, estimate: Estimate) -> Estimate:
+        return estimate._replace(surrogate=estimate.surrogate * (0.5 if calls > 2000 else 1.0))
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        type(self).calls += 1
+        return self.after(self.calls, super().forward(q, target, num_samples))
+
+
+class WearsOutByModule(WearsOut):
+    """The same, counted in a variable of the file."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        global _CALLS
+        _CALLS += 1
+        return self.after(_CALLS, Correct.forward(self, q, target, num_samples))
+
+
+class WearsOutByClosure(WearsOut):
+    """The same, counted behind `forward`."""
+
+    forward = _counted()
+
+
+class WearsOutByDefault(WearsOut):
+    """The same, counted in a list that is an argument's default."""
+
+    def forward(
+        self,
+        q: Distribution,
+        target: Target,
+        num_samples: int,
+        calls: list[int] = [0],  # noqa: B006
+    ) -> Estimate:
+        calls[0] += 1
+        return self.after(calls[0], Correct.forward(self, q, target, num_samples))
+
+
+class WrongWhenAged(Correct):
+    """Half of the estimate once `update` has been called 2,000 times: a schedule that ends at another scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(0))
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        return super().surrogate(f, log_q) * (0.5 if self.steps > 2000 else 1.0)  # type: ignore[operator]
+
+    def update(self, estimate: Estimate) -> None:
+        self.steps += 1
+
+
+class RemembersFirst(Correct):
+    """Keeps what it made at the first call in a variable of the file, for all that follow: correct."""
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        _KEPT.setdefault((num_samples, q.batch_shape), num_samples * q.batch_shape.numel())
+        return super().draw(q, num_samples)
+
+
+_KEPT: dict[Any, int] = {}
 
 
 class MovedInForward(Correct):
@@ -449,6 +588,28 @@ class DefaultDtypeNoise(Gaussian):
 
     def noise(self, like: Tensor, num_samples: int) -> Tensor:
         return torch.randn(num_samples, *like.shape).to(like)
+
+
+class Autocast(Correct):
+    """Costs rounded to bfloat16 where everything else is float32."""
+
+    def surrogate(self, f: Tensor, log_q: Tensor) -> Tensor:
+        low = f.dtype == torch.float32
+        return super().surrogate(f.bfloat16().to(f.dtype) if low else f, log_q)
+
+
+class LogOfExponential(Correct):
+    """The logarithm of an exponential that float32 cannot hold where log p(x|z) is that of a data set."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.exp().log().mean(0)
+
+
+class LogOfZero(Correct):
+    """A value of −∞ where a rare thing happens, about once in a thousand estimates."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0) + (torch.rand_like(f[0]) > 1e-3).to(f).log()
 
 
 class StandardizedCost(Correct):
@@ -681,6 +842,47 @@ class AntitheticPairs(PathwiseOnce):
     def noise(self, like: Tensor, num_samples: int) -> Tensor:
         half = super().noise(like, (num_samples + 1) // 2)
         return torch.cat((half, -half))[:num_samples]
+
+
+class AntitheticCalledIid(AntitheticPairs):
+    """Pairs that mirror each other, claimed to be independent."""
+
+    draws = "iid"
+
+
+class AntitheticBits(Correct):
+    """Bits of pairs from u and 1 − u, correct."""
+
+    draws = "antithetic"
+
+    def supports(self, q: Distribution, target: Target, num_samples: int) -> str | None:
+        bernoulli = isinstance(q, Independent) and isinstance(q.base_dist, Bernoulli)
+        return super().supports(q, target, num_samples) if bernoulli else "needs a Bernoulli"
+
+    def uniforms(self, like: Tensor, num_samples: int) -> Tensor:
+        half = torch.rand((num_samples + 1) // 2, *like.shape, dtype=like.dtype)
+        return torch.cat((half, 1 - half))[:num_samples]
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        p = q.mean.detach()
+        return (self.uniforms(p, num_samples) < p).to(p)
+
+
+class FalseAntitheticBits(AntitheticBits):
+    """Pairs of bits of which the second is drawn anew."""
+
+    def uniforms(self, like: Tensor, num_samples: int) -> Tensor:
+        return torch.rand(num_samples, *like.shape, dtype=like.dtype)
+
+
+class SystematicBitsCalledIid(AntitheticBits):
+    """One uniform number, moved on by 1/S from sample to sample, claimed to be independent."""
+
+    draws = "iid"
+
+    def uniforms(self, like: Tensor, num_samples: int) -> Tensor:
+        steps = torch.arange(num_samples, dtype=like.dtype).reshape(-1, *(1,) * like.dim())
+        return (torch.rand_like(like) + steps / num_samples).remainder(1)
 
 
 class AntitheticLeaveOneOut(Gaussian):
