@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..rows.certificate import Certificate
-from ..rows.certificate_text import at_most, percent, span
+from ..rows.certificate_text import percent
 from ..rows.certificates import certificates
 from ..rows.durations import duration
 from ..rows.text import short_names
@@ -85,7 +85,7 @@ def _line(axes: Axes, y: int, c: Certificate, limits: BiasLimits) -> None:
 def _columns(axes: Axes, found: Sequence[Certificate]) -> None:
     """To the right of the panel, from the bottom up: bias, checks, time; no empty columns."""
     columns = {
-        "bias": [_bias(c) for c in found],
+        "bias": [c.bias_in_short for c in found],
         "checks": [str(c.ran) for c in found],
         "failed": [str(len(c.failures) or "") for c in found],
         "proofs": [str(c.proofs or "") for c in found],
@@ -109,12 +109,6 @@ def _columns(axes: Axes, found: Sequence[Certificate]) -> None:
                 color=FAINT if text is not heading else INK,
                 annotation_clip=False,
             )
-
-
-def _bias(c: Certificate) -> str:
-    if c.bias is None:
-        return ""
-    return f"≤ {at_most(c.bias.high)}" if c.unbiased else span(c.biases("bias"))
 
 
 def _handle(verdict: str) -> Line2D:

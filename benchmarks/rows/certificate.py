@@ -10,7 +10,7 @@ from typing import Any
 
 from .certificate_badge import Badge, badge_of
 from .certificate_checks import BiasBound, Check, finite
-from .certificate_text import at_most, percent, span, with_interval
+from .certificate_text import at_least, at_most, percent, span, with_interval
 from .certificate_untried import enumerated, never_tried
 from .durations import duration
 from .schema import row
@@ -60,18 +60,24 @@ class Certificate:
     @property
     def bias_bound(self) -> float | None:
         """Upper bound of the relative bias of the gradient at the worst of all points; None: not measured."""
-        return None if self.bias is None else self.bias.high
+        return max(map(_end, self.biases(*_OF_CLAIMS)), default=None)
 
     @property
     def bias(self) -> BiasBound | None:
-        """The relative bias where it may be largest, with its interval; None: not measured."""
+        """The relative bias at the worst place, with its interval; None: not measured."""
         return None if self.worst is None else self.worst.bias
 
     @property
     def worst(self) -> Check | None:
-        """The check that leaves most room for a bias: its problem, point, S, B, type and mode."""
+        """The check whose bias may be largest: its problem, point, S, B, type and mode.
+
+        Of a gradient that fails it is the one whose bias is the largest for sure.
+        """
         biased = [c for c in self.checks if c.bias is not None and c.name in _OF_CLAIMS]
-        return max(biased, key=_bound, default=None)
+        wrong = [c for c in biased if c.holds is False and c.bias and c.bias.low > 0]
+        if wrong:
+            return max(wrong, key=lambda c: c.bias.low if c.bias else 0.0)
+        return max(biased, key=lambda c: _end(c.bias) if c.bias else 0.0, default=None)
 
     def biases(self, *names: str) -> list[BiasBound]:
         """Of the checks of these names, one a point and S."""
@@ -158,16 +164,20 @@ class Certificate:
         return f"relative bias {span(self.biases('bias'))} (declared; {ends}), {relaxed}"
 
     @property
+    def bias_in_short(self) -> str:
+        """The bound; where that is wrong or declared, how large the bias is; "": not measured."""
+        bias = self.bias
+        if bias is None:
+            return ""
+        if not self.unbiased:
+            return span(self.biases("bias"))
+        wrong = self.worst is not None and self.worst.holds is False and bias.low > 0
+        return f"≥ {at_least(bias.low)}" if wrong else f"≤ {at_most(_end(bias))}"
+
+    @property
     def badge(self) -> Badge:
         """The verdict for a README, with ``svg()`` and ``endpoint()``."""
-        known = self.bias
-        if known is None:
-            said = ""
-        elif self.unbiased:
-            said = f"≤ {at_most(known.high)}"
-        else:
-            said = f"{span(self.biases('bias'))}, as declared"
-        return badge_of(self.holds, self.unbiased, said)
+        return badge_of(self.holds, self.unbiased, self.bias_in_short)
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready values under stable keys; docs/certification.md says what they mean."""
@@ -177,9 +187,10 @@ class Certificate:
             "objective": self.objective,
             "claims_unbiased": self.unbiased,
             "verdict": self.word,
-            "bias_bound": None if bias is None else finite(bias.high),
+            "bias_bound": None if self.bias_bound is None else finite(self.bias_bound),
             "bias_estimate": None if bias is None else finite(bias.estimate),
             "bias_low": None if bias is None else finite(bias.low),
+            "bias_high": None if bias is None else finite(bias.high),
             "bias_is_exact": None if bias is None else bias.exact,
             "confidence": self.confidence,
             "tolerance": self.tolerance,
@@ -216,7 +227,7 @@ class Certificate:
 
     def _of_claim(self, bias: BiasBound, place: str) -> str:
         """The bound of what is claimed to be zero; where that is wrong, what it is."""
-        wrong = self.holds is False and bias.low > 0
+        wrong = self.bias_in_short.startswith("≥")
         if bias.exact:
             said = percent(bias.estimate) if wrong else f"≤ {at_most(bias.high)}"
             return f"relative bias {said} (exact, on {place})"
@@ -235,8 +246,9 @@ class Certificate:
         return bound is not None and bound <= self.tolerance
 
 
-def _bound(check: Check) -> float:
-    return -math.inf if check.bias is None else check.bias.high
+def _end(bias: BiasBound) -> float:
+    """The upper end of its interval."""
+    return math.inf if math.isnan(bias.high) else bias.high
 
 
 def _corner(check: Check) -> dict[str, Any]:

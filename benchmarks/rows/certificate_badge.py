@@ -86,7 +86,9 @@ def badge_of(holds: bool | None, unbiased: bool, bias: str) -> Badge:
         return Badge("not shown", "not shown")
     if not holds:
         return Badge("fails", "fails")
-    return Badge("holds" if unbiased else "declared", f"bias {bias}" if bias else "holds")
+    if unbiased:
+        return Badge("holds", f"bias {bias}" if bias else "holds")
+    return Badge("declared", f"bias {bias}, as declared" if bias else "holds")
 
 
 def _text(text: str, middle: float, width: int) -> str:

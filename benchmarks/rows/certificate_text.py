@@ -31,8 +31,26 @@ def at_most(share: float) -> str:
     if share <= _NOTHING:
         return "1e-4%"
     value = 100 * share
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1) if value < 99 else 1.0
+    unit = _unit(value)
     return percent(unit * math.ceil(value / unit - 1e-6) / 100)
+
+
+def at_least(share: float) -> str:
+    """A lower bound in percent, with two significant digits: rounded down.
+
+    >>> at_least(0.00319), at_least(0.003), at_least(1.068)
+    ('0.31%', '0.3%', '106%')
+    """
+    value = 100 * share
+    if not math.isfinite(value) or share <= _NOTHING:
+        return "0%"
+    unit = _unit(value)
+    return percent(unit * math.floor(value / unit + 1e-6) / 100)
+
+
+def _unit(value: float) -> float:
+    """Of the second significant digit, as `percent` prints them."""
+    return 10.0 ** (math.floor(math.log10(value)) - 1) if value < 99 else 1.0
 
 
 def span(biases: Sequence[BiasBound]) -> str:
@@ -51,5 +69,7 @@ def with_interval(bias: BiasBound) -> str:
     >>> with_interval(BiasBound(0.00052, 0.0, 0.00281, 1.0)), with_interval(BiasBound(0.12, 0.12, 0.12, 1.0))
     ('0.052% [0%, 0.29%]', '12% (exact)')
     """
-    low, estimate = ("0%" if end < _NOTHING else percent(end) for end in (bias.low, bias.estimate))
-    return f"{estimate} (exact)" if bias.exact else f"{estimate} [{low}, {at_most(bias.high)}]"
+    if not (math.isfinite(bias.low) and math.isfinite(bias.estimate)):
+        return "not finite"
+    estimate = "0%" if bias.estimate < _NOTHING else percent(bias.estimate)
+    return f"{estimate} (exact)" if bias.exact else f"{estimate} [{at_least(bias.low)}, {at_most(bias.high)}]"

@@ -19,7 +19,8 @@ def never_tried(checks: Iterable[Check], skipped: Mapping[str, str]) -> dict[str
     estimator declares a smallest S above 1 is no gap, and not told.
 
     Args:
-        checks: those without a verdict included.
+        checks: those that were never begun included, with the reason; of others without a verdict the
+            certificate's open questions tell.
         skipped: what was left out, see `place_of`, with the reason.
     """
     tried: set[str] = set()
@@ -28,7 +29,7 @@ def never_tried(checks: Iterable[Check], skipped: Mapping[str, str]) -> dict[str
         place = Place(check.problem, check.num_samples, check.batch_size, check.dtype, check.mode)
         if check.holds is not None:
             tried.update(kinds_of(place))
-        elif check.problem:
+        elif check.problem and not check.draws:
             reasons.append((place, check.reason))
     # A problem left out as a whole says more of its latents than one of its points does.
     reasons.sort(key=lambda pair: pair[0] != Place(pair[0].problem))

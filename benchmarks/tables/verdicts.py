@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..rows.certificate import ALARM_RATE, Certificate
-from ..rows.certificate_text import at_most, percent, span, with_interval
+from ..rows.certificate_text import percent, span, with_interval
 from ..rows.certificate_untried import in_words
 from ..rows.certificates import certificates
 from ..rows.durations import duration
@@ -130,7 +130,7 @@ def verdict_notes(rows: pd.DataFrame) -> list[str]:
 
 def _cells(c: Certificate) -> list[str]:
     beside = c.biases("elbo-bias")
-    bias = [_bias(c), f"ELBO: {span(beside)}" if beside else ""]
+    bias = [c.bias_in_short, f"ELBO: {span(beside)}" if beside else ""]
     return [
         shorten(c.estimator, 40),
         c.word,
@@ -149,7 +149,7 @@ def _printed(c: Certificate) -> dict[str, str]:
     return {
         "estimator": clean(c.estimator),
         "verdict": c.word,
-        "bias": _bias(c),
+        "bias": c.bias_in_short,
         "checks ran": f"{c.ran} of {len(c.counted)}",
         "failed": str(len(c.failures) or ""),
         "proofs": str(c.proofs or ""),
@@ -183,13 +183,6 @@ def _below(c: Certificate) -> list[Text]:
     return [Text(line.replace(_SET, " = "), "dim") for line in wrapped]
 
 
-def _bias(c: Certificate) -> str:
-    """The bound; where a bias is declared, from the least to the largest."""
-    if c.bias is None:
-        return ""
-    return f"≤ {at_most(c.bias.high)}" if c.unbiased else span(c.biases("bias"))
-
-
 def _failed(c: Certificate) -> str:
     return f", {len(c.failures)} failed" if c.failures else ""
 
@@ -202,6 +195,7 @@ def _worst(c: Certificate) -> str:
 def _statement(found: list[Certificate]) -> str:
     """How certain the table is."""
     first = found[0]
+    wrong = "" if all(c.holds is not False for c in found) else "Where the claim fails, what it is at least. "
     declared = (
         ""
         if all(c.unbiased for c in found)
@@ -211,7 +205,7 @@ def _statement(found: list[Certificate]) -> str:
     return (
         f"Relative bias: upper bound at {100 * first.confidence:g}% confidence, relative to the norm of the "
         "exact gradient, at the worst of all places; with it the estimate there and its interval. "
-        f"{declared}{proofs}Holds: every check ran, none failed, and the bound is at most "
+        f"{wrong}{declared}{proofs}Holds: every check ran, none failed, and the bound is at most "
         f"{percent(first.tolerance)}. The chance that a whole run over correct estimators fails any of them "
         f"is at most {ALARM_RATE:g}."
     )

@@ -99,6 +99,29 @@ def test_the_worst_place_is_that_of_the_largest_bound_not_of_the_largest_estimat
     assert made.bias_bound == 0.0029
 
 
+def test_of_a_gradient_that_fails_the_place_is_told_where_it_is_wrong_for_sure():
+    made = certificate(
+        check(bias=BiasBound(0.0, 0.0, 10.3, 1.0)),  # a look too short to tell
+        check(point="middle", holds=False, bias=BiasBound(0.2, 0.1, 0.3, 1.0)),
+        check(point="scales", holds=False, bias=BiasBound(0.28, 0.259, 0.3, 1.0)),
+    )
+    assert made.bias_bound == 10.3
+    assert made.worst.point == "scales"
+    assert made.bias_in_short == "≥ 25%"
+    assert made.verdict.startswith("fails: relative bias 28% [25%, 30%] at 99% confidence (on ")
+    only_value = certificate(check(bias=BiasBound(0.0, 0.0, 0.01, 1.0)), check("value", holds=False))
+    assert only_value.bias_in_short == "≤ 1%"
+
+
+def test_a_bias_that_is_not_finite_is_told_as_that():
+    nan, inf = math.nan, math.inf
+    for odd in (BiasBound(nan, nan, nan, nan), BiasBound(0.0, nan, inf, inf), BiasBound(inf, inf, inf, inf)):
+        made = certificate(check(holds=False, reason="NaN", bias=odd), check(bias=BiasBound(0, 0, 0.001, 1)))
+        assert made.bias_bound == inf
+        assert "nan" not in f"{made} {made.bias_in_short}"
+        json.dumps(made.as_json(), allow_nan=False)
+
+
 # What was never tried
 
 
@@ -156,8 +179,11 @@ def test_what_was_tried_anywhere_is_not_told():
     assert certificate(at_two, skipped=even).never_tried == {"odd S above 1": even[f"{BITS}, S = 3"]}
     at_seven = check(problem="categorical-toy", num_samples=7)
     assert certificate(at_two, at_seven, skipped=even).never_tried == {}
-    undecided = replace(at_seven, holds=None, reason="the estimates are too skewed")
-    assert set(certificate(at_two, undecided, skipped=even).never_tried) == {"K-ary latents", "odd S above 1"}
+    begun = replace(at_seven, holds=None, reason="the estimates are too skewed")
+    assert set(certificate(at_two, begun, skipped=even).never_tried) == {"odd S above 1"}
+    never_begun = replace(begun, reason="out of the budget of 60 s", draws=0)
+    untried = certificate(at_two, never_begun, skipped=even).never_tried
+    assert untried["K-ary latents"] == never_begun.reason
 
 
 def test_dimensions_that_were_left_out_are_told_where_the_latents_were_tried():
@@ -230,7 +256,7 @@ def test_json_has_stable_keys_and_no_infinity():
         values = json.loads(json.dumps(made.as_json(), allow_nan=False))
         assert list(values) == [
             "estimator", "objective", "claims_unbiased", "verdict", "bias_bound", "bias_estimate", "bias_low",
-            "bias_is_exact", "confidence", "tolerance", "alarm_rate", "worst", "checks", "failures",
+            "bias_high", "bias_is_exact", "confidence", "tolerance", "alarm_rate", "worst", "checks", "failures",
             "open_questions", "problems", "never_tried", "seconds",
         ]  # fmt: skip
         assert values["verdict"] in ("holds", "fails", "not shown")
