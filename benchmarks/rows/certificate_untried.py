@@ -42,6 +42,28 @@ def never_tried(checks: Iterable[Check], skipped: Mapping[str, str]) -> dict[str
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
+def refused_sizes(problem: str, answers: Mapping[int, str | None]) -> dict[str, str]:
+    """Of S that an estimator refuses on a problem what is to be told as skipped, with the reason.
+
+    One S of each kind (odd, even, large) of which it supports none; that of the smallest.
+
+    >>> refused_sizes("small-vae", {2: None, 3: "needs pairs", 4: None, 5: "needs pairs", 10: None})
+    {'small-vae, S = 3': 'needs pairs'}
+
+    Args:
+        problem: its label.
+        answers: S -> why not, or None where it is supported.
+    """
+    told = {kind for s, why in answers.items() if why is None for kind in kinds_of(Place("", s))}
+    found = {}
+    for s, why in sorted(answers.items()):
+        kinds = set(kinds_of(Place("", s))) - told
+        if why is not None and kinds:
+            found[f"{problem}, S = {s}"] = why
+            told |= kinds
+    return found
+
+
 def in_words(untried: Mapping[str, str]) -> str:
     """What was never tried, that of one reason together, each reason in short; "" where there is nothing.
 

@@ -22,7 +22,7 @@ from elbograd.benchmarks.rows.certificate_badge import _COLORS, badge_of
 from elbograd.benchmarks.rows.certificate_checks import BiasBound, Check
 from elbograd.benchmarks.rows.certificate_kinds import KINDS, kinds_of, place_of
 from elbograd.benchmarks.rows.certificate_text import at_most
-from elbograd.benchmarks.rows.certificate_untried import in_words
+from elbograd.benchmarks.rows.certificate_untried import in_words, refused_sizes
 from elbograd.benchmarks.rows.certificates import certificates
 from elbograd.benchmarks.rows.schema import row
 
@@ -192,6 +192,17 @@ def test_dimensions_that_were_left_out_are_told_where_the_latents_were_tried():
     made = certificate(check(problem=few), skipped=skipped)
     assert made.never_tried == {"full-covariance Gaussians of 4 dimensions or more": skipped[many]}
     assert certificate(check(problem=many)).never_tried == {}
+
+
+def test_of_refused_sizes_one_of_each_kind_is_told():
+    even = {s: None if s % 2 == 0 else f"needs an even num_samples, for pairs, not {s}" for s in range(1, 40)}
+    few = {s: None if s <= 8 else f"draws without replacement: at most 8, not {s}" for s in range(1, 40)}
+    assert refused_sizes(BITS, even) == {f"{BITS}, S = {s}": even[s] for s in (1, 3)}
+    assert refused_sizes(BITS, few) == {f"{BITS}, S = 9": few[9]}
+    assert refused_sizes(BITS, dict.fromkeys(range(2, 40))) == {}
+    ran = [check(problem=BITS, num_samples=s) for s in (2, 16)]
+    told = in_words(certificate(*ran, skipped=refused_sizes(BITS, even)).never_tried)
+    assert told == "S = 1, odd S above 1 (needs an even num_samples, for pairs)"
 
 
 def test_a_declared_smallest_s_is_no_gap():
