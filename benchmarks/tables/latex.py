@@ -33,6 +33,7 @@ _CHARACTERS = {
     "∝": r"\ensuremath{\propto}",
     "²": r"\ensuremath{^2}",
     "√": r"\ensuremath{\surd}",
+    "∞": r"\ensuremath{\infty}",
     "‖": r"\ensuremath{\Vert}",
     "∇": r"\ensuremath{\nabla}",
     "Σ": r"\ensuremath{\Sigma}",
