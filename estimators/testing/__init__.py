@@ -21,9 +21,10 @@ nothing may change by a bit, and otherwise the mean stays (`unbiased-off-support
 `depends_off_support` says that it may not.
 
 Some checks see the random numbers themselves and give them to a second call: the same entries in batches of
-other shapes (`shape-of-batch`), a datum in batches of 1, 2, 3, 4, 9 and 33 (`size-of-batch`) and the estimate
-in float32 (`float32`) must agree entry by entry, at every S, in training mode too. Nothing is compared where
-such numbers cannot be told from one another: where they are not torch's, or the second call asks for others.
+other shapes (`shape-of-batch`), a datum in batches of 1, 2, 3, 4, 9, 33 and 257 (`size-of-batch`) and the
+estimate in float32 (`float32`) must agree entry by entry, at every S, in training mode too. Nothing is
+compared where such numbers cannot be told from one another: where they are not torch's, or the second call
+asks for others.
 
 Seeds are fixed, so that one version of torch gives one answer. For a correct estimator the chance that any
 check fails by bad luck is at most 97 looks × 1e-5 = 9.7e-4. A bias shows when it exceeds about 5 standard

@@ -108,6 +108,7 @@ PROPERTIES: dict[str, tuple[_Property, _Applies]] = {
     "deepcopy": (state.deepcopy, _always),
     "surrogate-reach": (contract.surrogate_reach, _always),
     "value-reach": (contract.value_reach, _always),
+    "frozen-theta": (contract.frozen_theta, _always),
     "aux-loss": (contract.aux_loss, _always),
     "info": (contract.info, _always),
     "uncoupled": (contract.uncoupled, _always),

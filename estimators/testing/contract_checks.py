@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.distributions import constraints
 
 from ..base import Estimate, Estimator, Target
 from ..posteriors.draws import DRAWS
+from .replay import draws_alike
 from .toy_problems import FAMILIES, ToyProblem, alien_cases
 from .trial import (
     TOLERANCE,
@@ -176,6 +178,24 @@ def value_reach(trial: Trial) -> None:
     estimate = evaluate(trial.fresh(problem), problem, trial.num_samples, target).estimate
     if estimate.surrogate is not estimate.value:
         _unreached(estimate.value, [problem.eta], "value has a gradient in φ and is not the surrogate itself")
+
+
+def frozen_theta(trial: Trial) -> None:
+    """Whether θ requires a gradient, as in a training step, changes neither the gradient in η nor the value.
+
+    Under one seed, at every S and in both modes. Nothing is compared where other random numbers are drawn.
+    """
+    for training, num_samples in product((False, True), trial.sizes):
+        with trial.modes(training) as estimator:
+            problems = [trial.family.problem(learned=learned) for learned in (False, True)]
+            pair = [seeded(estimator, problem, num_samples) for problem in problems]
+            for name, one, two in outcome_parts(*pair):
+                if name == "gradient in θ" or relative_difference(one, two) <= TOLERANCE:
+                    continue
+                if draws_alike(estimator, problems, num_samples):
+                    mode = "training" if training else "eval"
+                    where = f"S = {num_samples}, in {mode} mode"
+                    raise AssertionError(f"the {name} is another where θ requires a gradient ({where})")
 
 
 def _learned_without_prior(trial: Trial) -> tuple[ToyProblem, Target]:

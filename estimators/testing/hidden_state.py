@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from random import Random
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ def hidden_values(estimator: Estimator) -> dict[str, Any]:
 
     Numbers, text, tensors, arrays, generators, and lists, dictionaries and the like of these: of the classes
     of the estimator and its submodules, down to those of torch, and of files beside theirs, of which they
-    import functions or classes. Not seen: an object of another class, and what lies outside of Python.
+    import functions or classes; and of objects of classes of these files. Not seen: an object of another
+    class, and what lies outside of Python.
     """
     return dict(_values(estimator))
 
@@ -37,19 +38,38 @@ def _values(estimator: Estimator) -> Iterator[tuple[str, Any]]:
     classes: dict[type, None] = {}
     for module in estimator.modules():
         classes |= {kind: None for kind in type(module).__mro__ if _file_of(kind) is not None}
+    files = _files(classes)
+    seen: set[int] = set()
+    for module in estimator.modules():
         for name, value in vars(module).items():
-            yield from _behind(value, name, set())
+            if not _simple(value):  # an attribute, which is no secret
+                yield from _inside(value, name, files, seen)
     for kind in classes:
         for name, value in vars(kind).items():
-            if _simple(value) and not name.startswith("__"):
-                yield f"{kind.__name__}.{name}", value
-            yield from _behind(value, f"{kind.__name__}.{name}", set())
-    for file in _files(classes):
+            if not name.startswith("__") or isinstance(value, FunctionType):
+                yield from _inside(value, f"{kind.__name__}.{name}", files, seen)
+    for file in files:
         for name, value in file.items():
-            if _simple(value) and not name.startswith("__"):
-                yield f"{name} of {Path(file.get('__file__', '')).name}", value
-            elif isinstance(value, FunctionType) and value.__globals__ is file:
-                yield from _behind(value, name, set())
+            theirs = isinstance(value, FunctionType) and value.__globals__ is not file
+            if not name.startswith("__") and not theirs:
+                yield from _inside(value, f"{name} of {Path(file.get('__file__') or '').name}", files, seen)
+
+
+def _inside(
+    value: object, name: str, files: list[dict[str, Any]], seen: set[int]
+) -> Iterator[tuple[str, Any]]:
+    """What is plain, and all that is kept behind functions, and by objects of classes of these files."""
+    if _simple(value):
+        yield name, value
+        return
+    function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+    own = type(value) is SimpleNamespace or any(_file_of(type(value)) is file for file in files)
+    if id(value) in seen or not (isinstance(function, FunctionType) or own):
+        return
+    seen.add(id(value))
+    kept = _behind(function) if isinstance(function, FunctionType) else vars(value)
+    for variable, each in kept.items():
+        yield from _inside(each, f"{name}'s {variable}", files, seen)
 
 
 def _files(classes: Iterable[type]) -> list[dict[str, Any]]:
@@ -84,14 +104,8 @@ def _file_of(value: object) -> dict[str, Any] | None:
     return own if own is not None else None if module is None else vars(module)
 
 
-def _behind(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """What a function, a method or a property keeps: cells of its closure, defaults, and its attributes."""
-    if isinstance(value, property):
-        value = value.fget
-    function = getattr(value, "__func__", value)  # of a method, a classmethod or a staticmethod
-    if not isinstance(function, FunctionType) or id(function) in seen:
-        return
-    seen.add(id(function))
+def _behind(function: FunctionType) -> dict[str, Any]:
+    """What a function keeps: attributes of its own, defaults, and the cells of its closure."""
     kept: dict[str, Any] = dict(vars(function))
     kept |= {f"default {i}": default for i, default in enumerate(function.__defaults__ or ())}
     kept |= function.__kwdefaults__ or {}
@@ -100,11 +114,7 @@ def _behind(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, Any
             kept[variable] = cell.cell_contents
         except ValueError:  # not yet assigned
             continue
-    for variable, inside in kept.items():
-        if _simple(inside):
-            yield f"{name}'s {variable}", inside
-        else:
-            yield from _behind(inside, name, seen)
+    return kept
 
 
 def _simple(value: object) -> bool:

@@ -140,6 +140,19 @@ def replayed(
     return outcome
 
 
+def draws_alike(estimator: Estimator, problems: Sequence[ToyProblem], num_samples: int) -> bool:
+    """Whether two batches ask for the same numbers of random numbers in the same order.
+
+    Of dropout nothing is known but that its mask may have the shape of the data.
+    """
+    asked = []
+    for problem in problems:
+        operations = RandomOperations()
+        _under(operations, estimator, problem, num_samples, None)
+        asked.append([(drawn.name, drawn.output.numel()) for drawn in operations.drawn] + [operations.unseen])
+    return asked[0] == asked[1] and (not operations.unseen or len({p.eta.shape[-2] for p in problems}) == 1)
+
+
 def _under(
     operations: RandomOperations,
     estimator: Estimator,

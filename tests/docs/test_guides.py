@@ -235,10 +235,10 @@ def test_the_gradient_written_out_is_that_of_the_score_function(folder):
 
 
 def test_the_planted_mistake_is_caught_with_the_message_shown(folder):
-    shown = re.search(r"^14 of 116 checks failed:\n(.*?)^```", ADDING.text, flags=re.MULTILINE | re.DOTALL)[1]
+    shown = re.search(r"^14 of 119 checks failed:\n(.*?)^```", ADDING.text, flags=re.MULTILINE | re.DOTALL)[1]
     lines = []
     checks = estimator_checks("wrong_mean.py:WrongMean")
-    assert len(checks) == 116
+    assert len(checks) == 119
     assert len([check for check in checks if check.name.startswith("unbiased")]) == 10
     for check in checks:
         if re.fullmatch(

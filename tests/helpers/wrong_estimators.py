@@ -226,6 +226,13 @@ class ClipsInRealSteps(Correct):
         return super().surrogate(f.clamp(-1, 1) if real else f, log_q)
 
 
+class ValueOffWhereFrozen(Correct):
+    """A value that is 1% off where θ is held fixed, as while gradients are measured."""
+
+    def value(self, f: Tensor) -> Tensor:
+        return f.mean(0) if f.requires_grad else 0.99 * f.mean(0)
+
+
 class ValueDetachedInTraining(Correct):
     """θ learns nothing in a training step."""
 
@@ -491,6 +498,21 @@ class WearsOutByDefault(WearsOut):
     ) -> Estimate:
         calls[0] += 1
         return self.after(calls[0], Correct.forward(self, q, target, num_samples))
+
+
+class WearsOutByObject(WearsOut):
+    """The same, counted by an object of the file."""
+
+    def forward(self, q: Distribution, target: Target, num_samples: int) -> Estimate:
+        _COUNTER.calls += 1
+        return self.after(_COUNTER.calls, Correct.forward(self, q, target, num_samples))
+
+
+class _Counter:
+    calls = 0
+
+
+_COUNTER = _Counter()
 
 
 class WrongWhenAged(Correct):
