@@ -21,6 +21,7 @@ Purpose = Literal[
     "conformance",
     "cell",
     "look",
+    "pilot",
     "reference",
     "calibration",
     "false alarms",
@@ -40,6 +41,7 @@ _PLACES: dict[Purpose, tuple[int, int]] = {
     "conformance": (20_240, 0),  # the conformance suite inside a certificate
     "cell": (104_729, 104_729),  # a point and an S of a certificate
     "look": (7919, 7919),  # at a cell, of which there are too few to reach the next cell
+    "pilot": (87_109, 0),  # of a cell, behind its looks
     "reference": (7919, 7919),  # the two halves of a long run
     "calibration": (10_000_019, 10_000_019),  # its cells; a repetition uses two seeds
     "false alarms": (1_000_003, 1_000_003),  # whole certificates, from a multiple of this

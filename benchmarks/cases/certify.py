@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ...estimators.plugins.registry import BUILTIN_NAMES
-from ..certification.levels import check_range, confirm_level
+from ..certification.levels import TOLERANCE, check_range, confirm_level
 from ..certification.oracle_problems import ORACLE_PROBLEMS
 from ..problems.specifications import label_of_text, specifications
 from ..rows.certificate import outcome
@@ -63,7 +63,9 @@ class Certify(Benchmark[CertifySettings]):
     batch_size: tuple[int, ...] = ()
     dtype: str = "float64"
     confidence: float = option(0.99, "--confidence", help="Of the bias bound.")
-    tolerance: float = option(0.02, "--tolerance", help="Relative bias that the bound must reach, e.g. 0.01.")
+    tolerance: float = option(
+        TOLERANCE, "--tolerance", help="Relative bias that the bound must reach, e.g. 0.01."
+    )
     budget: float | None = option(
         None, "--budget", help="Seconds an estimator, in place of a fixed amount of work."
     )
@@ -97,8 +99,8 @@ class Certify(Benchmark[CertifySettings]):
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:
         from ..certification.candidate import builder
-        from ..certification.cell import Settings as CellSettings
         from ..certification.contract import certify_contract
+        from ..certification.levels import Settings as CellSettings
         from ..certification.problem import certify_problem
         from ..problems.point import resolve_problem
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,28 @@ from torch import Tensor
 from ..rows.certificate_checks import BiasBound
 from ..statistics.bias import bias_bound, bias_floor
 from .moments import ColumnSums
-from .oracle import Draws, Oracle
+from .oracle import Draws, GroupMeans, Oracle
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
 _QUADRATURE = 1e-4  # of an estimate that draws nothing, where that is more
+_CERTAIN = 30  # floors: how far off a mean without noise is wrong
 _NOTHING = 1e-10  # a relative bias that is rounding error
 _SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
+
+
+class Chunk(NamedTuple):
+    """Deviations from the exact answers, of some estimates or of the mean over some.
+
+    Attributes:
+        raw: as they are; None of a mean.
+        adjusted: less what features of the noise explain of them; of the same mean.
+        means: None but of a mean.
+    """
+
+    raw: Draws | None = None
+    adjusted: Draws | None = None
+    means: GroupMeans | None = None
 
 
 class Block:
@@ -24,34 +40,39 @@ class Block:
 
     Args:
         name: of the check.
-        columns: of a chunk's draws.
+        columns: of a chunk of draws, or None where it is of another kind.
         exact: the answer of every column, for messages; (K,).
         floor: smallest standard error that is believed of each column, (K,).
         joint: columns tested jointly as well.
         where: column -> the words that say which it is.
-        confirm_level: see `MeanTest`.
+        confirm_level, copies: see `MeanTest`.
     """
 
     def __init__(
         self,
         name: str,
-        columns: Callable[[Draws], Tensor],
+        columns: Callable[[Chunk], Tensor | None],
         exact: Tensor,
         floor: Tensor,
         joint: int,
         where: Callable[[int], str],
         confirm_level: float,
+        copies: int = 1,
     ) -> None:
         self.name, self.columns, self.exact, self.where = name, columns, exact, where
-        self.test = MeanTest(floor, joint, confirm_level)
+        self.test = MeanTest(floor, joint, confirm_level, copies)
         self.pooled = ColumnSums(joint)
 
     def reason(self, found: Rejection) -> str:
         """What is wrong, in one line."""
         truth = float(self.exact[found.column])
+        if found.draws == 0:
+            return (
+                f"{self.where(found.column)} is {truth + found.deviation:.6g}, exactly {truth:.6g} (a proof)"
+            )
         return (
             f"{self.where(found.column)} is {truth + found.deviation:.4g} ± {found.stderr:.2g}, exactly "
-            f"{truth:.4g} ({found.draws} draws)"
+            f"{truth:.4g} ({found.draws:,} draws)"
         )
 
 
@@ -64,16 +85,20 @@ def error_of(oracle: Oracle, deterministic: bool) -> float:
     return max(_rounding(oracle), _QUADRATURE) if deterministic else _rounding(oracle)
 
 
-def gradient_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
-    """Every coordinate of the gradient in η, and its projection on the exact one."""
+def gradient_block(oracle: Oracle, confirm_level: float, error: float, of_means: Tensor) -> Block:
+    """Every coordinate of the gradient in η, and its projection on the exact one.
+
+    ``of_means`` is what the errors of the features' means may move the mean by, (B, P).
+    """
     exact = oracle.eta_grad.flatten()
     unit = (exact / exact.norm().clamp_min(1e-300)).unsqueeze(1)
-    rounding = error * _rms(exact) + _cancelled(oracle)
-    floor = torch.full((len(exact) + 1,), rounding, dtype=torch.float64)
-    floor[-1] *= len(exact) ** 0.5
+    floor = error * _rms(exact) + _cancelled(oracle) + of_means.flatten()
+    floor = torch.cat((floor, floor.norm().unsqueeze(0)))
 
-    def columns(draws: Draws) -> Tensor:
-        flat = draws.gradient.flatten(1)
+    def columns(chunk: Chunk) -> Tensor | None:
+        if chunk.adjusted is None:
+            return None
+        flat = chunk.adjusted.gradient.flatten(1)
         return torch.cat((flat, flat @ unit), 1)
 
     def where(column: int) -> str:
@@ -81,46 +106,46 @@ def gradient_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
             return "gradient along the exact one"
         return f"gradient {_entry(column, oracle.eta_grad.shape[1])}"
 
-    return Block(
-        "gradient", columns, torch.cat((exact, exact @ unit)), floor, len(exact), where, confirm_level
-    )
+    truth = torch.cat((exact, exact @ unit))
+    return Block("gradient", columns, truth, floor, len(exact), where, confirm_level, oracle.copies)
 
 
-def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float) -> Block:
+def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float, of_means: Tensor) -> Block:
     """Every coordinate of a biased gradient, against the mean that its formula has."""
     bias = (mean - oracle.eta_grad).flatten()
-    rounding = error * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle)
-    floor = torch.full_like(bias, rounding)
+    floor = error * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle) + of_means.flatten()
 
     def where(column: int) -> str:
         return f"mean gradient {_entry(column, mean.shape[1])}"
 
-    def columns(draws: Draws) -> Tensor:
-        return draws.gradient.flatten(1) - bias
+    def columns(chunk: Chunk) -> Tensor | None:
+        return None if chunk.adjusted is None else chunk.adjusted.gradient.flatten(1) - bias
 
-    return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level)
+    return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level, oracle.copies)
 
 
-def value_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
-    """The value of every datum."""
-    floor = torch.full_like(oracle.value, error * max(_rms(oracle.value), 1.0))
+def value_block(oracle: Oracle, confirm_level: float, error: float, of_means: Tensor) -> Block:
+    """The value of every datum; ``of_means`` as of `gradient_block`, (B,)."""
+    floor = error * max(_rms(oracle.value), 1.0) + _cancelled(oracle) + of_means
     return Block(
         "value",
-        lambda draws: draws.value,
+        lambda chunk: None if chunk.adjusted is None else chunk.adjusted.value,
         oracle.value,
         floor,
         len(floor),
         lambda column: f"value {_entry(column, 1)}",
         confirm_level,
+        oracle.copies,
     )
 
 
 def theta_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """Every coordinate of value's gradient in θ."""
     floor = torch.full_like(oracle.theta_grad, error * max(_rms(oracle.theta_grad), 1e-30))
+    floor += _cancelled(oracle)
     return Block(
         "theta",
-        lambda draws: draws.theta,
+        lambda chunk: None if chunk.means is None else chunk.means.theta,
         oracle.theta_grad,
         floor,
         0,
@@ -132,10 +157,11 @@ def theta_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
 def phi_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     """Every coordinate of the gradient in what the posterior holds of φ itself."""
     floor = torch.full_like(oracle.phi_grad, error * max(_rms(oracle.phi_grad), 1e-30))
+    floor += _cancelled(oracle)
     names = [f"{name}[{i}]" for name, size in oracle.phi.items() for i in range(size)]
     return Block(
         "phi",
-        lambda draws: draws.phi,
+        lambda chunk: None if chunk.means is None else chunk.means.phi,
         oracle.phi_grad,
         floor,
         0,
@@ -144,7 +170,7 @@ def phi_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
     )
 
 
-_CANCELLED = 1e-13  # rounding error of terms of order 1
+_CANCELLED = 500  # units of rounding error where terms of order 1 cancel
 _NEVER_SEEN = 1e6  # times that: the standard deviation of what has a probability of 1e-14
 
 
@@ -166,14 +192,25 @@ def variance_block(
     scale = variance + rounding
     ones, floor = torch.ones(variance.numel(), dtype=torch.float64), 1e-6 + rounding / scale.flatten()
 
-    def columns(draws: Draws) -> Tensor:
-        return (((draws.gradient - bias).square() - variance) / scale).flatten(1)
+    def columns(chunk: Chunk) -> Tensor | None:
+        if chunk.raw is None:
+            return None
+        return (((chunk.raw.gradient - bias).square() - variance) / scale).flatten(1)
 
     def where(column: int) -> str:
         entry = _entry(column, variance.shape[1]).removesuffix(",")
         return f"variance of the gradient {entry}, over the exact one,"
 
     return Block("variance", columns, ones, floor, 0, where, confirm_level)
+
+
+def proven(block: Block, mean: Tensor) -> Rejection | None:
+    """What is wrong with a mean without noise: the column that is furthest off, if it is by many floors."""
+    off = mean.abs() / block.test.floor.clamp_min(1e-300)
+    worst = int(off.argmax()) if off.numel() else 0
+    if not off.numel() or bool(off[worst] <= _CERTAIN):
+        return None
+    return Rejection(worst, float(mean[worst]), 0.0, 0)
 
 
 def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: float) -> BiasBound:
@@ -219,7 +256,7 @@ def _entry(column: int, width: int) -> str:
 
 def _cancelled(oracle: Oracle) -> float:
     """Rounding error where terms as large as the value cancel."""
-    return _CANCELLED * max(_rms(oracle.value), 1.0)
+    return _CANCELLED * torch.finfo(oracle.eta.dtype).eps * max(_rms(oracle.value), 1.0)
 
 
 def _rounding(oracle: Oracle) -> float:

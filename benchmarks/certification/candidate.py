@@ -12,7 +12,7 @@ from ..problems.arguments import shown
 from ..problems.point import resolve_estimator
 from ..rows.certificate import ALARM_RATE, Certificate
 from ..rows.certificate_checks import Check
-from .cell import Settings
+from .levels import Settings
 
 Given = str | Estimator | Callable[[], Estimator]
 

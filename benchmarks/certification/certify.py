@@ -12,9 +12,8 @@ from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
 from ..rows.certificate import Certificate, merge
 from .candidate import Given, builder
-from .cell import Settings
 from .contract import certify_contract
-from .levels import check_range, confirm_level
+from .levels import TOLERANCE, Settings, check_range, confirm_level
 from .oracle_problems import ORACLE_PROBLEMS
 from .problem import certify_problem
 
@@ -27,7 +26,7 @@ def certify(
     confidence: float = 0.99,
     budget: float | None = None,
     seed: int = 0,
-    tolerance: float = 0.02,
+    tolerance: float = TOLERANCE,
 ) -> Certificate:
     """Test what an estimator claims against exact answers, and bound its bias.
 

@@ -13,7 +13,7 @@ from ..rows.certificate import Certificate
 from ..rows.certificate_checks import Check
 from ..seeds import derived
 from .candidate import certificate_of
-from .cell import Settings
+from .levels import Settings
 
 
 def certify_contract(build: Callable[[], Estimator], settings: Settings) -> Certificate:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,12 +28,17 @@ from ..rows.certificate_checks import Check
 from ..seeds import derived
 from .blocks import exact_bias
 from .candidate import certificate_of
-from .cell import Settings, certify_cell
+from .cell import certify_cell
+from .corners import CORNERS, Corner, drawn_corner, nearest
+from .levels import Settings
 from .oracle import Oracle, solve
+from .oracle_problems import EVERY_CORNER, ORACLE_PROBLEMS
 from .points import points_of
+from .subject import warmed
 
 _DATA = 3  # a point of a problem
-_SIZES_TRIED = 8
+_STRIDE = 3
+_LARGEST_SIZE = 160  # S, up to which it is asked whether it is supported
 _OF_SEVERAL_SAMPLES = ("iwae", "inclusive-kl")  # objectives whose exact answers depend on S
 
 
@@ -70,21 +76,47 @@ def certify_problem(
         checks: list[Check] = []
         unsolved: dict[str, str] = {}
         deadline = time.monotonic() + settings.seconds
-        cells = _cells(estimator, problem, x, points, sizes)
-        for index, cell in enumerate(cells):
+        seen = _Warmed(build, settings.seed)
+        for index, place in enumerate(
+            _places(estimator, problem, x, points, sizes, _corners(label, settings.seed))
+        ):
+            if isinstance(place.oracle, str):
+                where = f"{label} at {place.point}, S = {place.corner.num_samples}"
+                unsolved.setdefault(where, place.oracle)
             own = replace(settings, seed=derived(settings.seed, "cell", index))
-            if isinstance(cell.oracle, str):
-                unsolved[f"{label} at {cell.point}, S = {cell.num_samples}"] = cell.oracle
-            else:
-                arguments = (cell.num_samples, label, cell.typical_norm, own, deadline)
-                checks += certify_cell(build, cell.oracle, *arguments)
-            if isinstance(cell.beside, Oracle):
-                checks += _beside(build, cell, cell.beside, label, own, deadline)
+            found, refused = _certify_at(seen, place, label, own, deadline)
+            checks += found
+            unsolved |= refused
             if any(check.holds is False for check in checks):
                 break  # clear already; the rest would only take time
     claimed = any(check.name != "elbo-bias" for check in checks)
     skipped = unsolved if claimed else {label: next(iter(unsolved.values()))}
     return certificate_of(build, checks, settings, skipped)
+
+
+class _Warmed:
+    """Estimators that have seen a point, one a point: what they have learned there serves every corner."""
+
+    def __init__(self, build: Callable[[], Estimator], seed: int) -> None:
+        self._build, self._seed = build, seed
+        self._found: dict[tuple[str, str], Estimator | Exception] = {}
+
+    def at(self, oracle: Oracle, num_samples: int) -> Callable[[], Estimator]:
+        """What returns the estimator, or raises what it raised."""
+        key = oracle.point, oracle.objective
+        if key not in self._found:
+            try:
+                self._found[key] = warmed(self._build, oracle, num_samples, self._seed)
+            except Exception as error:  # a plugin may raise anything
+                self._found[key] = error
+        found = self._found[key]
+
+        def give() -> Estimator:
+            if isinstance(found, Exception):
+                raise found
+            return copy.deepcopy(found)
+
+        return give
 
 
 @dataclass(frozen=True)
@@ -93,47 +125,67 @@ class _Place:
 
     Attributes:
         point: its name.
-        num_samples: S.
-        oracle: exact answers, or why there are none.
+        corner: S, B, the floating-point type and the mode.
+        oracle: exact answers for all data, or why there are none.
         typical_norm: of the gradient over the points.
         beside: for an objective of relaxed latents, the exact answers for the ELBO that it stands in for.
     """
 
     point: str
-    num_samples: int
+    corner: Corner
     oracle: Oracle | str
     typical_norm: float
     beside: Oracle | str | None = None
 
 
-def _cells(
-    estimator: Estimator, problem: Problem, x: Tensor, points: dict[str, Tensor], sizes: tuple[int, ...]
+def _places(
+    estimator: Estimator,
+    problem: Problem,
+    x: Tensor,
+    points: dict[str, Tensor],
+    sizes: tuple[int, ...],
+    corners: Sequence[Corner],
 ) -> Iterator[_Place]:
-    """Every point at the smallest S; more S at few points, so that a slip at one S alone shows.
+    """Every point at the smallest S, and every corner at one of the points, in turn."""
+    objective, smallest, names = _objective(estimator), sizes[0], list(points)
+    again = objective.partition("[")[0] in _OF_SEVERAL_SAMPLES
+    found: dict[tuple[str, int], Oracle | str] = {}
 
-    The first point and the last but one at the second S, the second point at the third, the first at the
-    fourth, and a single datum at the last.
-    """
-    objective, smallest = _objective(estimator), sizes[0]
-    names = list(points)
+    def solved(name: str, num_samples: int) -> Oracle | str:
+        key = name, num_samples if again else smallest
+        if key not in found:
+            found[key] = solve(problem, name, x, points[name], objective, num_samples)
+        return found[key]
 
-    def solved(name: str, num_samples: int, data: int | None = None) -> Oracle | str:
-        return solve(problem, name, x[:data], points[name][:data], objective, num_samples)
-
-    at = {name: solved(name, smallest) for name in names}
-    norms = [oracle.norm for oracle in at.values() if not isinstance(oracle, str)]
+    norms = [oracle.norm for name in names if isinstance(oracle := solved(name, smallest), Oracle)]
     typical = math.sqrt(sum(norm**2 for norm in norms) / max(len(norms), 1))
     for name in names:
         beside = None
         if estimator.objective == RELAXED:
             beside = solve(problem, name, x, points[name], "elbo", smallest)
-        yield _Place(name, smallest, at[name], typical, beside)
-    chosen = {1: (names[0], names[-2]), 2: (names[1],), 3: (names[0],)}
-    for index, places in chosen.items():
-        for name in dict.fromkeys(places) if index < len(sizes) else ():
-            again = objective.partition("[")[0] in _OF_SEVERAL_SAMPLES
-            yield _Place(name, sizes[index], solved(name, sizes[index]) if again else at[name], typical)
-    yield _Place(names[0], sizes[-1], solved(names[0], sizes[-1], 1), typical)
+        yield _Place(name, Corner(smallest, len(x)), solved(name, smallest), typical, beside)
+    shared = shares_draws(problem.posterior(points[names[0]]))
+    for index, corner in enumerate(_supported_corners(corners, sizes, len(x) if shared else None)):
+        name = names[index % len(names)]
+        yield _Place(name, corner, solved(name, corner.num_samples), typical)
+
+
+def _corners(label: str, seed: int) -> Sequence[Corner]:
+    """All of one problem for each kind of posterior, of the others every third, in turn, and one drawn."""
+    if label in EVERY_CORNER:
+        return (*CORNERS, drawn_corner(seed))
+    start = ORACLE_PROBLEMS.index(label) if label in ORACLE_PROBLEMS else 0
+    return (*CORNERS[start % _STRIDE :: _STRIDE], drawn_corner(seed))
+
+
+def _supported_corners(corners: Sequence[Corner], sizes: tuple[int, ...], data: int | None) -> list[Corner]:
+    """Those whose S is supported, or a little more; with so many data where these share their draws."""
+    found = []
+    for corner in corners:
+        size = nearest(max(corner.num_samples, sizes[0]), sizes)
+        if size is not None:
+            found.append(replace(corner, num_samples=size, batch_size=data or corner.batch_size))
+    return list(dict.fromkeys(found))
 
 
 def _objective(estimator: Estimator) -> str:
@@ -143,35 +195,45 @@ def _objective(estimator: Estimator) -> str:
     return estimator.objective
 
 
-def _beside(
-    build: Callable[[], Estimator],
-    cell: _Place,
-    elbo: Oracle,
-    label: str,
-    settings: Settings,
-    deadline: float,
-) -> list[Check]:
-    """How far the gradient of relaxed latents is from the ELBO's: exactly where both are known."""
-    if isinstance(cell.oracle, str):
-        norm, arguments = elbo.norm, (cell.num_samples, label)
-        return certify_cell(build, elbo, *arguments, norm, settings, deadline, claims=False)
-    bias = exact_bias(elbo, cell.oracle.eta_grad, cell.typical_norm)
-    return [Check("elbo-bias", True, "", label, cell.point, cell.num_samples, bias=bias)]
+def _certify_at(
+    seen: _Warmed, place: _Place, label: str, settings: Settings, deadline: float
+) -> tuple[list[Check], dict[str, str]]:
+    """What is claimed there, of relaxed latents also how far the gradient is from that of the ELBO.
+
+    And where the estimator refuses to be used, with the reason.
+    """
+    checks: list[Check] = []
+    refused: dict[str, str] = {}
+
+    def certify(oracle: Oracle, typical_norm: float, claims: bool) -> None:
+        estimator = seen.at(oracle, place.corner.num_samples)
+        arguments = (oracle, place.corner, label, typical_norm, settings, deadline)
+        found = certify_cell(estimator, *arguments, claims=claims)
+        if isinstance(found, str):
+            corner = Check("", None, **vars(place.corner)).corner
+            refused[f"{label} at {place.point}, {corner}"] = found
+        else:
+            checks.extend(found)
+
+    elbo = place.beside
+    if isinstance(place.oracle, Oracle):
+        certify(place.oracle, place.typical_norm, claims=True)
+        if isinstance(elbo, Oracle):
+            bias = exact_bias(elbo, place.oracle.eta_grad, place.typical_norm)
+            where = {"problem": label, "point": place.point, **vars(place.corner)}
+            checks.append(Check("elbo-bias", True, bias=bias, exact=True, **where))
+    elif isinstance(elbo, Oracle):
+        certify(elbo, elbo.norm, claims=False)
+    return checks, refused
 
 
 def _supported(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -> tuple[int, ...] | str:
-    """S that the estimator supports here, the smallest first, or why it supports none.
-
-    The first four of those tried and the largest, or the first three where exact answers get costly with S.
-    """
+    """S that the estimator supports here, the smallest first, or why it supports none."""
     q, target = problem.posterior(eta), problem.target(x)
     try:
         smallest = max(int(estimator.min_samples), 1)
-        answers = {s: refusal(estimator, q, target, s) for s in range(smallest, smallest + _SIZES_TRIED)}
+        tried = range(smallest, smallest + _LARGEST_SIZE)
+        answers = {s: refusal(estimator, q, target, s) for s in tried}
     except Exception as error:  # a plugin may raise anything; the conformance suite says so too
         return f"supports() raises {type(error).__name__}: {one_line(error)}"
-    sizes = tuple(s for s, answer in answers.items() if answer is None)
-    if not sizes:
-        return str(answers[smallest])
-    cheap = estimator.objective not in _OF_SEVERAL_SAMPLES
-    return tuple(dict.fromkeys((*sizes[:4], sizes[-1]))) if cheap else sizes[:3]
+    return tuple(s for s, answer in answers.items() if answer is None) or str(answers[smallest])

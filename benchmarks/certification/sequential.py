@@ -46,15 +46,18 @@ class MeanTest:
         floor: (K,), smallest standard error that is believed of each column.
         joint: columns that T² is taken over, the first ones; 0 for none.
         confirm_level: of a confirmation.
+        copies: of each column there are so many alike, whose mean is less skewed than one of them: where that
+            has a verdict, they need none each.
     """
 
-    def __init__(self, floor: Tensor, joint: int, confirm_level: float) -> None:
+    def __init__(self, floor: Tensor, joint: int, confirm_level: float, copies: int = 1) -> None:
         self.floor, self.joint = floor, joint
+        self._skew = MAX_SKEW * copies**0.5
         self._z = NormalDist().inv_cdf(1 - confirm_level)
         self._suspect: Tensor | None = None  # unit of what an alarm found, in all columns
         self._draws = 0
         self.rejection: Rejection | None = None
-        #: Whether every column had a verdict at the last look: its estimates were not too skewed.
+        #: Whether every column, or its mean with those like it, had a verdict at the last look.
         self.settled = False
 
     @property
@@ -84,7 +87,7 @@ class MeanTest:
                 return
         self._suspect = None
         judged = g.abs() <= MAX_SKEW
-        self.settled = bool(judged.all())
+        self.settled = bool((g.abs() <= self._skew).all())
         if screen:
             self._suspect = self._largest(h, judged)
             if self._suspect is None:

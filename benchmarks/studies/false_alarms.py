@@ -14,9 +14,8 @@ import sys
 import time
 
 from ..certification.candidate import builder
-from ..certification.cell import Settings
 from ..certification.contract import certify_contract
-from ..certification.levels import confirm_level
+from ..certification.levels import Settings, confirm_level
 from ..certification.problem import certify_problem
 from ..problems.registry import load_problem
 from ..rows.certificate import ALARM_RATE

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 from elbograd.benchmarks import certify
 from elbograd.benchmarks.certification.candidate import builder
-from elbograd.benchmarks.certification.cell import Settings, certify_cell
-from elbograd.benchmarks.certification.levels import LOOKS, confirm_level
+from elbograd.benchmarks.certification.cell import certify_cell
+from elbograd.benchmarks.certification.corners import CORNERS, Corner
+from elbograd.benchmarks.certification.levels import LOOKS, Settings, confirm_level
 from elbograd.benchmarks.certification.moments import ColumnSums
 from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.oracle_problems import ORACLE_PROBLEMS
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.certification.sequential import MeanTest
+from elbograd.benchmarks.certification.subject import warmed
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.benchmarks.rows.certificate import ALARM_RATE, Certificate, outcome
@@ -322,7 +324,8 @@ def _oracle(problem):
 def _cell(estimator, seed, settings, problem="linear-gaussian[latent_dim=1,data_dim=2]"):
     oracle = _oracle(problem)
     own = Settings(**{**vars(settings), "seed": seed})
-    return certify_cell(builder(estimator), oracle, 2, problem, oracle.norm, own)
+    estimator = partial(warmed, builder(estimator), oracle, 2, own.seed)
+    return certify_cell(estimator, oracle, Corner(2, len(oracle.eta)), problem, oracle.norm, own)
 
 
 def test_the_bound_of_the_bias_covers_it():
@@ -419,7 +422,7 @@ def test_sums_do_not_depend_on_how_draws_are_split():
 
 def test_the_levels_add_up_to_the_alarm_rate():
     level = confirm_level(problems=10, estimators=7)
-    looks = 7 * (85 + 10 * 10 * 5 * LOOKS)
+    looks = 7 * (97 + 10 * (5 + len(CORNERS) + 1) * 5 * LOOKS)
     assert looks * SCREEN_LEVEL * level == pytest.approx(ALARM_RATE)
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from elbograd.benchmarks.certification.candidate import builder
-from elbograd.benchmarks.certification.cell import Settings, certify_cell
+from elbograd.benchmarks.certification.cell import certify_cell
+from elbograd.benchmarks.certification.corners import Corner
+from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.oracle import solve
+from elbograd.benchmarks.certification.subject import warmed
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.estimators import Target, UsageError, create
@@ -456,7 +459,8 @@ def certified(spec, pretended=False):
             break
     oracle = solve(problem, "initial", x, eta, estimator.objective, 2)
     settings = Settings(tolerance=0.3, confirm_level=1e-3)
-    checks = certify_cell(builder(estimator), oracle, 2, name, oracle.norm, settings)
+    warm = partial(warmed, builder(estimator), oracle, 2, settings.seed)
+    checks = certify_cell(warm, oracle, Corner(2, len(x)), name, oracle.norm, settings)
     return {check.name: check for check in checks}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
-from elbograd.benchmarks.certification.cell import Settings
+from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.oracles.discrete_moments import discrete_moments
 from elbograd.benchmarks.oracles.objectives import exact_objective

@@ -13,7 +13,7 @@ import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
 from elbograd.benchmarks.certification import cell
-from elbograd.benchmarks.certification.cell import Settings
+from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.gradients import seeded

@@ -15,7 +15,7 @@ import oracles
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
-from elbograd.benchmarks.certification.cell import Settings
+from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.gradients import make_ready
 from elbograd.benchmarks.oracles import weight_variances

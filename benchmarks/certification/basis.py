@@ -1,0 +1,137 @@
+"""Functions of an estimate's noise whose mean is zero: products of orthonormal functions of each number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .noise import Noise
+
+_DEGREE = 4  # higher ones break the level of the tests: their tails are too heavy
+_MOST = 160  # products
+_MOST_STATES = 64  # that all numbers of a sample can have together, for all products of all of them
+_SMALLEST = 1e-12  # of a probability, below which a state's own function is left out
+
+Product = tuple[tuple[int, int], ...]  # (number, function of it), ...
+
+
+class Basis:
+    """Products of functions of V numbers, of total degree 4 at most, or less where they are too many.
+
+    Args:
+        noise: of the same number L of samples.
+        most: products.
+    """
+
+    def __init__(self, noise: Sequence[Noise], most: int = _MOST) -> None:
+        self._functions = [one for part in noise for one in _functions(part)]
+        widths = [len(functions) for functions in self._functions]
+        finite = [part.states ** part.values.shape[-1] for part in noise]
+        whole = all(finite) and math.prod(finite) <= _MOST_STATES
+        degree_of_one = {
+            i: [1] * width if whole else [*range(1, width + 1)] for i, width in enumerate(widths)
+        }
+        if all(finite):  # each state of a number is of degree 1
+            degree_of_one = {i: [1] * width for i, width in enumerate(widths)}
+        self.products = _products(degree_of_one, len(widths) if whole else _DEGREE, most)
+        self.low = [i for i, p in enumerate(self.products) if whole or _degree(p, degree_of_one) <= 2]
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def values(self, which: Sequence[int] | None = None) -> Iterator[Float[Tensor, "L R B"]]:
+        """Of each product, or of these."""
+        for index in range(len(self.products)) if which is None else which:
+            product = self.products[index]
+            value = self._functions[product[0][0]][product[0][1]]
+            for number, function in product[1:]:
+                value = value * self._functions[number][function]
+            yield value
+
+
+def _degree(product: Product, degree_of_one: dict[int, list[int]]) -> int:
+    return sum(degree_of_one[number][function] for number, function in product)
+
+
+def _products(degree_of_one: dict[int, list[int]], degree: int, most: int) -> list[Product]:
+    """Of total degree as high as there are not too many; none where there are too many of degree 1."""
+    for highest in range(degree, 0, -1):
+        found = list(itertools.islice(_up_to(tuple(degree_of_one.items()), highest), most + 1))
+        if len(found) <= most:
+            return sorted(found, key=lambda p: _degree(p, degree_of_one))
+    return []
+
+
+def _up_to(numbers: tuple[tuple[int, list[int]], ...], degree: int) -> Iterator[Product]:
+    """All products but the empty one."""
+    for place, (number, degrees) in enumerate(numbers):
+        for function, own in enumerate(degrees):
+            if own > degree:
+                continue
+            yield ((number, function),)
+            for rest in _up_to(numbers[place + 1 :], degree - own):
+                yield ((number, function), *rest)
+
+
+def _functions(noise: Noise) -> list[list[Float[Tensor, "L R B"]]]:
+    """Of each of the V numbers: orthonormal functions of mean zero, by degree; of states one for each."""
+    numbers = noise.values.unbind(-1)
+    if noise.kind == "bits":
+        assert noise.parameter is not None
+        return [[_centred_bit(*pair)] for pair in zip(numbers, noise.parameter.unbind(-1), strict=True)]
+    if noise.kind == "states":
+        assert noise.parameter is not None
+        tables = noise.parameter.unbind(-2)
+        return [_centred_states(*pair) for pair in zip(numbers, tables, strict=True)]
+    if noise.kind == "gamma":
+        assert noise.parameter is not None
+        shapes = noise.parameter.unbind(-1)
+        return [_of_gamma(*pair) for pair in zip(numbers, shapes, strict=True)]
+    variable = torch.stack(numbers, -1)
+    if noise.kind == "exponential":
+        variable = (2 * variable).sqrt()
+    powers = [variable**k for k in range(_DEGREE + 1)]
+    rows = _orthonormal(noise.kind)
+    found = [sum(c * p for c, p in zip(row, powers, strict=False)) for row in rows]
+    return [[f[..., v] for f in found] for v in range(variable.shape[-1])]  # type: ignore[index]
+
+
+def _centred_bit(bit: Tensor, p: Tensor) -> Tensor:
+    spread = (p * (1 - p)).sqrt()
+    return torch.where(spread > _SMALLEST, (bit - p) / spread.clamp_min(_SMALLEST), torch.zeros_like(bit))
+
+
+def _centred_states(state: Tensor, probs: Tensor) -> list[Tensor]:
+    """1(z = k) − π_k, over its spread, of all states but the last."""
+    return [_centred_bit((state == k).double(), probs[..., k]) for k in range(probs.shape[-1] - 1)]
+
+
+def _of_gamma(value: Tensor, shape: Tensor) -> list[Tensor]:
+    """The first two Laguerre polynomials: (x − a)/√a and (x² − 2(a + 1)x + a(a + 1))/√(2a(a + 1))."""
+    first = (value - shape) / shape.sqrt()
+    square = value**2 - 2 * (shape + 1) * value + shape * (shape + 1)
+    return [first, square / (2 * shape * (shape + 1)).sqrt()]
+
+
+@lru_cache(maxsize=3)
+def _orthonormal(kind: str) -> list[list[float]]:
+    """Coefficients of the orthonormal polynomials of degrees 1 to 4: of ε, of u, and of √(2e), e ~ Exp(1).
+
+    The inverse of the Cholesky factor of the moments' matrix.
+    """
+    moments = {
+        "normal": lambda k: 0.0 if k % 2 else math.prod(range(1, k, 2)),
+        "uniform": lambda k: 1 / (k + 1),
+        "exponential": lambda k: 2 ** (k / 2) * math.gamma(1 + k / 2),
+    }[kind]
+    size = _DEGREE + 1
+    hankel = torch.tensor([[moments(i + j) for j in range(size)] for i in range(size)], dtype=torch.float64)
+    factor = torch.linalg.cholesky(hankel)
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(size, dtype=torch.float64), upper=False)
+    return [row[: degree + 1].tolist() for degree, row in enumerate(inverse)][1:]

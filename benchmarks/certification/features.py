@@ -1,0 +1,36 @@
+"""Functions of an estimate's noise whose means are known exactly, for the estimate to be compared with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """Of R estimates of B data.
+
+    Attributes:
+        values: (R, B, F), float64.
+        means: (B, F).
+    """
+
+    values: Float[Tensor, "R B F"]
+    means: Float[Tensor, "B F"]
+
+    @property
+    def centred(self) -> Float[Tensor, "R B F"]:
+        """Less their means."""
+        return self.values - self.means
+
+
+def no_features(replicates: int, like: Float[Tensor, "B P"]) -> Features:
+    """None at all, for B data."""
+    return Features(like.new_zeros(replicates, len(like), 0), like.new_zeros(len(like), 0))
+
+
+def joined(parts: list[Features]) -> Features:
+    """The same features of several draws."""
+    return Features(torch.cat([part.values for part in parts]), parts[0].means)

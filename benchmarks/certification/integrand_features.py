@@ -1,0 +1,283 @@
+"""Features at the z that q itself draws from an estimate's noise: most estimators are a sum of these.
+
+The integrand, the integrand times the score, its gradient along the path, and products of one sample's
+integrand and another's score; of the whole integrand log p(x, z) − log q(z) and of log p(x|z) alone. Their
+means are the exact value, gradient, gradient again and zero. It is the harness that evaluates them: where an
+estimator makes something else of its noise, they explain less of it, and nothing is hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributions as td
+from torch.distributions import Distribution
+
+from ...estimators.base import Target
+from ...estimators.kl_weight import FreeBits
+from ...estimators.pieces.objective import has_kl, log_ratio
+from ...estimators.posteriors import draws as drawing
+from ...estimators.posteriors.distributions import no_score, reparameterizable
+from ...estimators.posteriors.families import family_of, innermost
+from ...estimators.posteriors.gaussians import is_diagonal_gaussian
+from ...estimators.posteriors.layered import Layered
+from ...estimators.posteriors.outcomes import enumerate_outcomes, outcomes
+from ...estimators.posteriors.quadrature import gauss_hermite
+from ...estimators.posteriors.shared import of_one, shares_draws
+from ..oracles.rules import rules_of
+from ..problems.protocol import Problem
+from .features import Features, no_features
+from .noise import Noise, replayed
+
+_EXPLICIT = (td.Normal, td.MultivariateNormal, td.Laplace)
+# A dimension: exact for polynomials of degree 7, and the log ratio of two Gaussians is one of degree 2.
+_NODES = 4
+_MOST_NODES = 2**15
+
+
+class Ratio(NamedTuple):
+    """E_q[w (log p(z) − log q(z))], (B,), its gradient in η, (B, P), and that of its mean in θ, (T,)."""
+
+    value: Tensor
+    eta_grad: Tensor
+    theta_grad: Tensor
+
+    def of(self, rows: Tensor) -> Ratio:
+        """Of these data; the gradient in θ stays that of all."""
+        return Ratio(self.value[rows], self.eta_grad[rows], self.theta_grad)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known exactly at a point, and how z is drawn there; all in float64.
+
+    Attributes:
+        problem: where.
+        target: of its data.
+        eta: (B, P).
+        num_samples: S.
+        draws: how an estimator says that it draws, see `Estimator`.
+        objective: "elbo", or "iwae" at S; of others there are no features.
+        value, eta_grad: (B,) and (B, P), exact.
+        ratio: the same of the weighted log p(z) − log q(z) alone, where that is a small sum.
+        theta_grad: (T,), of the mean over the data, exact, in the decoder's parameters.
+    """
+
+    problem: Problem
+    target: Target
+    eta: Tensor
+    num_samples: int
+    draws: str
+    objective: str
+    value: Tensor
+    eta_grad: Tensor
+    ratio: Ratio | None = None
+    theta_grad: Tensor | None = None
+
+
+def exact_ratio(problem: Problem, target: Target, eta: Tensor) -> Ratio | None:
+    """E_q[w (log p(z) − log q(z))] and its gradients, by summing it; None where that is too much.
+
+    Not by a closed form, which estimators have too: an error that both make would be hidden.
+    """
+    if not has_kl(target) or isinstance(target.kl_weight, FreeBits):
+        return None
+    leaf = eta.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        q = of_one(problem.posterior)(leaf)
+        points = _points(q, target)
+        if points is None:
+            return None
+        z, weights = points
+        ratio = log_ratio(q, target, z, q.log_prob(z))
+        value = (weights * torch.where(weights > 0, ratio, torch.zeros_like(ratio))).sum(0)
+        theta = theta_of(problem)
+        gradient, *of_theta = torch.autograd.grad(value.sum(), [leaf, *theta], materialize_grads=True)
+    flat = torch.cat([gradient.flatten()[:0], *(part.flatten() for part in of_theta)]) / len(eta)
+    found = Ratio(value.detach(), gradient, flat)
+    return found if all(part.isfinite().all() for part in found) else None
+
+
+def theta_of(problem: Problem) -> list[Tensor]:
+    """θ: the decoder's parameters that are learned."""
+    return [p for p in problem.decoder.parameters() if p.requires_grad]
+
+
+def _points(q: Distribution, target: Target) -> tuple[Tensor, Tensor] | None:
+    count = outcomes(q)
+    if count is not None:
+        if count > _MOST_NODES:
+            return None
+        z = enumerate_outcomes(q)
+        return z, q.log_prob(z).exp()
+    assert target.prior is not None
+    if _is_gaussian(q) and _is_gaussian(target.prior) and _NODES ** q.event_shape.numel() <= _MOST_NODES:
+        z, weights = gauss_hermite(q, _NODES)
+        return z, weights.reshape(-1, *(1,) * len(q.batch_shape))
+    rules = "" if isinstance(q, Layered) else rules_of(q)
+    return None if isinstance(rules, str) else rules.rules[-1](q)
+
+
+def _is_gaussian(q: Distribution) -> bool:
+    return len(q.event_shape) == 1 and (is_diagonal_gaussian(q) or family_of(q) is td.MultivariateNormal)
+
+
+def integrand_features(
+    noise: Sequence[Noise], known: Known | None, replicates: int, like: Tensor
+) -> Features:
+    """Of R estimates that were made of this noise; none where q would not draw from it.
+
+    Args:
+        noise: of all operations that are understood.
+        known: at the B data; None where nothing is.
+        replicates: R.
+        like: what says how many data there are, and of which type.
+    """
+    none = no_features(replicates, like)
+    if known is None or not noise or isinstance(known.target.kl_weight, FreeBits):
+        return none
+    leaf = known.eta.expand(replicates, *known.eta.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        q = known.problem.posterior(leaf)
+        if shares_draws(q) and len(known.eta) > 1:
+            return none
+        if drawing.unsupported_draws(q, known.draws) or no_score(q):
+            return none
+        z = replayed(partial(_draw, q, known), noise, replicates, len(known.eta))
+        if z is None:
+            return none
+        columns = _Columns(q, leaf, z, known)
+        if known.objective == "elbo":
+            columns.of_one_sample()
+        else:
+            columns.of_all_samples()
+    return columns.features
+
+
+def theta_controls(noise: Sequence[Noise], known: Known | None, replicates: int) -> list[Tensor]:
+    """Gradients in θ of the mean integrand at the z that q draws, less the exact ones, (T,) each.
+
+    Of the whole integrand, and of log p(x|z) alone; both have mean zero. None where q would not draw so, or
+    for objectives that are no mean over samples.
+    """
+    if known is None or known.objective != "elbo" or known.theta_grad is None or not noise:
+        return []
+    if isinstance(known.target.kl_weight, FreeBits) or not known.theta_grad.numel():
+        return []
+    eta = known.eta.expand(replicates, *known.eta.shape)
+    q, theta = known.problem.posterior(eta), theta_of(known.problem)
+    if shares_draws(q) or drawing.unsupported_draws(q, known.draws):
+        return []
+    z = replayed(partial(_draw, q, known), noise, replicates, len(known.eta))
+    if z is None:
+        return []
+    with torch.enable_grad():
+        f = known.target.log_likelihood(z.detach())
+        ratio = log_ratio(q, known.target, z, q.log_prob(z)) if has_kl(known.target) else None
+        found = [_in_theta(f if ratio is None else f + ratio, theta) - known.theta_grad]
+        if ratio is not None and known.ratio is not None:
+            found.append(_in_theta(f, theta) - (known.theta_grad - known.ratio.theta_grad))
+    return found
+
+
+def _in_theta(f: Float[Tensor, "S R B"], theta: list[Tensor]) -> Float[Tensor, "T"]:
+    parts = torch.autograd.grad(f.mean(), theta, retain_graph=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _explicit(q: Distribution) -> bool:
+    """Whether z is a formula of the noise; the derivative of a Gamma or Beta draw is good to 1e-4 alone."""
+    if isinstance(q, Layered):
+        return all(map(_explicit, q.examples.values()))
+    return family_of(innermost(q)) in _EXPLICIT
+
+
+def _draw(q: Distribution, known: Known) -> Tensor:
+    if reparameterizable(q):
+        return drawing.rsample(q, known.num_samples, known.draws)
+    return drawing.draw(q, known.num_samples, known.draws)
+
+
+class _Columns:
+    """Features one after the other; gradients in η are summed over the samples by one backward pass each."""
+
+    def __init__(self, q: Distribution, leaf: Tensor, z: Tensor, known: Known) -> None:
+        self.q, self.leaf, self.known, self.samples = q, leaf, known, known.num_samples
+        self.path = z.requires_grad and _explicit(q)
+        z = z if self.path else z.detach()
+        self.log_q = q.log_prob(z.detach())
+        self.score = self._gradient(self.log_q)
+        self.f = known.target.log_likelihood(z)
+        self.ratio = None
+        if has_kl(known.target):
+            self.ratio = log_ratio(q, known.target, z, q.log_prob(z) if self.path else self.log_q)
+        self._values: list[Tensor] = []
+        self._means: list[Tensor] = []
+        self._zero = torch.zeros_like(known.eta_grad)
+        self._add(self.score / self.samples, self._zero)
+
+    @property
+    def features(self) -> Features:
+        """All so far."""
+        return Features(torch.cat(self._values, -1).detach(), torch.cat(self._means, -1))
+
+    def _add(self, values: Tensor, means: Tensor) -> None:
+        flat = means.dim() == 1
+        self._values.append(values.unsqueeze(-1) if flat else values)
+        self._means.append(means.unsqueeze(-1) if flat else means)
+
+    def _gradient(self, outputs: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(outputs.sum(), self.leaf, retain_graph=True)
+        return gradient
+
+    def of_one_sample(self) -> None:
+        """Of an objective that is the mean of a function of z."""
+        whole = self.f if self.ratio is None else self.f + self.ratio
+        self._of_integrand(whole, self.known.value, self.known.eta_grad)
+        if self.ratio is not None and self.known.ratio is not None:
+            value, gradient = self.known.value - self.known.ratio.value, self.known.ratio.eta_grad
+            self._of_integrand(self.f, value, self.known.eta_grad - gradient)
+
+    def _of_integrand(self, f: Tensor, value: Tensor, gradient: Tensor) -> None:
+        centred = f.detach() - value
+        self._add(f.detach().mean(0), value)
+        weighted = self._gradient(centred * self.log_q)
+        self._add(weighted / self.samples, gradient)
+        if self.samples > 1 and self.known.draws == "iid":
+            crossed = centred.sum(0).unsqueeze(-1) * self.score - weighted
+            self._add(crossed / (self.samples * (self.samples - 1)), self._zero)
+        if self.path:
+            self._add(self._gradient(f) / self.samples, gradient)
+
+    def of_all_samples(self) -> None:
+        """Of log (1/S) Σ_s w_s, whose gradient is E[log w̄ Σ_s ∇ log q_s − Σ_s (w_s/Σ w) ∇ log q_s]."""
+        assert self.ratio is not None
+        log_w, value = self.f + self.ratio, self.known.value
+        flat = log_w.detach()
+        centred = _bound(flat) - value
+        self._add(_bound(flat), value)
+        at_z = flat + self.log_q.detach() - self.log_q  # attached through log q at a fixed z alone
+        naive = self._gradient((centred * self.log_q.sum(0)).sum() + _bound(at_z).sum())
+        self._add(naive, self.known.eta_grad)
+        if self.samples > 1:
+            others = self._gradient((_bounds_of_others(flat) - value) * self.log_q)
+            self._add(others, self._zero)
+        if self.path:
+            self._add(self._gradient(_bound(log_w)), self.known.eta_grad)
+
+
+def _bound(log_w: Float[Tensor, "S R B"]) -> Float[Tensor, "R B"]:
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def _bounds_of_others(log_w: Float[Tensor, "S R B"]) -> Float[Tensor, "S R B"]:
+    """log of the mean weight of the other samples."""
+    others = [torch.cat((log_w[:s], log_w[s + 1 :])).logsumexp(0) for s in range(len(log_w))]
+    return torch.stack(others) - math.log(len(log_w) - 1)

@@ -1,0 +1,262 @@
+"""Claims tested by sampling, look after look, until the answer is clear or the budget ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...estimators.errors import EstimatorError
+from ..rows.certificate_checks import BiasBound
+from .adjustment import Adjustment, all_explained, fitted
+from .blocks import Block, Chunk, bias_of
+from .features import Features, joined
+from .integrand_features import integrand_features
+from .levels import LOOKS
+from .noise import Noise, noise_of
+from .noise_features import noise_features
+from .oracle import Draws
+from .outcome import Outcome
+from .subject import Subject
+
+_FIRST_LOOK = 4096
+_LEAST_LOOK = 512
+_GROWTH = 4
+_PILOT = 2048  # estimates that the features' coefficients are fitted to, and no test sees
+_GROUPS = 64  # of a look: what is a mean over data and estimates is drawn for each
+_PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
+_OF_MEANS = ("theta", "phi")
+_ERROR_OF_MEANS = 1e-6  # relative, of quadrature
+_NUMBERS_AT_A_TIME = 2**21  # of one call
+_FEW_EVALUATIONS = 2**15  # of a first look
+_LEAST_WORK = 2**17  # evaluations that are spent whatever the budget
+_SEEN = 25  # times that a state must be expected, to be counted upon
+_WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
+_VARIANCE_LOOKS = 2  # where a variance is tested
+
+
+def sample(subject: Subject, deadline: float) -> Outcome:
+    """Every claim at the place, by draws.
+
+    Args:
+        subject: what is drawn, and held against what.
+        deadline: `time.monotonic()` after which no further look is begun.
+
+    Raises:
+        NotFinite: an estimate is not.
+        EstimatorError: it breaks the protocol.
+    """
+    try:
+        return _Looks(subject, deadline, followed=True).run()
+    except _OtherDraws:
+        return _Looks(subject, deadline, followed=False).run()
+
+
+class _OtherDraws(Exception):
+    """What is drawn differs from call to call: its distribution given how it differs is not known."""
+
+
+class _Looks:
+    """The draws of a place.
+
+    Args:
+        subject: what is drawn.
+        deadline: see `sample`.
+        followed: whether estimates are compared with features of their noise.
+    """
+
+    def __init__(self, subject: Subject, deadline: float, followed: bool) -> None:
+        self.subject, self.deadline, self._followed = subject, deadline, followed
+        self._signature: list[tuple[str, int, int]] | None = None
+        self._work = subject.num_samples * len(subject.oracle.eta)
+        self._first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
+        of_means = self._pilot()
+        self.blocks, self.bounded = subject.blocks(of_means)
+        grouped = any(block.name == "theta" for block in self.blocks)
+        self._control = self._chosen_control() if grouped and followed else None
+
+    def run(self) -> Outcome:
+        n, total, screen = self._first, 0, True
+        for look in range(LOOKS + 1):
+            self._look(n, look, screen)
+            total += n
+            bias = self._bias()
+            if any(block.test.rejection for block in self.blocks):
+                break
+            waiting = any(block.test.waiting for block in self.blocks)
+            if not waiting and ((self._clear(look) and self._tight(bias)) or not screen):
+                break
+            if look < LOOKS - 1 and self._affordable(_GROWTH * n):
+                n *= _GROWTH
+            elif waiting:
+                screen = False  # one look more of the same size, for the alarm that waits
+            else:
+                break
+        verdicts = {block.name: _verdict(block, total) for block in self.blocks}
+        return Outcome(self.blocks, verdicts, bias, total)
+
+    def _pilot(self) -> Tensor:
+        """Find what features explain, on draws that no test sees.
+
+        First those of the integrand, which are all that many estimators are made of; if something is left, it
+        is explained by those of the noise. Returns what errors of their means may move gradient and value by.
+        """
+        subject, like = self.subject, self.subject.oracle.eta_grad
+        self._of_integrand = self._of_noise = Adjustment(
+            like.new_zeros(*like.shape[:1], 0, like.shape[1] + 1)
+        )
+        if subject.estimator.deterministic:
+            return like.new_zeros(like.shape[0], like.shape[1] + 1)
+        subject.seed("pilot")
+        count = max(_PILOT // subject.oracle.copies, 64)
+        sizes = [size for most in self._sizes(count) for size in _in_parts(most)]
+        drawn = [self._draw(size) for size in sizes]
+        columns = torch.cat([_columns(draws) for draws, _ in drawn])
+        features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
+        self._of_integrand = Adjustment(fitted(columns, features, subject.oracle.rows))
+        left = self._of_integrand(columns, features)
+        if not all_explained(columns, left):
+            others = joined([noise_features(noise, len(draws.value), like) for draws, noise in drawn])
+            self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
+        missed = _unseen(drawn[0][1], self._first, like) * _WORTH
+        missed *= 1 + _largest([draws for draws, _ in drawn], subject.oracle.value)
+        return self._of_integrand.error(features.means, _ERROR_OF_MEANS) + missed.unsqueeze(-1)
+
+    def _chosen_control(self) -> int | None:
+        """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
+        if self.subject.estimator.deterministic:
+            return None
+        drawn = [self.subject.draw_controlled(_OF_A_PILOT) for _ in range(_PILOT_GROUPS)]
+        raw = torch.cat([means.theta for means, _ in drawn])
+        left = [float(raw.var(0).sum())]
+        for which in range(min(len(controls) for _, controls in drawn)):
+            left.append(float((raw - torch.stack([controls[which] for _, controls in drawn])).var(0).sum()))
+        best = min(range(len(left)), key=left.__getitem__)
+        return best - 1 if best else None
+
+    def _look(self, n: int, look: int, screen: bool) -> None:
+        blocks = self.blocks if self.bounded in self.blocks else [*self.blocks, self.bounded]
+        sums = [block.test.sums() for block in blocks]
+        self.subject.seed("look", look)
+        for chunk, times in self._chunks(n):
+            for block, one in zip(blocks, sums, strict=True):
+                columns = block.columns(chunk)
+                if columns is not None:
+                    one.add(columns, times)
+        for block, one in zip(blocks, sums, strict=True):
+            block.pooled = block.pooled.pooled(one)
+            if block in self.blocks:
+                block.test.take(one, screen)
+
+    def _chunks(self, n: int) -> Iterator[tuple[Chunk, int]]:
+        """n estimates some at a time, and means over groups of others, each with how often it counts."""
+        grouped = any(block.name in _OF_MEANS for block in self.blocks)
+        if self.subject.estimator.deterministic:
+            first, second = (self.subject.draw(1)[0] for _ in range(2))
+            if not torch.equal(first.gradient, second.gradient):
+                raise EstimatorError("declares deterministic = True, but two calls differ")
+            yield Chunk(first, first), n
+            if grouped:
+                yield Chunk(means=self.subject.draw_means(1)), _GROUPS
+            return
+        for size in self._sizes(n):
+            draws, noise = self._draw(size)
+            adjusted = self._adjusted(draws, noise)
+            yield Chunk(draws, Draws(adjusted[..., :-1], adjusted[..., -1])), 1
+        for _ in range(_GROUPS if grouped else 0):
+            yield Chunk(means=self.subject.draw_means(n // _GROUPS, self._control)), 1
+
+    def _adjusted(self, draws: Draws, noise: list[Noise]) -> Tensor:
+        """Gradient and value less what features explain of them, (R, B, P + 1)."""
+        columns, count = _columns(draws), len(draws.value)
+        if self._of_integrand.coefficients.shape[1]:
+            columns = self._of_integrand(columns, self._integrand_features(noise, count))
+        if self._of_noise.coefficients.shape[1]:
+            columns = self._of_noise(columns, noise_features(noise, count, self.subject.oracle.eta_grad))
+        return columns
+
+    def _integrand_features(self, noise: list[Noise], count: int) -> Features:
+        return integrand_features(noise, self.subject.known, count, self.subject.oracle.eta_grad)
+
+    def _draw(self, replicates: int) -> tuple[Draws, list[Noise]]:
+        draws, operations = self.subject.draw(replicates)
+        if not self._followed:
+            return draws, []
+        found = (noise_of(one, replicates, len(self.subject.oracle.eta)) for one in operations)
+        noise = [one for one in found if one is not None]
+        signature = [(one.kind, one.values.shape[0], one.values.shape[-1]) for one in noise]
+        signature.append(("operations", len(operations), 0))
+        if self._signature not in (None, signature):
+            raise _OtherDraws
+        self._signature = signature
+        return draws, noise
+
+    def _sizes(self, n: int) -> list[int]:
+        """n in parts that fit into memory."""
+        most = max(_NUMBERS_AT_A_TIME // (self._work * max(self.subject.oracle.eta.shape[1], 8)), 64)
+        return [min(most, n - start) for start in range(0, n, most)]
+
+    def _bias(self) -> BiasBound:
+        # The bound that is reported is chosen among those of all looks.
+        confidence = 1 - (1 - self.subject.settings.confidence) / LOOKS
+        return bias_of(self.subject.oracle, self.bounded.pooled, confidence, self.subject.typical_norm)
+
+    def _tight(self, bias: BiasBound) -> bool:
+        tolerance = self.subject.settings.tolerance
+        if self.subject.unbiased:
+            return bias.high <= tolerance
+        return bias.high - bias.low <= max(tolerance, 0.1 * bias.estimate)
+
+    def _clear(self, look: int) -> bool:
+        """Whether every claim has a verdict; for the variance's, which may never have one, two looks."""
+        variance = any(block.name == "variance" for block in self.blocks)
+        settled = all(block.test.settled for block in self.blocks if block.name != "variance")
+        return settled and (not variance or look + 1 >= _VARIANCE_LOOKS)
+
+    def _affordable(self, n: int) -> bool:
+        work = n * self._work
+        in_time = time.monotonic() < self.deadline
+        return work <= _LEAST_WORK or (in_time and work <= self.subject.settings.max_evaluations)
+
+
+def _largest(draws: list[Draws], exact: Tensor) -> Tensor:
+    """|value| of each datum at most, (B,)."""
+    return torch.stack([(one.value + exact).abs().amax(0) for one in draws]).amax(0)
+
+
+def _unseen(noise: list[Noise], draws: int, like: Tensor) -> Tensor:
+    """Probability of states so rare that so many draws may not show one of them, (B,).
+
+    A mean over draws without them is off by as much as that, times what they are worth, and looks certain.
+    """
+    total = like.new_zeros(len(like))
+    for one in noise:
+        if not one.states:
+            continue
+        assert one.parameter is not None
+        p = one.parameter[0, 0]  # (B, V) or (B, V, K)
+        each = torch.stack((p, 1 - p), -1) if one.kind == "bits" else p
+        rare = each * draws * one.values.shape[0] < _SEEN
+        total += torch.where(rare, each, torch.zeros_like(each)).sum((-2, -1))
+    return total
+
+
+def _in_parts(n: int) -> list[int]:
+    """As four numbers, so that draws that differ from call to call show."""
+    return [n // 4] * 3 + [n - 3 * (n // 4)]
+
+
+def _columns(draws: Draws) -> Tensor:
+    """Gradient and value side by side, (R, B, P + 1)."""
+    return torch.cat((draws.gradient, draws.value.unsqueeze(-1)), -1)
+
+
+def _verdict(block: Block, draws: int) -> tuple[bool | None, str]:
+    rejection = block.test.rejection
+    if rejection is not None:
+        return False, block.reason(rejection)
+    if not block.test.settled:
+        return None, f"the estimates are too skewed for a verdict at {draws:,} draws"
+    return True, ""

@@ -1,0 +1,49 @@
+"""Features of the noise alone: products of orthonormal functions of one sample's, and of two samples'."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .basis import Basis
+from .features import Features, no_features
+from .noise import Noise
+
+_MOST_IN_PAIRS = 20  # functions of one sample of which all products of two samples are taken
+
+
+def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P"]) -> Features:
+    """Means over samples, all of mean zero; operations of as many samples are taken together.
+
+    Args:
+        noise: of all operations that are understood.
+        replicates: R.
+        like: what says how many data there are, and of which type.
+    """
+    by_samples: dict[int, list[Noise]] = {}
+    for one in noise:
+        by_samples.setdefault(one.values.shape[0], []).append(one)
+    columns = [column for group in by_samples.values() for column in _of_group(group)]
+    if not columns:
+        return no_features(replicates, like)
+    return Features(torch.stack(columns, -1), like.new_zeros(len(like), len(columns)))
+
+
+def _of_group(noise: list[Noise]) -> list[Float[Tensor, "R B"]]:
+    basis = Basis(noise)
+    columns = [value.mean(0) for value in basis.values()]
+    if noise[0].values.shape[0] > 1:
+        columns += _pairs(list(basis.values(basis.low[:_MOST_IN_PAIRS])))
+    return columns
+
+
+def _pairs(functions: list[Float[Tensor, "L R B"]]) -> list[Float[Tensor, "R B"]]:
+    """Σ_{s≠t} a_s b_t / (L (L − 1)) of any two functions, or one and itself: of mean zero as these are."""
+    sums = [function.sum(0) for function in functions]
+    found = []
+    for i, one in enumerate(functions):
+        for j in range(i, len(functions)):
+            both = sums[i] * sums[j] - (one * functions[j]).sum(0)
+            found.append(both / (len(one) * (len(one) - 1)))
+    return found

@@ -1,0 +1,203 @@
+"""An estimator at a place where exact answers are known: what it claims there, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...estimators.base import Estimate, Estimator
+from ...estimators.support import refusal
+from ...estimators.testing.random_operations import Drawn, RandomOperations
+from ..gradients import StateStep, frozen, has_moving_state, reseed
+from ..seeds import derived
+from .blocks import (
+    Block,
+    error_of,
+    gradient_block,
+    mean_block,
+    phi_block,
+    theta_block,
+    value_block,
+    variance_block,
+)
+from .corners import Corner
+from .integrand_features import Known, theta_controls
+from .levels import Settings
+from .noise import noise_of
+from .oracle import Draws, GroupMeans, Oracle
+
+_WARMUP_STEPS = 200
+
+
+class NotFinite(Exception):
+    """Estimates are NaN or infinite.
+
+    Attributes:
+        name: of the check that fails.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+class Subject:
+    """A warmed estimator at a corner of a place.
+
+    Args:
+        estimator: warmed, of its own.
+        oracle: exact answers for the data of the corner.
+        corner: S, B, the type and the mode.
+        typical_norm: see `blocks.bias_of`.
+        settings: of the tests.
+        claims: whether the oracle's objective is the estimator's.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        oracle: Oracle,
+        corner: Corner,
+        typical_norm: float,
+        settings: Settings,
+        claims: bool,
+    ) -> None:
+        self.oracle, self.corner, self.settings = oracle, corner, settings
+        self.typical_norm, self.claims, self.num_samples = typical_norm, claims, corner.num_samples
+        self._target = oracle.target
+        self.estimator = estimator.to(device=oracle.eta.device, dtype=oracle.eta.dtype).train(corner.training)
+        self.unbiased = claims and self.estimator.unbiased
+        self.mean = None if self.unbiased else oracle.mean(self.estimator, corner.num_samples)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What features of its noise have their means from."""
+        return self.oracle.known(self.num_samples, self.estimator.draws)
+
+    def seed(self, purpose: Literal["look", "pilot"], index: int = 0) -> None:
+        """The random state of a part of the work."""
+        reseed(derived(self.settings.seed, purpose, index), self.oracle.eta.device)
+
+    def asking(self) -> AbstractContextManager[None]:
+        """Inside, θ requires a gradient or none, as the corner has it."""
+        return frozen(self.oracle.problem.decoder) if self.corner.frozen else nullcontext()
+
+    def refusal(self) -> str | None:
+        """Why the estimator cannot be used here, or None."""
+        q = self.oracle.problem.posterior(self.oracle.eta)
+        return refusal(self.estimator, q, self._target, self.num_samples)
+
+    def estimates(self, replicates: int | None) -> tuple[Estimate, Tensor]:
+        """R estimates, or a batch (B,) alone, and the η (R, B, P) or (B, P) that they are attached to."""
+        return self.oracle.estimate(self.estimator, self._target, self.num_samples, replicates)
+
+    def draw(self, replicates: int) -> tuple[Draws, list[Drawn]]:
+        """R estimates less the exact answers, and all that torch drew for them.
+
+        Raises:
+            NotFinite: some are not.
+        """
+        with RandomOperations() as seen:
+            estimate, leaf = self.estimates(replicates)
+        draws = self.oracle.gradients(estimate, leaf)
+        require_finite(draws)
+        return draws, seen.drawn
+
+    def draw_means(self, replicates: int, control: int | None = None) -> GroupMeans:
+        """Means over R estimates and the data, less the exact answers and one of `theta_controls`."""
+        means, controls = self.draw_controlled(replicates, control is not None)
+        return means if control is None else means._replace(theta=means.theta - controls[control])
+
+    def draw_controlled(self, replicates: int, controlled: bool = True) -> tuple[GroupMeans, list[Tensor]]:
+        """Means over R estimates and the data, less the exact answers, and what else has mean zero."""
+        with RandomOperations() as seen:
+            estimate, _ = self.estimates(replicates)
+        count = replicates * len(self.oracle.eta)
+        means = self.oracle.of_parameters(estimate.value / count, estimate.surrogate / count)
+        if not controlled or not means.theta.numel():
+            return self.deviations(means), []
+        found = (noise_of(one, replicates, len(self.oracle.eta)) for one in seen.drawn)
+        noise = [one for one in found if one is not None]
+        return self.deviations(means), theta_controls(noise, self.known, replicates)
+
+    def deviations(self, means: GroupMeans) -> GroupMeans:
+        """Less the exact answers.
+
+        Raises:
+            NotFinite: they are not.
+        """
+        for name, part, what in (
+            ("theta", means.theta, "value's gradient in θ"),
+            ("phi", means.phi, "gradient in what the posterior holds"),
+        ):
+            if not part.isfinite().all():
+                raise NotFinite(name, f"{what} is {_word(part)}")
+        return GroupMeans(means.theta - self._theta_grad(means), means.phi - self.oracle.phi_grad)
+
+    def _theta_grad(self, means: GroupMeans) -> Tensor:
+        return self.oracle.theta_grad if means.theta.numel() else self.oracle.theta_grad[:0]
+
+    def blocks(self, of_means: Tensor) -> tuple[list[Block], Block]:
+        """What is claimed here, and the gradient's block, which may claim nothing and be measured alone.
+
+        Args:
+            of_means: what the errors of features' means may move gradient and value by, (B, P + 1).
+        """
+        oracle, level, found = self.oracle, self.settings.confirm_level, []
+        error = error_of(oracle, self.estimator.deterministic)
+        gradients, values = of_means[:, :-1], of_means[:, -1]
+        gradient = gradient_block(oracle, level, error, gradients)
+        if not self.claims:
+            return [], gradient
+        if self.unbiased:
+            found.append(gradient)
+            if oracle.phi_grad.numel():
+                found.append(phi_block(oracle, level, error))
+        if self.mean is not None:
+            found.append(mean_block(oracle, self.mean, level, error, gradients))
+        if self.estimator.unbiased_value:
+            found.append(value_block(oracle, level, error, values))
+            if oracle.theta_grad.numel() and not self.corner.frozen:
+                found.append(theta_block(oracle, level, error))
+        variance = oracle.variance(self.estimator, self.num_samples) if self.corner.usual else None
+        if variance is not None:
+            centre = oracle.eta_grad if self.mean is None else self.mean
+            of_variance = variance_block(oracle, variance, centre, level, error)
+            found += [] if of_variance is None else [of_variance]
+        return found, gradient
+
+
+def warmed(build: Callable[[], Estimator], oracle: Oracle, num_samples: int, seed: int) -> Estimator:
+    """An estimator whose state has seen the point at S: its claims are to hold for any state."""
+    reseed(seed, oracle.eta.device)
+    estimator, target = build(), oracle.target
+    estimator.init(oracle.problem.posterior(oracle.eta), target)
+    estimator.to(device=oracle.eta.device, dtype=oracle.eta.dtype)
+    step = StateStep(oracle.problem, estimator, num_samples)
+    for _ in range(_WARMUP_STEPS if has_moving_state(estimator) else 0):
+        step.at(oracle.eta, target)
+    return estimator.eval()
+
+
+def require_finite(draws: Draws) -> None:
+    """Raise `NotFinite` where an estimate is not, saying how many are and where the first is."""
+    for name, part in draws._asdict().items():
+        good = part.isfinite().flatten(1).all(1)
+        if good.all():
+            continue
+        first = int((~good).nonzero()[0, 0])
+        place = (~part[first].isfinite()).nonzero()[0].tolist()
+        where = f"datum {place[0]}" + (f", coordinate {place[1]}" if len(place) > 1 else "")
+        count = f"{int((~good).sum()):,} of {len(good):,} estimates"
+        raise NotFinite(name, f"{name} is {_word(part[first])} in {count} (first at {where})")
+
+
+def _word(values: Tensor) -> str:
+    if values.isnan().any():
+        return "NaN"
+    return "-inf" if (values == -torch.inf).any() else "inf"
