@@ -201,7 +201,7 @@ def test_the_guide_s_test_file_asks_for_every_check(folder):
     names = {"__file__": str(folder / "test_my_idea.py"), "__name__": "test_my_idea"}
     exec(compile(ADDING.code("import estimator_checks"), names["__file__"], "exec"), names)
     (mark,) = names["test_my_idea"].pytestmark
-    assert len(mark.args[1]) == 107
+    assert len(mark.args[1]) == 122
     names["test_my_idea"](mark.args[1][0])
 
 
