@@ -15,7 +15,7 @@ from .replay import NoCounterpart, Part, draws_alike, recorded, replayed
 from .toy_problems import ToyProblem
 from .trial import TOLERANCE, Outcome, Trial, outcome_parts, relative_difference, seeded
 
-_SHAPES = (((6,), (1, 6), (6, 1), (2, 3), (3, 2)), ((1,), (1, 1)))
+_SHAPES = (((6,), (1, 6), (6, 1), (2, 3), (3, 2)), ((4,), (2, 2)), ((1,), (1, 1)))
 _SHAPES_OF_THE_SAME_DATA = (((3,), (1, 3)), ((4,), (1, 4)), ((1,), (1, 1)))
 _REPLICATES, _DATA = 5, 2
 _LARGEST = 257  # more by one than what some would cut a batch at
@@ -25,9 +25,10 @@ _SMALLER = ((3, 0), (1, 256), (2, 7), (4, 252), (9, 16), (33, 40))  # size of a 
 def shape_of_batch(trial: Trial) -> None:
     """The same entries in a batch of another shape have the same estimates, entry by entry, to rounding.
 
-    Batches (6,), (1, 6), (6, 1), (2, 3) and (3, 2) under one seed, at every S and in both modes: they hold
-    the same random numbers in the same order. Where two of them draw otherwise (replicate by replicate, say)
-    only (B,) and (1, B) are compared, as with ``couples_batch``, for which a batch is its last dimension.
+    Batches (6,), (1, 6), (6, 1), (2, 3) and (3, 2), and (4,) and (2, 2), under one seed, at every S, in both
+    modes: they hold the same random numbers in the same order. Where two of them draw otherwise (replicate by
+    replicate, say) only (B,) and (1, B) are compared, as with ``couples_batch``, for which the last dimension
+    is the batch.
     Further a replicate of (5, 2) is drawn again alone, from its own part of the numbers, as far as that part
     can be told.
     """

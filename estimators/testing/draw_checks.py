@@ -6,7 +6,7 @@ with one line of reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import torch
@@ -19,6 +19,7 @@ from .trial import TOLERANCE, NotApplicable, Trial, evaluate, expect, require_su
 
 _LOOKS = (4096, 16384, 65536)
 _PROJECTIONS = 4
+_MORE = (11, 10, 9, 8)  # S beyond the first four, the first that is supported
 _FLOOR = 1e-9
 _REPLICATES = 32
 _MANY = 2048
@@ -27,8 +28,8 @@ _MANY = 2048
 def iid_draws(trial: Trial) -> None:
     """With ``draws = "iid"``, functions of different samples have one mean, and are uncorrelated.
 
-    Of the first four S and every two samples: projections of z, squashed to (−1, 1), and their squares. The
-    products must have mean zero, at a false-alarm rate of 1e-5 a look.
+    Of the first four S, a larger one, and every two samples: projections of z, squashed to (−1, 1), and their
+    squares. The products must have mean zero, at a false-alarm rate of 1e-5 a look.
 
     The samples are the rows that log_likelihood is given where there are S of them in all, whatever the
     number of calls. Where it is evaluated at other points too they are those of the first call that has S
@@ -37,30 +38,38 @@ def iid_draws(trial: Trial) -> None:
     Raises:
         NotApplicable: no such rows are seen.
     """
-    chosen = _samples_among(trial)
-    several = [s for s in trial.sizes if s > 1]
     problem = trial.family.problem(data=(0,))
+    more = (s for s in _MORE if trial.warm.supports(problem.q, problem.target, s) is None)
+    several = [s for s in (*trial.sizes, next(more, 1)) if s > 1]
+    chosen = _samples_among(trial, several)
     if not several or chosen is None:
         raise NotApplicable("log_likelihood is evaluated at no S samples, S of 2 or more")
     # Fixed directions in which no two coordinates count alike.
     width = problem.q.event_shape.numel()
     angles = torch.arange(1.0, 1 + _PROJECTIONS * width, dtype=torch.float64).square()
     directions = angles.sin().reshape(_PROJECTIONS, width)
-    pairs = [(s, *pair) for s in several for pair in combinations(range(s), 2)]
+    # Of many samples one projection must do.
+    kept = {s: slice(None) if s in trial.sizes else slice(0, None, _PROJECTIONS) for s in several}
+    pairs = [
+        (s, *pair)
+        for s in several
+        for pair in combinations(range(s), 2)
+        for _ in range(2 * _PROJECTIONS)[kept[s]]
+    ]
 
     def draw(n: int) -> Tensor:
         columns = []
         for s in several:
             z = _drawn(trial, s, n, chosen)  # (S, n, D)
             u = _centred(torch.tanh(_centred(z @ directions.T, scaled=True)))
-            u = torch.cat((u, _centred(u.square())), -1)
+            u = torch.cat((u, _centred(u.square())), -1)[..., kept[s]]
             columns += [u[one] * u[other] for one, other in combinations(range(s), 2)]
         return torch.cat(columns, -1)
 
     looks = tuple(n // 4 for n in _LOOKS) if trial.costly else _LOOKS
     found = search(trial, draw, looks, _FLOOR)
     if found:
-        s, one, other = pairs[found.column // (2 * _PROJECTIONS)]
+        s, one, other = pairs[found.column]
         raise AssertionError(
             f"declares draws = iid, but samples {one} and {other} of S = {s} are not independent draws of "
             f"one distribution ({found.num_draws} draws); declare draws = coupled if that is meant"
@@ -102,7 +111,7 @@ def _mirrored_bits(trial: Trial) -> None:
     Raises:
         NotApplicable: S = 2 is not supported, or the pair is not seen.
     """
-    chosen = _samples_among(trial)
+    chosen = _samples_among(trial, trial.sizes)
     if 2 not in trial.sizes or chosen is None:
         raise NotApplicable("log_likelihood is evaluated at no pair of samples")
     p = trial.family.problem(data=(0,)).q.mean.detach()
@@ -120,13 +129,13 @@ def _drawn(trial: Trial, num_samples: int, n: int, chosen: list[int]) -> Tensor:
     return torch.cat(drawn, 1).flatten(2).double()
 
 
-def _samples_among(trial: Trial) -> list[int] | None:
+def _samples_among(trial: Trial, sizes: Sequence[int]) -> list[int] | None:
     """Which calls of log_likelihood evaluate the S samples; None where that cannot be told.
 
     An empty list stands for all: their number may depend on S.
     """
     problem = trial.family.problem(data=(0,))
-    lengths = {s: [len(z) for z in _calls(trial, problem, s)] for s in trial.sizes}
+    lengths = {s: [len(z) for z in _calls(trial, problem, s)] for s in sizes}
     if all(sum(rows) == s for s, rows in lengths.items()):
         return []
     fewest = min(map(len, lengths.values()))

@@ -131,18 +131,24 @@ def unbiased_without_prior(trial: Trial) -> None:
 def kl_weight(trial: Trial) -> None:
     """With a weighted KL the means claimed are those of the weighted objective; else `supports` refuses.
 
-    Whatever the objective, the estimate moves with the weight.
+    Whatever the objective, gradient and value move with the weight, in either mode.
     """
     problem = trial.family.problem()
     require_support(trial.warm, problem, replace(problem.target, kl_weight=_WEIGHTS[0]), trial.num_samples)
     targets = [replace(problem.target, kl_weight=weight) for weight in _WEIGHTS]
     weights = [t.kl_weight for t in targets if trial.warm.supports(problem.q, t, trial.num_samples) is None]
-    one, other = (
-        seeded(trial.warm, problem, trial.num_samples, replace(problem.target, kl_weight=weight))
-        for weight in (1.0, _WEIGHTS[0])
-    )
-    same = [torch.equal(first, second) for _, first, second in outcome_parts(one, other) if first.numel()]
-    expect(not all(same), f"the estimate is the same with kl_weight={_WEIGHTS[0]} as without")
+    for training in (False, True):
+        with trial.modes(training) as estimator:
+            one, other = (
+                seeded(estimator, problem, trial.num_samples, replace(problem.target, kl_weight=weight))
+                for weight in (1.0, _WEIGHTS[0])
+            )
+        mode = "training" if training else "eval"
+        for name, first, second in outcome_parts(one, other):
+            same = first.numel() > 0 and torch.equal(first, second)
+            expect(
+                not same, f"the {name} is the same with kl_weight={_WEIGHTS[0]} as without, in {mode} mode"
+            )
     learned = trial.family.problem(learned=True)
     exact = [_claimed(trial, learned.exact(kl_weight=weight)) for weight in weights]  # type: ignore[arg-type]
     if trial.warm.objective != "elbo" or not exact[0]:
