@@ -186,6 +186,7 @@ class Benchmark(ABC, Generic[S]):
         settings: the class of its cases' settings.
         headline: the metric that one number of a case is about.
         position: among the commands.
+        fills_cores: unless told how many cases at a time, as many as there are cores: it measures no seconds.
         alone: it is nothing but timings: measured in the command's own process with all its threads, all
             cases together (`measure_together`), and never on machines that others use.
         quiet: it shows its own progress.
@@ -199,6 +200,7 @@ class Benchmark(ABC, Generic[S]):
     position: ClassVar[int] = 100
     alone: ClassVar[bool] = False
     quiet: ClassVar[bool] = False
+    fills_cores: ClassVar[bool] = False
     text_file: ClassVar[str | None] = None
 
     estimator: tuple[str, ...] = ESTIMATOR.default(())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ...estimators.plugins.registry import BUILTIN_NAMES
-from ..certification.levels import TOLERANCE, check_range, confirm_level
+from ..certification.levels import CONTRACT_SHARE, TOLERANCE, check_range, confirm_level
 from ..certification.oracle_problems import ORACLE_PROBLEMS
 from ..problems.specifications import label_of_text, specifications
 from ..rows.certificate import outcome
@@ -57,6 +57,7 @@ class Certify(Benchmark[CertifySettings]):
     settings: ClassVar[type[Settings]] = CertifySettings
     headline: ClassVar[str] = "check"
     position: ClassVar[int] = 4
+    fills_cores: ClassVar[bool] = True
 
     problem: tuple[str, ...] = common.PROBLEM.default(ORACLE_PROBLEMS)
     num_samples: tuple[int, ...] = (1,)
@@ -81,20 +82,25 @@ class Certify(Benchmark[CertifySettings]):
         self.check()
         problems = specifications(self.problem, "problem")
         estimators = self.estimators()
-        settings = CertifySettings(
-            self.confidence,
-            self.tolerance,
-            None if self.budget is None else self.budget / len(problems),
-            confirm_level(len(problems), len(estimators)),
-        )
-        return [self.case(problem, e, 1, None, settings) for e in estimators for problem in ("", *problems)]
+        level = confirm_level(len(problems), len(estimators))
+        settings = {
+            problem: CertifySettings(self.confidence, self.tolerance, self._share(problem, problems), level)
+            for problem in ("", *problems)
+        }
+        return [self.case(problem, e, 1, None, own) for e in estimators for problem, own in settings.items()]
+
+    def _share(self, problem: str, problems: Sequence[str]) -> float | None:
+        """Seconds of the budget for a problem, or for the conformance suite (without one)."""
+        if self.budget is None:
+            return None
+        return self.budget * ((1 - CONTRACT_SHARE) / len(problems) if problem else CONTRACT_SHARE)
 
     def check(self) -> None:
         super().check()
         check_range(self.confidence, self.tolerance, self.budget)
 
     def expected_seconds(self, case: _Case) -> float | None:
-        return case.settings.seconds if case.problem else None
+        return case.settings.seconds
 
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:

@@ -15,6 +15,7 @@ from .features import Features
 
 _DRAWS_A_FEATURE = 6  # of a pilot, at least
 _CONSTANT = 1e-9  # relative to a feature, below which it does not vary
+_ROUNDING = 1e-12  # of terms of order 1 that cancel: below it nothing is left of a feature
 _RANK = 1e-11  # relative, below which features say the same
 _ALL = 1e-7  # of a column, that is left where features explain all of it
 
@@ -54,7 +55,7 @@ def fitted(columns: Float[Tensor, "R B K"], features: Features, data: int) -> Fl
     design = design[..., :used]
     spread, size = (part.square().mean(1, keepdim=True).sqrt() for part in (design, target))
     whole = _by_datum(features.values, data)[..., :used].square().mean(1, keepdim=True).sqrt()
-    live = (spread > _CONSTANT * whole) & spread.isfinite()
+    live = (spread > _CONSTANT * whole) & (spread > _ROUNDING) & spread.isfinite()
     scale = torch.where(live, spread, torch.inf)
     size = size.clamp_min(torch.finfo(size.dtype).tiny)
     solved = torch.linalg.lstsq(design / scale, target / size, rcond=_RANK, driver="gelsd").solution

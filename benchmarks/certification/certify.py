@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...estimators.errors import UsageError
 from ..problems.arguments import checked_seed
@@ -13,7 +15,7 @@ from ..problems.protocol import Problem
 from ..rows.certificate import Certificate, merge
 from .candidate import Given, builder
 from .contract import certify_contract
-from .levels import TOLERANCE, Settings, check_range, confirm_level
+from .levels import CONTRACT_SHARE, TOLERANCE, Settings, check_range, confirm_level
 from .oracle_problems import ORACLE_PROBLEMS
 from .problem import certify_problem
 
@@ -41,8 +43,8 @@ def certify(
             which is copied.
         problems: specifications or `Problem`s with an exact gradient; None for the suite's own.
         confidence: of the bias bound, one-sided.
-        budget: seconds after which no new draws are begun (each problem gets a few in any case); None for
-            a fixed amount of work, which gives the same numbers on every machine.
+        budget: seconds that it may take, within a fifth; None for a fixed amount of work, which gives the
+            same numbers on every machine.
         seed: of all draws.
         tolerance: relative bias that the bound must reach for "holds".
 
@@ -62,10 +64,12 @@ def certify(
         tolerance=tolerance,
         confirm_level=confirm_level(len(chosen), 1),
         seed=seed,
-        seconds=math.inf if budget is None else budget / len(chosen),
     )
-    parts = [certify_contract(build, settings)]
-    parts += [certify_problem(build, problem, label, settings) for label, problem in chosen.items()]
+    end = math.inf if budget is None else time.monotonic() + budget
+    parts = [certify_contract(build, replace(settings, seconds=CONTRACT_SHARE * (budget or math.inf)))]
+    for index, (label, problem) in enumerate(chosen.items()):
+        share = (end - time.monotonic()) / (len(chosen) - index)
+        parts.append(certify_problem(build, problem, label, replace(settings, seconds=share)))
     if problems is not None and not any(part.checks for part in parts[1:]):
         label, reason = next(iter(parts[1].skipped.items()))
         raise UsageError(f"{parts[0].estimator} cannot be certified on {label}: {reason}")

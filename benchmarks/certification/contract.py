@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from unittest import SkipTest
 
@@ -19,15 +20,23 @@ from .levels import Settings
 def certify_contract(build: Callable[[], Estimator], settings: Settings) -> Certificate:
     """The conformance suite under this run's seed and level."""
     checks = []
+    deadline = time.monotonic() + settings.seconds
     for one in estimator_checks(build, derived(settings.seed, "conformance"), settings.confirm_level):
+        start = time.monotonic()
+        if start > deadline:
+            checks.append(
+                Check(one.name, None, "not begun: the time allowed was spent before (see --budget)")
+            )
+            continue
+        holds: bool | None = True
+        reason = ""
         try:
             one()
         except NotApplicable:
             continue
         except SkipTest as no_verdict:
-            checks.append(Check(one.name, None, one_line(no_verdict)))
+            holds, reason = None, one_line(no_verdict)
         except AssertionError as error:
-            checks.append(Check(one.name, False, one_line(error)))
-        else:
-            checks.append(Check(one.name, True))
+            holds, reason = False, one_line(error)
+        checks.append(Check(one.name, holds, reason, seconds=time.monotonic() - start))
     return certificate_of(build, checks, settings)

@@ -26,11 +26,6 @@ class Corner:
     mode: str = "eval"
 
     @property
-    def usual(self) -> bool:
-        """Whether estimates are asked for as where variances are measured, but that θ requires a gradient."""
-        return self.dtype == "float64" and self.mode == "eval"
-
-    @property
     def training(self) -> bool:
         """Whether the estimator is in training mode."""
         return self.mode.startswith("train")

@@ -15,6 +15,8 @@ from .corners import CORNERS
 
 #: Relative bias that a bound must reach, unless another is asked for.
 TOLERANCE = 0.003
+#: Of a budget, for the conformance suite; the rest is for the problems, each the same.
+CONTRACT_SHARE = 0.3
 #: Looks of a cell that may raise an alarm, at most; one more may confirm the last.
 LOOKS = 7
 _SCREEN_LEVEL = 1e-3
@@ -33,7 +35,7 @@ class Settings:
         confirm_level: of a confirmation, see `sequential`.
         seed: of all draws.
         max_evaluations: of log p(x|z), roughly, after which no further look is begun.
-        seconds: that a problem may take, after which none is begun either.
+        seconds: that the conformance suite or a problem may take.
     """
 
     confidence: float = 0.99

@@ -26,12 +26,14 @@ _LEAST_LOOK = 512
 _GROWTH = 4
 _PILOT = 2048  # estimates that the features' coefficients are fitted to, and no test sees
 _GROUPS = 64  # of a look: what is a mean over data and estimates is drawn for each
+_FEW_GROUPS = 8  # where all of their noise is known
+_ALL = 1e-7  # of the noise, that is left where all of it is known
 _PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
 _OF_MEANS = ("theta", "phi")
 _ERROR_OF_MEANS = 1e-6  # relative, of quadrature
 _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
-_LEAST_WORK = 2**17  # evaluations that are spent whatever the budget
+_LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _SEEN = 25  # times that a state must be expected, to be counted upon
 _WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
 _VARIANCE_LOOKS = 2  # where a variance is tested
@@ -69,6 +71,7 @@ class _Looks:
 
     def __init__(self, subject: Subject, deadline: float, followed: bool) -> None:
         self.subject, self.deadline, self._followed = subject, deadline, followed
+        self._groups = _GROUPS
         self._signature: list[tuple[str, int, int]] | None = None
         self._work = subject.num_samples * len(subject.oracle.eta)
         self._first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
@@ -80,6 +83,7 @@ class _Looks:
     def run(self) -> Outcome:
         n, total, screen = self._first, 0, True
         for look in range(LOOKS + 1):
+            self._begun = time.monotonic()
             self._look(n, look, screen)
             total += n
             bias = self._bias()
@@ -134,6 +138,8 @@ class _Looks:
         for which in range(min(len(controls) for _, controls in drawn)):
             left.append(float((raw - torch.stack([controls[which] for _, controls in drawn])).var(0).sum()))
         best = min(range(len(left)), key=left.__getitem__)
+        if left[best] <= _ALL**2 * left[0]:
+            self._groups = _FEW_GROUPS
         return best - 1 if best else None
 
     def _look(self, n: int, look: int, screen: bool) -> None:
@@ -165,7 +171,7 @@ class _Looks:
             draws, noise = self._draw(size)
             adjusted = self._adjusted(draws, noise)
             yield Chunk(draws, Draws(adjusted[..., :-1], adjusted[..., -1])), 1
-        for _ in range(_GROUPS if grouped else 0):
+        for _ in range(self._groups if grouped else 0):
             yield Chunk(means=self.subject.draw_means(n // _GROUPS, self._control)), 1
 
     def _adjusted(self, draws: Draws, noise: list[Noise]) -> Tensor:
@@ -216,9 +222,10 @@ class _Looks:
         return settled and (not variance or look + 1 >= _VARIANCE_LOOKS)
 
     def _affordable(self, n: int) -> bool:
-        work = n * self._work
-        in_time = time.monotonic() < self.deadline
-        return work <= _LEAST_WORK or (in_time and work <= self.subject.settings.max_evaluations)
+        """Whether a look of so many draws, four times those of the last one, is allowed and ends in time."""
+        now = time.monotonic()
+        in_time = now + _GROWTH * (now - self._begun) <= self.deadline
+        return in_time and n * self._work <= max(self.subject.settings.max_evaluations, _LEAST_WORK)
 
 
 def _largest(draws: list[Draws], exact: Tensor) -> Tensor:

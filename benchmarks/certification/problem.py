@@ -25,6 +25,7 @@ from ..problems.point import placed
 from ..problems.protocol import Problem
 from ..rows.certificate import Certificate
 from ..rows.certificate_checks import Check
+from ..rows.certificate_untried import refused_sizes
 from ..seeds import derived
 from .blocks import exact_bias
 from .candidate import certificate_of
@@ -38,6 +39,7 @@ from .subject import warmed
 
 _DATA = 3  # a point of a problem
 _STRIDE = 3
+_SHARES = 3  # of the time that is left for a place, that one may take
 _LARGEST_SIZE = 160  # S, up to which it is asked whether it is supported
 _OF_SEVERAL_SAMPLES = ("iwae", "inclusive-kl")  # objectives whose exact answers depend on S
 
@@ -58,6 +60,7 @@ def certify_problem(
         settings: of the tests.
         device: None for where the problem is.
     """
+    deadline = time.monotonic() + settings.seconds
     try:
         estimator = build()
     except Exception:  # the conformance suite says so
@@ -70,28 +73,40 @@ def certify_problem(
         x = x[:1]  # gradients in η-space are told datum by datum, and several would share theirs
     with seeded(settings.seed, x.device):
         points = points_of(problem, x, settings.seed)
-        sizes = _supported(estimator, problem, x, points["initial"])
-        if isinstance(sizes, str):
-            return certificate_of(build, [], settings, {label: sizes})
+        answers = _answers(estimator, problem, x, points["initial"])
+        sizes = () if isinstance(answers, str) else tuple(s for s, why in answers.items() if why is None)
+        if isinstance(answers, str) or not sizes:
+            reason = answers if isinstance(answers, str) else str(next(iter(answers.values())))
+            return certificate_of(build, [], settings, {label: reason})
         checks: list[Check] = []
         unsolved: dict[str, str] = {}
-        deadline = time.monotonic() + settings.seconds
         seen = _Warmed(build, settings.seed)
-        for index, place in enumerate(
-            _places(estimator, problem, x, points, sizes, _corners(label, settings.seed))
-        ):
+        corners = _corners(label, settings.seed)
+        count = len(points) + len(corners)
+        for index, place in enumerate(_places(estimator, problem, x, points, sizes, corners)):
             if isinstance(place.oracle, str):
                 where = f"{label} at {place.point}, S = {place.corner.num_samples}"
                 unsolved.setdefault(where, place.oracle)
             own = replace(settings, seed=derived(settings.seed, "cell", index))
-            found, refused = _certify_at(seen, place, label, own, deadline)
+            left = deadline - time.monotonic()
+            if left <= 0 and index > 0:
+                checks.append(_out_of_time(place, label))
+                continue
+            # One place may take more than its share, but not all that is left.
+            share = left if math.isinf(left) else _SHARES * left / (count - index)
+            found, refused = _certify_at(seen, place, label, own, min(deadline, time.monotonic() + share))
             checks += found
             unsolved |= refused
             if any(check.holds is False for check in checks):
                 break  # clear already; the rest would only take time
     claimed = any(check.name != "elbo-bias" for check in checks)
-    skipped = unsolved if claimed else {label: next(iter(unsolved.values()))}
+    skipped = unsolved | refused_sizes(label, answers) if claimed else {label: next(iter(unsolved.values()))}
     return certificate_of(build, checks, settings, skipped)
+
+
+def _out_of_time(place: _Place, label: str) -> Check:
+    reason = "not begun: the time allowed was spent before (see --budget)"
+    return Check("gradient", None, reason, label, place.point, **vars(place.corner))
 
 
 class _Warmed:
@@ -227,13 +242,12 @@ def _certify_at(
     return checks, refused
 
 
-def _supported(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -> tuple[int, ...] | str:
-    """S that the estimator supports here, the smallest first, or why it supports none."""
+def _answers(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -> dict[int, str | None] | str:
+    """S, the smallest first -> why the estimator refuses it here, or None; or what its answer raises."""
     q, target = problem.posterior(eta), problem.target(x)
     try:
         smallest = max(int(estimator.min_samples), 1)
         tried = range(smallest, smallest + _LARGEST_SIZE)
-        answers = {s: refusal(estimator, q, target, s) for s in tried}
+        return {s: refusal(estimator, q, target, s) for s in tried}
     except Exception as error:  # a plugin may raise anything; the conformance suite says so too
         return f"supports() raises {type(error).__name__}: {one_line(error)}"
-    return tuple(s for s, answer in answers.items() if answer is None) or str(answers[smallest])

@@ -32,6 +32,7 @@ from .noise import noise_of
 from .oracle import Draws, GroupMeans, Oracle
 
 _WARMUP_STEPS = 200
+_FEW_SAMPLES = 4
 
 
 class NotFinite(Exception):
@@ -164,7 +165,9 @@ class Subject:
             found.append(value_block(oracle, level, error, values))
             if oracle.theta_grad.numel() and not self.corner.frozen:
                 found.append(theta_block(oracle, level, error))
-        variance = oracle.variance(self.estimator, self.num_samples) if self.corner.usual else None
+        # Elsewhere its closed form would be wanted at many S, and few draws are taken.
+        usual = self.corner == Corner(self.num_samples, oracle.rows) and self.num_samples <= _FEW_SAMPLES
+        variance = oracle.variance(self.estimator, self.num_samples) if usual else None
         if variance is not None:
             centre = oracle.eta_grad if self.mean is None else self.mean
             of_variance = variance_block(oracle, variance, centre, level, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..cases.throughput import Throughput
 from ..cases.variance import Variance
 from ..running.executors.choice import Engine
 from ..running.suite import Run, run
+from ..running.threads import cores
 from .parameters import ENGINE, RUN, RUN_DEFAULTS, Parameters, defaults_of, parameters_of, read
 
 _Given = Mapping[str, Any]
@@ -67,10 +69,13 @@ def _command(
     def command(**values: Any) -> None:
         given = {k: read(options, k, values[k]) for k in own if values[k] not in (None, [])}
         asked = ask(given)
+        engine = Engine(**{k: read(Engine, k, values[k]) for k in ENGINE if values.get(k) not in (None, [])})
+        if options.fills_cores and engine.jobs is None and not engine.shared:
+            engine = replace(engine, jobs=max(cores() // engine.threads, 1))
         request = Run(
             [benchmark.quick() for benchmark in asked] if values["quick"] else asked,
             values["output"],
-            Engine(**{k: read(Engine, k, values[k]) for k in ENGINE if values.get(k) not in (None, [])}),
+            engine,
             tuple(values["plugin"] or ()),
             values["force"],
             values["dry_run"],
