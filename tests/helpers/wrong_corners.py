@@ -1128,6 +1128,7 @@ CORNERS = {
         _BITS,
         "theta",
         at=lambda s, b: s % 2 == 1 and s > 3,
+        caught=False,
     ),
     "WeightsByLength": Corner(
         "weights of samples put along whichever dimension is as long", "S = B", _BITS, at=lambda s, b: s == b
@@ -1142,7 +1143,7 @@ CORNERS = {
         "log q summed along whichever dimension is D long", "B = D", _GAUSSIAN, at=lambda s, b: b == 2
     ),
     "SquareReplicates": Corner(
-        "the batch put back by its length", "R = B", "", "shape-of-batch size-of-batch", caught=False
+        "the batch put back by its length", "R = B", "", "shape-of-batch size-of-batch"
     ),
     "SqueezedTooMuch": Corner(
         "squeeze() without a dimension", "S = B = 1 under replicates", "", "shape-of-batch size-of-batch"
@@ -1323,7 +1324,6 @@ CORNERS = {
         "training mode and a weight of the KL",
         "",
         "kl-weight",
-        caught=False,
     ),
     "NeverPositive": Corner(
         "log p(x|z) capped at 0", "positive log-likelihoods", "waves[posterior=bernoulli,latent_dim=4]"
@@ -1362,7 +1362,6 @@ CORNERS = {
         "S above 4, the claim alone",
         "",
         "iid-draws independent-draws",
-        caught=False,
     ),
     "PairsFromFour": Corner(
         "antithetic pairs where S is even and four at least",
