@@ -8,14 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...estimators.base import Estimator
+from ...estimators.posteriors.distributions import reparameterizable
 from ..rows.certificate_checks import BiasBound
 from ..statistics.bias import bias_bound, bias_floor
+from .integrand_features import explicit
 from .moments import ColumnSums
 from .oracle import Draws, GroupMeans, Oracle
 from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
 _QUADRATURE = 1e-4  # of an estimate that draws nothing, where that is more
+_IMPLICIT = 1e-4  # of torch's derivatives of what is drawn from a Gamma distribution, or from its like
 _CERTAIN = 30  # floors: how far off a mean without noise is wrong
 _NOTHING = 1e-10  # a relative bias that is rounding error
 _SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
@@ -74,6 +78,13 @@ class Block:
             f"{self.where(found.column)} is {truth + found.deviation:.4g} ± {found.stderr:.2g}, exactly "
             f"{truth:.4g} ({found.draws:,} draws)"
         )
+
+
+def error_of_gradient(oracle: Oracle, estimator: Estimator) -> float:
+    """As `error_of`, of a gradient; that along a path that torch knows by a series has the series' error."""
+    q = oracle.problem.posterior(oracle.eta)
+    by_series = bool(estimator.derivatives) and reparameterizable(q) and not explicit(q)
+    return max(error_of(oracle, estimator.deterministic), _IMPLICIT if by_series else 0.0)
 
 
 def error_of(oracle: Oracle, deterministic: bool) -> float:

@@ -65,12 +65,11 @@ class Forced:
         self.numbers, self.data = list(numbers), data
         self.total = math.prod(one.count for one in self.numbers)
 
-    def chunks(self) -> list[range]:
+    def chunks(self) -> Sequence[Int64[Tensor, "n"]]:
         """The rows, as many at a time as are taken together."""
-        starts = range(0, self.total, _ROWS_AT_A_TIME)
-        return [range(start, min(start + _ROWS_AT_A_TIME, self.total)) for start in starts]
+        return torch.arange(self.total).split(_ROWS_AT_A_TIME)
 
-    def run(self, rows: range, call: Callable[[int], object]) -> Float[Tensor, "n B"]:
+    def run(self, rows: Int64[Tensor, "n"], call: Callable[[int], object]) -> Float[Tensor, "n B"]:
         """Call with these combinations in the place of what is drawn; returns what they weigh.
 
         Raises:
@@ -104,9 +103,9 @@ class Forced:
             raise AnotherDraw
         return log_weights.exp()
 
-    def _codes(self, rows: range) -> list[Int64[Tensor, "n L V"]]:
+    def _codes(self, rows: Int64[Tensor, "n"]) -> list[Int64[Tensor, "n L V"]]:
         """The states of every number in these rows, for each operation: the digits of the rows' numbers."""
-        left = torch.arange(rows.start, rows.stop)
+        left = rows
         found = []
         for one in self.numbers:
             digits = []

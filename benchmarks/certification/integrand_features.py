@@ -192,10 +192,10 @@ def _in_theta(f: Float[Tensor, "S R B"], theta: list[Tensor]) -> Float[Tensor, "
     return torch.cat([part.flatten() for part in parts])
 
 
-def _explicit(q: Distribution) -> bool:
+def explicit(q: Distribution) -> bool:
     """Whether z is a formula of the noise; the derivative of a Gamma or Beta draw is good to 1e-4 alone."""
     if isinstance(q, Layered):
-        return all(map(_explicit, q.examples.values()))
+        return all(map(explicit, q.examples.values()))
     return family_of(innermost(q)) in _EXPLICIT
 
 
@@ -210,7 +210,7 @@ class _Columns:
 
     def __init__(self, q: Distribution, leaf: Tensor, z: Tensor, known: Known) -> None:
         self.q, self.leaf, self.known, self.samples = q, leaf, known, known.num_samples
-        self.path = z.requires_grad and _explicit(q)
+        self.path = z.requires_grad and explicit(q)
         z = z if self.path else z.detach()
         self.log_q = q.log_prob(z.detach())
         self.score = self._gradient(self.log_q)

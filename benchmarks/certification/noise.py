@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -60,23 +61,34 @@ def noise_of(drawn: Drawn, replicates: int, data: int) -> Noise | None:
     parts = [
         _sorted(part.detach().double(), replicates, data) for part in (values, parameter) if part is not None
     ]
-    if any(part is None for part in parts):
+    if any(part is None or not part.isfinite().all() for part in parts):
         return None
     return Noise(kind, *parts)  # type: ignore[arg-type]
 
 
-def _normal_about(drawn: Drawn) -> tuple[str, Tensor, None]:
-    mean, std = (torch.as_tensor(a).detach().double() for a in drawn.arguments[:2])
-    return "normal", (drawn.output.double() - mean) / std, None
+class _Scaled(NamedTuple):
+    """location + scale × the standard number is drawn.
 
+    Attributes:
+        kind: of the standard number.
+        first: which of the operation's arguments are the parameters: that and the next.
+        of: location and scale from them; left out at the end, they have torch's defaults.
+    """
 
-def _filled(kind: str, standardize: Callable[..., Tensor]) -> Callable[[Drawn], tuple[str, Tensor, None]]:
-    """Of an operation on a tensor that is filled, whose parameters come after it."""
+    kind: str
+    first: int
+    of: Callable[..., tuple[Any, Any]]
 
-    def read(drawn: Drawn) -> tuple[str, Tensor, None]:
-        return kind, standardize(drawn.output.double(), *drawn.arguments[1:3]), None
+    def __call__(self, drawn: Drawn) -> tuple[str, Tensor, None]:
+        location, scale = self.parameters(drawn)
+        return self.kind, (drawn.output.double() - location) / scale, None
 
-    return read
+    def parameters(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Location and scale of what is drawn."""
+        location, scale = self.of(*drawn.arguments[self.first : self.first + 2])
+        device = drawn.output.device
+        as_drawn = partial(torch.as_tensor, dtype=torch.float64, device=device)
+        return as_drawn(location).detach(), as_drawn(scale).detach()
 
 
 def _bits(drawn: Drawn) -> tuple[str, Tensor, Tensor]:
@@ -92,10 +104,10 @@ _READERS: dict[str, Callable[[Drawn], tuple[str, Tensor, Tensor | None]]] = {
     "randn_like": lambda drawn: ("normal", drawn.output, None),
     "rand": lambda drawn: ("uniform", drawn.output, None),
     "rand_like": lambda drawn: ("uniform", drawn.output, None),
-    "normal": _normal_about,
-    "normal_": _filled("normal", lambda z, mean=0.0, std=1.0: (z - mean) / std),
-    "uniform_": _filled("uniform", lambda u, low=0.0, high=1.0: (u - low) / (high - low)),
-    "exponential_": _filled("exponential", lambda e, rate=1.0: rate * e),
+    "normal": _Scaled("normal", 0, lambda mean=0.0, std=1.0: (mean, std)),
+    "normal_": _Scaled("normal", 1, lambda mean=0.0, std=1.0: (mean, std)),
+    "uniform_": _Scaled("uniform", 1, lambda low=0.0, high=1.0: (low, high - low)),
+    "exponential_": _Scaled("exponential", 1, lambda rate=1.0, _=None: (0.0, 1 / rate)),
     "bernoulli": _bits,
     "bernoulli_": _bits,
     "_standard_gamma": lambda drawn: ("gamma", drawn.output, drawn.arguments[0]),
@@ -136,15 +148,23 @@ def replayed(draw: Callable[[], Tensor], noise: Sequence[Noise], replicates: int
 
     Args:
         draw: draws from q, of batch (R, B).
-        noise: each may be used once, the last that fits first.
+        noise: the last that fit are used, as they follow each other, or else each once, the last first.
         replicates: R.
         data: B.
     """
-    left = list(noise)
+    for start in reversed(range(len(noise))):
+        found = _replayed(draw, list(noise[start:]), replicates, data, in_order=True)
+        if found is not None:
+            return found
+    return _replayed(draw, list(noise), replicates, data, in_order=False)
 
+
+def _replayed(
+    draw: Callable[[], Tensor], left: list[Noise], replicates: int, data: int, in_order: bool
+) -> Tensor | None:
     def replace(_: int, drawn: Drawn) -> Tensor:
         wanted = noise_of(drawn, replicates, data)
-        for place in reversed(range(len(left))):
+        for place in range(len(left))[:1] if in_order else reversed(range(len(left))):
             if wanted is not None and _alike(wanted, left[place]):
                 return _as_drawn(left.pop(place), drawn)
         raise _NoMatch
@@ -170,10 +190,9 @@ def _as_drawn(noise: Noise, drawn: Drawn) -> Tensor:
     shape = drawn.output.shape
     if noise.kind == "states":
         return noise.values.movedim(0, -1).reshape(shape).to(drawn.output.dtype)
-    values: Any = noise.values.reshape(shape)
-    if drawn.name == "normal":
-        values = drawn.arguments[0] + drawn.arguments[1] * values
-    elif drawn.name == "normal_" and len(drawn.arguments) > 1:
-        mean, std = [*drawn.arguments[1:3], 1.0][:2]
-        values = mean + std * values
-    return torch.as_tensor(values).to(drawn.output.dtype)
+    values = noise.values.reshape(shape)
+    reader = _READERS[drawn.name]
+    if isinstance(reader, _Scaled):
+        location, scale = reader.parameters(drawn)
+        values = location + scale * values
+    return values.to(drawn.output.dtype)

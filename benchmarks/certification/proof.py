@@ -12,6 +12,8 @@ from .oracle import Draws, GroupMeans
 from .outcome import Outcome
 from .subject import Subject, require_finite
 
+_ROWS_TRIED = 64
+
 
 def prove(subject: Subject) -> Outcome | None:
     """Every claim at the place, exactly.
@@ -22,15 +24,32 @@ def prove(subject: Subject) -> Outcome | None:
     if estimator.couples_batch or estimator.deterministic:
         return None
     subject.seed("pilot")
+    replicates = data + 1  # not B, so that no dimension is taken for another
     with RandomOperations() as seen:
-        subject.estimates(2)
-    numbers = numbers_of(seen.drawn, 2, data)
-    if numbers is None:
+        subject.estimates(replicates)
+    numbers = numbers_of(seen.drawn, replicates, data)
+    if numbers is None or seen.unseen:
         return None
     try:
-        return _judged(subject, _Sums(subject, Forced(numbers, data)))
+        forced = Forced(numbers, data)
+        return _judged(subject, _Sums(subject, forced)) if _decides_all(subject, forced) else None
     except AnotherDraw:
         return None
+
+
+def _decides_all(subject: Subject, forced: Forced) -> bool:
+    """Whether an estimate is what its own numbers make it: the same in another order, and asked again."""
+    rows = torch.arange(min(forced.total, _ROWS_TRIED))
+    answers = []
+    for order in (rows, rows.flip(0)):
+        forced.run(order, lambda replicates: answers.append(subject.estimates(replicates)))
+    (one, other) = (subject.oracle.gradients(*answer) for answer in answers)
+    near = 1e-9 if subject.corner.dtype == "float64" else 1e-3  # rounding depends on the place in the batch
+    for a, b in zip(one, other, strict=True):
+        a, b = a.nan_to_num(), b.flip(0).nan_to_num()
+        if float((a - b).abs().max()) > near * max(float(a.abs().max()), 1.0):
+            return False
+    return True
 
 
 class _Sums:

@@ -18,6 +18,7 @@ from ..seeds import derived
 from .blocks import (
     Block,
     error_of,
+    error_of_gradient,
     gradient_block,
     mean_block,
     phi_block,
@@ -151,16 +152,17 @@ class Subject:
         """
         oracle, level, found = self.oracle, self.settings.confirm_level, []
         error = error_of(oracle, self.estimator.deterministic)
+        of_gradient = error_of_gradient(oracle, self.estimator)
         gradients, values = of_means[:, :-1], of_means[:, -1]
-        gradient = gradient_block(oracle, level, error, gradients)
+        gradient = gradient_block(oracle, level, of_gradient, gradients)
         if not self.claims:
             return [], gradient
         if self.unbiased:
             found.append(gradient)
             if oracle.phi_grad.numel():
-                found.append(phi_block(oracle, level, error))
+                found.append(phi_block(oracle, level, of_gradient))
         if self.mean is not None:
-            found.append(mean_block(oracle, self.mean, level, error, gradients))
+            found.append(mean_block(oracle, self.mean, level, of_gradient, gradients))
         if self.estimator.unbiased_value:
             found.append(value_block(oracle, level, error, values))
             if oracle.theta_grad.numel() and not self.corner.frozen:

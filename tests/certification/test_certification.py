@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from elbograd.benchmarks import certify
+from elbograd.benchmarks.certification import problem as problem_module
 from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.cell import certify_cell
 from elbograd.benchmarks.certification.corners import CORNERS, Corner
@@ -42,7 +43,16 @@ ROUGHER = Settings(tolerance=0.5, confirm_level=1e-3)
 BRIEF = Settings(tolerance=0.2, confirm_level=1e-3, max_evaluations=1e6)  # where less shows what is wrong
 
 
-pytestmark = pytest.mark.usefixtures("unchecked_shapes")  # of thousands of calls a test
+#: Of all corners, which `test_corners` and the conformance suite go through.
+FEW = (Corner(3, 3, "float32", "train"), Corner(4, 2, "float64", "eval-frozen"))
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes", "few_corners")  # of thousands of calls a test
+
+
+@pytest.fixture
+def few_corners(monkeypatch):
+    """Whole certificates in seconds."""
+    monkeypatch.setattr(problem_module, "_corners", lambda label, seed: FEW)
 
 
 def certified(estimator, problem, settings=ROUGH):
