@@ -9,7 +9,6 @@ the same direction one-sidedly at ``confirm_level``. So a look at a true mean re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from scipy import stats
@@ -53,7 +52,7 @@ class MeanTest:
     def __init__(self, floor: Tensor, joint: int, confirm_level: float, copies: int = 1) -> None:
         self.floor, self.joint = floor, joint
         self._skew = MAX_SKEW * copies**0.5
-        self._z = NormalDist().inv_cdf(1 - confirm_level)
+        self._level = confirm_level
         self._suspect: Tensor | None = None  # unit of what an alarm found, in all columns
         self._draws = 0
         self.rejection: Rejection | None = None
@@ -89,7 +88,7 @@ class MeanTest:
         judged = g.abs() <= MAX_SKEW
         self.settled = bool((g.abs() <= self._skew).all())
         if screen:
-            self._suspect = self._largest(h, judged)
+            self._suspect = self._largest(h, judged, sums.n)
             if self._suspect is None:
                 self._suspect = self._jointly(sums, mean, variance)
 
@@ -104,13 +103,13 @@ class MeanTest:
         else:
             worst = int(self._suspect.abs().argmax())
             one_h, one_g = h[worst] * self._suspect[worst].sign(), g[worst]
-        if abs(float(one_g)) <= MAX_SKEW and float(one_h) > self._z:
+        if abs(float(one_g)) <= MAX_SKEW and float(one_h) > _quantile(self._level, sums.n):
             stderr = float((variance[worst] / sums.n).sqrt())
             self.rejection = Rejection(worst, float(mean[worst]), stderr, self._draws)
 
-    def _largest(self, h: Tensor, judged: Tensor) -> Tensor | None:
+    def _largest(self, h: Tensor, judged: Tensor, n: int) -> Tensor | None:
         level = SCREEN_LEVEL / 2 if self.joint else SCREEN_LEVEL
-        threshold = NormalDist().inv_cdf(1 - level / (2 * len(h)))
+        threshold = _quantile(level / (2 * len(h)), n)
         size = torch.where(judged, h.abs(), torch.zeros_like(h))
         column = int(size.argmax())
         if not size[column] > threshold:
@@ -131,8 +130,18 @@ class MeanTest:
         eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
         along = vectors.T @ (mean[live] / scale)
         t_squared = float(sums.n * (along**2 / eigenvalues).sum())
-        if not t_squared > stats.chi2.isf(SCREEN_LEVEL / 2, len(eigenvalues)):
+        if not t_squared > joint_quantile(SCREEN_LEVEL / 2, len(eigenvalues), sums.n):
             return None
         suspect = torch.zeros(self.joint, dtype=torch.float64)
         suspect[live] = vectors @ (along / eigenvalues) / scale
         return suspect / suspect.norm()
+
+
+def _quantile(level: float, n: int) -> float:
+    """What H of n draws passes with this probability: Student's, since means of few groups are tested too."""
+    return float(stats.t.isf(level, n - 1))
+
+
+def joint_quantile(level: float, columns: int, n: int) -> float:
+    """What T² over so many columns of n draws passes with this probability: Hotelling's quantile."""
+    return float(columns * (n - 1) / (n - columns) * stats.f.isf(level, columns, n - columns))

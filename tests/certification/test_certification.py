@@ -20,7 +20,7 @@ from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.oracle_problems import ORACLE_PROBLEMS
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.problem import certify_problem
-from elbograd.benchmarks.certification.sequential import MeanTest
+from elbograd.benchmarks.certification.sequential import MeanTest, joint_quantile
 from elbograd.benchmarks.certification.subject import warmed
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
@@ -379,6 +379,31 @@ def test_a_single_column_is_found_and_named():
     assert test.rejection.column == 3
     assert test.rejection.deviation == pytest.approx(0.06, abs=0.03)
     assert test.rejection.draws == 40_000
+
+
+def test_a_look_at_few_groups_keeps_its_level():
+    """Of 2,000 looks at 400 right means of 64 draws 2 should raise an alarm; more than 9 in 1 of 20,000 seeds."""
+    generator, alarms = torch.Generator().manual_seed(0), 0
+    for _ in range(2000):
+        test = MeanTest(torch.zeros(400), 0, 1e-3)
+        sums = test.sums()
+        sums.add(torch.randn(64, 400, generator=generator, dtype=torch.float64))
+        test.take(sums)
+        alarms += test.waiting
+    assert alarms <= 9  # with the quantile of a normal 17 or so
+
+
+def test_a_joint_look_at_many_columns_keeps_its_level():
+    """Of 200 looks at 200 right means 10 should pass the 5% quantile of T²; more than 24 in 1 of 20,000 seeds."""
+    generator, n, columns = torch.Generator().manual_seed(0), 1600, 200
+    found = []
+    for _ in range(200):
+        draws = torch.randn(n, columns, generator=generator, dtype=torch.float64)
+        mean = draws.mean(0)
+        found.append(float(n * mean @ torch.linalg.solve(torch.cov(draws.T), mean)))
+    above = [sum(one > limit for one in found) for limit in (joint_quantile(0.05, columns, n), 234.0)]
+    assert above[0] <= 24
+    assert above[1] > 60  # that of χ²
 
 
 def test_a_deviation_spread_over_correlated_columns_is_found_jointly():
