@@ -35,6 +35,7 @@ _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _SEEN = 25  # times that a state must be expected, to be counted upon
+_HARDLY_SEEN = 5  # times that it must be expected, for a fit
 _WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
 _VARIANCE_LOOKS = 2  # where a variance is tested
 
@@ -124,6 +125,10 @@ class _Looks:
         if not all_explained(columns, left):
             others = joined([noise_features(noise, len(draws.value), like) for draws, noise in drawn])
             self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
+        # One such state in a pilot would be explained by whatever is there, and none of the draws show it.
+        hardly = _unseen(drawn[0][1], self._first, like, _HARDLY_SEEN) > 0
+        for fit in (self._of_integrand, self._of_noise):
+            fit.coefficients[hardly] = 0
         missed = _unseen(drawn[0][1], self._first, like) * _WORTH
         missed *= 1 + _largest([draws for draws, _ in drawn], subject.oracle.value)
         return self._of_integrand.error(features.means, _ERROR_OF_MEANS) + missed.unsqueeze(-1)
@@ -233,7 +238,7 @@ def _largest(draws: list[Draws], exact: Tensor) -> Tensor:
     return torch.stack([(one.value + exact).abs().amax(0) for one in draws]).amax(0)
 
 
-def _unseen(noise: list[Noise], draws: int, like: Tensor) -> Tensor:
+def _unseen(noise: list[Noise], draws: int, like: Tensor, enough: int = _SEEN) -> Tensor:
     """Probability of states so rare that so many draws may not show one of them, (B,).
 
     A mean over draws without them is off by as much as that, times what they are worth, and looks certain.
@@ -245,7 +250,7 @@ def _unseen(noise: list[Noise], draws: int, like: Tensor) -> Tensor:
         assert one.parameter is not None
         p = one.parameter[0, 0]  # (B, V) or (B, V, K)
         each = torch.stack((p, 1 - p), -1) if one.kind == "bits" else p
-        rare = each * draws * one.values.shape[0] < _SEEN
+        rare = each * draws * one.values.shape[0] < enough
         total += torch.where(rare, each, torch.zeros_like(each)).sum((-2, -1))
     return total
 

@@ -79,7 +79,7 @@ class _Scaled(NamedTuple):
     first: int
     of: Callable[..., tuple[Any, Any]]
 
-    def __call__(self, drawn: Drawn) -> tuple[str, Tensor, None]:
+    def __call__(self, drawn: Drawn) -> tuple[str, Tensor, Tensor | None]:
         location, scale = self.parameters(drawn)
         return self.kind, (drawn.output.double() - location) / scale, None
 

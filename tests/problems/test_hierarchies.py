@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks import measure_variance, train
-from elbograd.benchmarks.certification import cell
+from elbograd.benchmarks.certification import looks
+from elbograd.benchmarks.certification.cell import certify_cell
+from elbograd.benchmarks.certification.corners import Corner
 from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.points import points_of
+from elbograd.benchmarks.certification.subject import warmed
 from elbograd.benchmarks.gradients import seeded
 from elbograd.benchmarks.oracles.objectives import exact_with_method
 from elbograd.benchmarks.oracles.references import whole_reference
@@ -196,16 +199,16 @@ CERTIFIED = [
 
 
 def judged(estimator, name, num_samples, monkeypatch):
-    """The checks at where the encoder puts η, of 20,480 estimates at most, and as many more to confirm."""
-    monkeypatch.setattr(cell, "_LEAST_WORK", 0)
+    """The checks at where the encoder puts η, of 4,096 estimates, and as many more to confirm."""
+    monkeypatch.setattr(looks, "_LEAST_WORK", 0)
     problem, x = loaded(name)
     eta = problem.encoder(x).detach()
     oracle = solve(problem, "initial", x, eta, estimator().objective, num_samples)
-    settings = Settings(confirm_level=1e-2, max_evaluations=16384 * 3 * num_samples)
+    settings = Settings(confirm_level=1e-2, max_evaluations=4096 * 3 * num_samples)
     with seeded(0, x.device):
-        return {
-            c.name: c for c in cell.certify_cell(estimator, oracle, num_samples, name, oracle.norm, settings)
-        }
+        warm = partial(warmed, estimator, oracle, num_samples, settings.seed)
+        corner = Corner(num_samples, len(x))
+        return {c.name: c for c in certify_cell(warm, oracle, corner, name, oracle.norm, settings)}
 
 
 @pytest.mark.parametrize(("name", "spec", "num_samples"), CERTIFIED)
