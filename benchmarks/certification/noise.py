@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -66,7 +66,8 @@ def noise_of(drawn: Drawn, replicates: int, data: int) -> Noise | None:
     return Noise(kind, *parts)  # type: ignore[arg-type]
 
 
-class _Scaled(NamedTuple):
+@dataclass(frozen=True)
+class _Scaled:
     """location + scale × the standard number is drawn.
 
     Attributes:
