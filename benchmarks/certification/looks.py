@@ -15,6 +15,7 @@ from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
 from .integrand_features import integrand_features
 from .levels import LOOKS
+from .moments import ColumnSums
 from .noise import Noise, noise_of
 from .noise_features import noise_features
 from .oracle import Draws
@@ -52,17 +53,17 @@ def sample(subject: Subject, deadline: float) -> Outcome:
         EstimatorError: it breaks the protocol.
     """
     try:
-        return _Looks(subject, deadline, followed=True).run()
+        return Looks(subject, deadline, followed=True).run()
     except _OtherDraws:
-        return _Looks(subject, deadline, followed=False).run()
+        return Looks(subject, deadline, followed=False).run()
 
 
 class _OtherDraws(Exception):
     """What is drawn differs from call to call: its distribution given how it differs is not known."""
 
 
-class _Looks:
-    """The draws of a place.
+class Looks:
+    """The draws of a place; what features explain of them is fitted when it is made.
 
     Args:
         subject: what is drawn.
@@ -75,14 +76,14 @@ class _Looks:
         self._groups = _GROUPS
         self._signature: list[tuple[str, int, int]] | None = None
         self._work = subject.num_samples * len(subject.oracle.eta)
-        self._first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
+        self.first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
         of_means = self._pilot()
         self.blocks, self.bounded = subject.blocks(of_means)
         grouped = any(block.name == "theta" for block in self.blocks)
         self._control = self._chosen_control() if grouped and followed else None
 
     def run(self) -> Outcome:
-        n, total, screen = self._first, 0, True
+        n, total, screen = self.first, 0, True
         for look in range(LOOKS + 1):
             self._begun = time.monotonic()
             self._look(n, look, screen)
@@ -126,10 +127,10 @@ class _Looks:
             others = joined([noise_features(noise, len(draws.value), like) for draws, noise in drawn])
             self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
         # One such state in a pilot would be explained by whatever is there, and none of the draws show it.
-        hardly = _unseen(drawn[0][1], self._first, like, _HARDLY_SEEN) > 0
+        hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
         for fit in (self._of_integrand, self._of_noise):
             fit.coefficients[hardly] = 0
-        missed = _unseen(drawn[0][1], self._first, like) * _WORTH
+        missed = _unseen(drawn[0][1], self.first, like) * _WORTH
         missed *= 1 + _largest([draws for draws, _ in drawn], subject.oracle.value)
         return self._of_integrand.error(features.means, _ERROR_OF_MEANS) + missed.unsqueeze(-1)
 
@@ -148,6 +149,13 @@ class _Looks:
         return best - 1 if best else None
 
     def _look(self, n: int, look: int, screen: bool) -> None:
+        for block, one in self.sums(n, look):
+            block.pooled = block.pooled.pooled(one)
+            if block in self.blocks:
+                block.test.take(one, screen)
+
+    def sums(self, n: int, look: int) -> list[tuple[Block, ColumnSums]]:
+        """What n estimates of a look add up to: of every claim, and of the gradient in any case."""
         blocks = self.blocks if self.bounded in self.blocks else [*self.blocks, self.bounded]
         sums = [block.test.sums() for block in blocks]
         self.subject.seed("look", look)
@@ -156,10 +164,7 @@ class _Looks:
                 columns = block.columns(chunk)
                 if columns is not None:
                     one.add(columns, times)
-        for block, one in zip(blocks, sums, strict=True):
-            block.pooled = block.pooled.pooled(one)
-            if block in self.blocks:
-                block.test.take(one, screen)
+        return list(zip(blocks, sums, strict=True))
 
     def _chunks(self, n: int) -> Iterator[tuple[Chunk, int]]:
         """n estimates some at a time, and means over groups of others, each with how often it counts."""

@@ -257,13 +257,13 @@ class DrawsMore(Pathwise):
 @pytest.mark.parametrize(("build", "tries"), [(Pathwise, [True]), (DrawsMore, [True, False])])
 def test_what_draws_otherwise_from_call_to_call_is_not_compared_with_its_noise(build, tries, monkeypatch):
     tried = []
-    whole = looks_module._Looks
+    whole = looks_module.Looks
 
     def watched(subject, deadline, followed):
         tried.append(followed)
         return whole(subject, deadline, followed)
 
-    monkeypatch.setattr(looks_module, "_Looks", watched)
+    monkeypatch.setattr(looks_module, "Looks", watched)
     assert rejected(build) == set()
     assert tried == tries
 
@@ -273,7 +273,7 @@ def test_features_take_the_noise_away():
 
     def bound(followed):
         here = subject(Pathwise, "small-vae", 2, settings=Settings(max_evaluations=1))
-        return looks_module._Looks(here, 0.0, followed).run().bias.high
+        return looks_module.Looks(here, 0.0, followed).run().bias.high
 
     assert bound(True) < 0.3 * bound(False)
 
