@@ -24,7 +24,7 @@ def test_a_right_estimator_keeps_the_level():
     (found,) = [one for one in levels(RIGHT, 40, math.inf) if one.claim == "gradient"]
     assert found.looks == 40
     # The scale's coordinate and the projection; features explain the location's.
-    assert found.means == found.judged == 80
+    assert found.means == 80 >= found.judged >= 70
     assert found.above[0] <= 14
     assert found.above[0] >= found.above[1] >= found.above[2]
     assert found.screens <= 3

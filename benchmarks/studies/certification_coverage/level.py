@@ -22,6 +22,7 @@ from .places import place, subject
 
 #: One-sided; the last about that of a confirmation where one estimator is certified on all oracle problems.
 LEVELS = (1e-2, 1e-3, 5e-5)
+_DRAWS = 512  # the fewest of a look: with more of them the level is easier to keep
 _LOOKS_A_PILOT = 50
 
 
@@ -98,7 +99,7 @@ def levels(cell: LevelCell, looks: int, seconds: float, seed: int = 0) -> list[L
             with one.asking():
                 drawing = Looks(one, math.inf, followed=True)
         with one.asking():
-            sums = drawing.sums(drawing.first, look % _LOOKS_A_PILOT)
+            sums = drawing.sums(_DRAWS, look % _LOOKS_A_PILOT)
         for block, taken in sums:
             if block in drawing.blocks:
                 _count(found.setdefault(block.name, Level(cell, block.name, taken.n)), block, taken)

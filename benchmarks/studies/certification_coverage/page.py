@@ -21,11 +21,11 @@ _COVERAGE_HEADER = ("case", "bias", "runs", "bound too low", "floor too high", "
 
 _ABOUT_LEVEL = f"""# The level of certification's tests, and the coverage of its bounds
 
-Right estimators, looked at over and over: how many of the means that a look judges pass the quantile of each
-one-sided level, over how many should (both signs; counts in brackets, of means that may go together), and how
-many looks raise an alarm that the next look has to confirm, over 1e-3 of the looks. *Too skewed* are means
-without a verdict (|g| > {MAX_SKEW}). Means that features explain to rounding are left out. Made by
-`tox -e certification-coverage`.
+Right estimators, looked at over and over with as few draws as a look has at least: how many of the means that
+are judged pass the quantile of each one-sided level, over how many should (both signs; counts in brackets, of
+means that may go together), and how many looks raise an alarm that the next look has to confirm, over 1e-3 of
+the looks. *Too skewed* are means without a verdict (|g| > {MAX_SKEW}); of θ *n* is that of groups of
+estimates. Means that features explain to rounding are left out. Made by `tox -e certification-coverage`.
 """
 _ABOUT_COVERAGE = """
 Estimators of known relative bias, certified until the bound is tight or the work is spent: how often the
