@@ -28,8 +28,9 @@ the looks. *Too skewed* are means without a verdict (|g| > {MAX_SKEW}); of θ *n
 estimates. Means that features explain to rounding are left out. Made by `tox -e certification-coverage`.
 """
 _ABOUT_COVERAGE = """
-Estimators of known relative bias, certified until the bound is tight or the work is spent: how often the
-bound (one-sided 99%, one of up to seven looks) was below that bias, and the lower end above it.
+Estimators of known relative bias, certified until the bound is within 2% or 260,000 evaluations are spent:
+how often the bound (one-sided 99%, one of up to seven looks) was below that bias, by more than a millionth
+of it, and the lower end above it.
 """
 
 

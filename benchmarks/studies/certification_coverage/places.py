@@ -23,6 +23,7 @@ from ...problems.point import placed, resolve_problem
 from ...seeds import derived
 
 CONFIDENCE = 0.99
+_TOLERANCE, _MAX_EVALUATIONS = 0.02, 2.0**18  # less than of a certificate, so that there can be many
 _DATA = 3
 _SEED = 10_000_019  # between two studies
 
@@ -48,6 +49,6 @@ def subject(estimator: Estimator, oracle: Oracle, num_samples: int, seed: int, i
     """The estimator there, under the ``index``-th seed of a study, as certified on all oracle problems."""
     own = derived(_SEED * seed, "false alarms", index)
     level = confirm_level(len(ORACLE_PROBLEMS), 1)
-    settings = Settings(confidence=CONFIDENCE, confirm_level=level, seed=own)
+    settings = Settings(CONFIDENCE, _TOLERANCE, level, seed=own, max_evaluations=_MAX_EVALUATIONS)
     corner = Corner(num_samples, len(oracle.eta))
     return Subject(estimator, oracle, corner, oracle.norm, settings, claims=True)
