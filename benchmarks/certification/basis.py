@@ -10,14 +10,19 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
+from ...estimators.pieces.variables import not_discrete, variables_of
 from .noise import Noise
 
 _DEGREE = 4  # higher ones break the level of the tests: their tails are too heavy
-_MOST = 160  # products
+_MOST = 220  # products
 _MOST_STATES = 64  # that all numbers of a sample can have together, for all products of all of them
 _SMALLEST = 1e-12  # of a probability, below which a state's own function is left out
 
+_FEW = 3  # numbers of pieces, of which all products are taken
+
+Cuts = dict[int, Tensor]
 Product = tuple[tuple[int, int], ...]  # (number, function of it), ...
 
 
@@ -26,18 +31,20 @@ class Basis:
 
     Args:
         noise: of the same number L of samples.
+        cuts: where uniform numbers decide of something, see `cuts_of`.
         most: products.
     """
 
-    def __init__(self, noise: Sequence[Noise], most: int = _MOST) -> None:
-        self._functions = [one for part in noise for one in _functions(part)]
+    def __init__(self, noise: Sequence[Noise], cuts: Cuts, most: int = _MOST) -> None:
+        self._functions = [one for part in noise for one in _functions(part, cuts)]
         widths = [len(functions) for functions in self._functions]
         finite = [part.states ** part.values.shape[-1] for part in noise]
-        whole = all(finite) and math.prod(finite) <= _MOST_STATES
+        pieces = all(part.kind == "uniform" and part.values.shape[-1] in cuts for part in noise)
+        whole = (all(finite) and math.prod(finite) <= _MOST_STATES) or (pieces and len(widths) <= _FEW)
         degree_of_one = {
             i: [1] * width if whole else [*range(1, width + 1)] for i, width in enumerate(widths)
         }
-        if all(finite):  # each state of a number is of degree 1
+        if all(finite) or pieces:  # each state of a number is of degree 1
             degree_of_one = {i: [1] * width for i, width in enumerate(widths)}
         self.products = _products(degree_of_one, len(widths) if whole else _DEGREE, most)
         self.low = [i for i, p in enumerate(self.products) if whole or _degree(p, degree_of_one) <= 2]
@@ -79,7 +86,23 @@ def _up_to(numbers: tuple[tuple[int, list[int]], ...], degree: int) -> Iterator[
                 yield ((number, function), *rest)
 
 
-def _functions(noise: Noise) -> list[list[Float[Tensor, "L R B"]]]:
+def cuts_of(q: Distribution) -> Cuts:
+    """p of independent bits or, of K-ary variables, of the bits of a stick that spell them, (B, V), by V.
+
+    Of a uniform number u below and above p and 1 − p other states are drawn, by u < p or by u > 1 − p.
+    """
+    if not_discrete(q) is not None:
+        return {}
+    probs = variables_of(q).probs  # (B, D, K)
+    if probs.shape[-1] == 2:
+        return {probs.shape[1]: probs[..., 1].double()}
+    rising = probs.double().sort(-1).values
+    left = rising.flip(-1).cumsum(-1).flip(-1)
+    sticks = rising[..., :-1] / left[..., :-1].clamp_min(torch.finfo(torch.float64).tiny)
+    return {sticks[0].numel(): sticks.flatten(1)}
+
+
+def _functions(noise: Noise, cuts: Cuts) -> list[list[Float[Tensor, "L R B"]]]:
     """Of each of the V numbers: orthonormal functions of mean zero, by degree; of states one for each."""
     numbers = noise.values.unbind(-1)
     if noise.kind == "bits":
@@ -93,6 +116,8 @@ def _functions(noise: Noise) -> list[list[Float[Tensor, "L R B"]]]:
         assert noise.parameter is not None
         shapes = noise.parameter.unbind(-1)
         return [_of_gamma(*pair) for pair in zip(numbers, shapes, strict=True)]
+    if noise.kind == "uniform" and len(numbers) in cuts:
+        return [_in_pieces(u, p) for u, p in zip(numbers, cuts[len(numbers)].unbind(-1), strict=True)]
     variable = torch.stack(numbers, -1)
     if noise.kind == "exponential":
         variable = (2 * variable).sqrt()
@@ -110,6 +135,17 @@ def _centred_bit(bit: Tensor, p: Tensor) -> Tensor:
 def _centred_states(state: Tensor, probs: Tensor) -> list[Tensor]:
     """1(z = k) − π_k, over its spread, of all states but the last."""
     return [_centred_bit((state == k).double(), probs[..., k]) for k in range(probs.shape[-1] - 1)]
+
+
+def _in_pieces(u: Tensor, p: Float[Tensor, "B"]) -> list[Tensor]:
+    """Constant and linear in u below min(p, 1 − p), above max(p, 1 − p) and between, less their means."""
+    low, high = torch.minimum(p, 1 - p), torch.maximum(p, 1 - p)
+    inside = [(u < low, 0.0, low), (u >= high, high, 1.0), ((u >= low) & (u < high), low, high)]
+    found = []
+    for which, start, end in inside:
+        bit = which.double()
+        found += [bit - (end - start), u * bit - (end**2 - start**2) / 2]  # type: ignore[operator]
+    return [*found[:4], found[5]]  # the three constants add up to 0
 
 
 def _of_gamma(value: Tensor, shape: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...estimators.errors import EstimatorError
 from ..rows.certificate_checks import BiasBound
 from .adjustment import Adjustment, all_explained, fitted
+from .basis import cuts_of
 from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
 from .integrand_features import integrand_features
@@ -73,6 +74,7 @@ class Looks:
 
     def __init__(self, subject: Subject, deadline: float, followed: bool) -> None:
         self.subject, self.deadline, self._followed = subject, deadline, followed
+        self._cuts = cuts_of(subject.oracle.problem.posterior(subject.oracle.eta)) if followed else {}
         self._groups = _GROUPS
         self._signature: list[tuple[str, int, int]] | None = None
         self._work = subject.num_samples * len(subject.oracle.eta)
@@ -124,7 +126,9 @@ class Looks:
         self._of_integrand = Adjustment(fitted(columns, features, subject.oracle.rows))
         left = self._of_integrand(columns, features)
         if not all_explained(columns, left):
-            others = joined([noise_features(noise, len(draws.value), like) for draws, noise in drawn])
+            others = joined(
+                [noise_features(noise, len(draws.value), like, self._cuts) for draws, noise in drawn]
+            )
             self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
         # One such state in a pilot would be explained by whatever is there, and none of the draws show it.
         hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
@@ -190,7 +194,9 @@ class Looks:
         if self._of_integrand.coefficients.shape[1]:
             columns = self._of_integrand(columns, self._integrand_features(noise, count))
         if self._of_noise.coefficients.shape[1]:
-            columns = self._of_noise(columns, noise_features(noise, count, self.subject.oracle.eta_grad))
+            columns = self._of_noise(
+                columns, noise_features(noise, count, self.subject.oracle.eta_grad, self._cuts)
+            )
         return columns
 
     def _integrand_features(self, noise: list[Noise], count: int) -> Features:

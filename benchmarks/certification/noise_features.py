@@ -6,32 +6,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .basis import Basis
+from .basis import Basis, Cuts
 from .features import Features, no_features
 from .noise import Noise
 
 _MOST_IN_PAIRS = 20  # functions of one sample of which all products of two samples are taken
 
 
-def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P"]) -> Features:
+def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P"], cuts: Cuts) -> Features:
     """Means over samples, all of mean zero; operations of as many samples are taken together.
 
     Args:
         noise: of all operations that are understood.
         replicates: R.
         like: what says how many data there are, and of which type.
+        cuts: see `basis.cuts_of`.
     """
     by_samples: dict[int, list[Noise]] = {}
     for one in noise:
         by_samples.setdefault(one.values.shape[0], []).append(one)
-    columns = [column for group in by_samples.values() for column in _of_group(group)]
+    columns = [column for group in by_samples.values() for column in _of_group(group, cuts)]
     if not columns:
         return no_features(replicates, like)
     return Features(torch.stack(columns, -1), like.new_zeros(len(like), len(columns)))
 
 
-def _of_group(noise: list[Noise]) -> list[Float[Tensor, "R B"]]:
-    basis = Basis(noise)
+def _of_group(noise: list[Noise], cuts: Cuts) -> list[Float[Tensor, "R B"]]:
+    basis = Basis(noise, cuts)
     columns = [value.mean(0) for value in basis.values()]
     if noise[0].values.shape[0] > 1:
         columns += _pairs(list(basis.values(basis.low[:_MOST_IN_PAIRS])))
