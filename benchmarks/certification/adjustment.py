@@ -14,7 +14,7 @@ from torch import Tensor
 from .features import Features
 
 _DRAWS_A_FEATURE = 6  # of a pilot, at least
-_CONSTANT = 1e-9  # relative to a feature, below which it does not vary
+_CONSTANT = 1e-8  # relative to the feature that varies most, below which one is rounding
 _ROUNDING = 1e-12  # of terms of order 1 that cancel: below it nothing is left of a feature
 _RANK = 1e-11  # relative, below which features say the same
 _ALL = 1e-7  # of a column, that is left where features explain all of it
@@ -49,19 +49,69 @@ def fitted(columns: Float[Tensor, "R B K"], features: Features, data: int) -> Fl
         features: of the same draws; no more than a sixth as many as there are draws of a datum are used.
         data: the batch is these data over and over, and all draws of a datum are taken together.
     """
-    target, design = (_by_datum(part, data) for part in (columns, features.centred))
-    target, design = (part - part.mean(1, keepdim=True) for part in (target, design))
+    target, design = (_centred(part, data) for part in (columns, features.centred))
     used = min(design.shape[-1], design.shape[1] // _DRAWS_A_FEATURE)
-    design = design[..., :used]
-    spread, size = (part.square().mean(1, keepdim=True).sqrt() for part in (design, target))
-    whole = _by_datum(features.values, data)[..., :used].square().mean(1, keepdim=True).sqrt()
-    live = (spread > _CONSTANT * whole) & (spread > _ROUNDING) & spread.isfinite()
-    scale = torch.where(live, spread, torch.inf)
+    beta = torch.zeros(data, features.values.shape[-1], columns.shape[-1]).to(columns)
+    beta[:, :used] = _least_squares(design[..., :used], target)
+    return beta[torch.arange(columns.shape[1]) % data]
+
+
+def _the_same_for_all(
+    design: Float[Tensor, "data K N F"], target: Float[Tensor, "data K N 1"]
+) -> Float[Tensor, "data K F 1"]:
+    """One β for all data and coordinates, which the draws of all of them tell."""
+    size = target.square().mean(-2, keepdim=True).sqrt()
+    weight = torch.where(size > _ROUNDING, 1 / size, torch.zeros_like(size))
+    rows, wanted = (design * weight).flatten(0, 2), (target * weight).flatten(0, 2)
+    return _least_squares(rows, wanted).expand(*design.shape[:2], -1, -1)
+
+
+def _least_squares(design: Float[Tensor, "*batch N F"], target: Float[Tensor, "*batch N K"]) -> Tensor:
+    """β (*batch, F, K), zero of what does not vary."""
+    spread, size = (part.square().mean(-2, keepdim=True).sqrt() for part in (design, target))
+    scale = torch.where(_usable(spread), spread, torch.inf)
     size = size.clamp_min(torch.finfo(size.dtype).tiny)
     solved = torch.linalg.lstsq(design / scale, target / size, rcond=_RANK, driver="gelsd").solution
-    beta = torch.zeros(data, features.values.shape[-1], columns.shape[-1]).to(solved)
-    beta[:, :used] = solved / scale.mT * size
+    return solved / scale.mT * size
+
+
+def fitted_by_coordinate(
+    columns: Float[Tensor, "R B K"], features: Features, data: int
+) -> Float[Tensor, "B F K"]:
+    """β of what is made of one of the features' sets alone, coordinate by coordinate; zero of all else.
+
+    The first set that leaves nothing but rounding is taken. Features that say the same on the pilot's draws
+    need not on rarer ones, so that of many the least β is a bad guess there, and of few a good one.
+    """
+    width = columns.shape[-1] - 1
+    beta = torch.zeros(data, features.values.shape[-1], width + 1).to(columns)
+    target = _centred(columns, data)
+    centred = _centred(features.centred, data)
+    for tried, coordinates in ((features.sets, range(width)), (features.scalars, range(width, width + 1))):
+        wanted = target[..., coordinates.start : coordinates.stop].movedim(-1, 1)  # (data, width, N)
+        left = torch.ones(wanted.shape[:2], dtype=torch.bool)
+        for places in tried:
+            index = torch.tensor([[place + c - coordinates.start for place in places] for c in coordinates])
+            design = centred[..., index].movedim(1, 2)  # (data, width, N, k)
+            for solve in (_the_same_for_all, _least_squares):
+                solved = solve(design, wanted.unsqueeze(-1))
+                rest = wanted - (design @ solved).squeeze(-1)
+                right = left & (rest.std(-1) <= _ALL * wanted.std(-1))
+                for datum, c in right.nonzero().tolist():
+                    beta[datum, index[c], coordinates.start + c] = solved[datum, c, :, 0]
+                left &= ~right
     return beta[torch.arange(columns.shape[1]) % data]
+
+
+def _usable(spread: Float[Tensor, "data 1 F"]) -> Tensor:
+    """Which features vary by more than rounding.
+
+    Where the terms of one cancel, as odd ones of antithetic pairs do, its spread and its mean are rounding.
+    """
+    if not spread.shape[-1]:
+        return spread > 0
+    varies = spread > _CONSTANT * spread.amax(-1, keepdim=True)
+    return varies & (spread > _ROUNDING) & spread.isfinite()
 
 
 def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"]) -> bool:
@@ -70,9 +120,8 @@ def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"])
     return bool((after <= _ALL * before + 1e-300).all())
 
 
-def _by_datum(values: Float[Tensor, "R B K"], data: int) -> Float[Tensor, "data N K"]:
-    """All draws of each datum; of a part of the data that a batch ends with none."""
-    if values.shape[1] < data:
-        raise ValueError("fewer entries than data")
+def _centred(values: Float[Tensor, "R B K"], data: int) -> Float[Tensor, "data N K"]:
+    """All draws of each datum less their mean; of a part of the data that a batch ends with none."""
     times = values.shape[1] // data
-    return values[:, : times * data].unflatten(1, (times, data)).flatten(0, 1).movedim(1, 0)
+    found = values[:, : times * data].unflatten(1, (times, data)).flatten(0, 1).movedim(1, 0)
+    return found - found.mean(1, keepdim=True)

@@ -15,10 +15,15 @@ class Features(NamedTuple):
     Attributes:
         values: (R, B, F), float64.
         means: (B, F).
+        sets: of some features, those that make up a gradient coordinate by coordinate: each set has one
+            for each of the P coordinates, its place that of the first; the sets that are tried together.
+        scalars: the same of single features, for the value.
     """
 
     values: Float[Tensor, "R B F"]
     means: Float[Tensor, "B F"]
+    sets: tuple[tuple[int, ...], ...] = ()
+    scalars: tuple[tuple[int, ...], ...] = ()
 
     @property
     def centred(self) -> Float[Tensor, "R B F"]:
@@ -33,4 +38,4 @@ def no_features(replicates: int, like: Float[Tensor, "B P"]) -> Features:
 
 def joined(parts: list[Features]) -> Features:
     """The same features of several draws."""
-    return Features(torch.cat([part.values for part in parts]), parts[0].means)
+    return parts[0]._replace(values=torch.cat([part.values for part in parts]))

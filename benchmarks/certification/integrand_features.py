@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -221,17 +222,32 @@ class _Columns:
         self._values: list[Tensor] = []
         self._means: list[Tensor] = []
         self._zero = torch.zeros_like(known.eta_grad)
+        self._sets: list[list[int]] = []
+        self._scalars: list[list[int]] = []
         self._add(self.score / self.samples, self._zero)
 
     @property
     def features(self) -> Features:
-        """All so far."""
-        return Features(torch.cat(self._values, -1).detach(), torch.cat(self._means, -1))
+        """All so far; the score belongs to every set, and the last set has all."""
+        sets, scalars = ([*found[::-1], [*chain(*found)]] for found in (self._sets, self._scalars))
+        return Features(
+            torch.cat(self._values, -1).detach(),
+            torch.cat(self._means, -1),
+            tuple((0, *places) for places in sets),
+            tuple(map(tuple, scalars)),
+        )
 
     def _add(self, values: Tensor, means: Tensor) -> None:
-        flat = means.dim() == 1
+        flat, place = means.dim() == 1, sum(part.shape[-1] for part in self._means)
         self._values.append(values.unsqueeze(-1) if flat else values)
         self._means.append(means.unsqueeze(-1) if flat else means)
+        if self._sets:
+            (self._scalars if flat else self._sets)[-1].append(place)
+
+    def _begin(self) -> None:
+        """A set of features that may be all that an estimate is made of."""
+        self._sets.append([])
+        self._scalars.append([])
 
     def _gradient(self, outputs: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(outputs.sum(), self.leaf, retain_graph=True)
@@ -246,6 +262,7 @@ class _Columns:
             self._of_integrand(self.f, value, self.known.eta_grad - gradient)
 
     def _of_integrand(self, f: Tensor, value: Tensor, gradient: Tensor) -> None:
+        self._begin()
         centred = f.detach() - value
         self._add(f.detach().mean(0), value)
         weighted = self._gradient(centred * self.log_q)
@@ -261,6 +278,7 @@ class _Columns:
         assert self.ratio is not None
         log_w, value = self.f + self.ratio, self.known.value
         flat = log_w.detach()
+        self._begin()
         centred = _bound(flat) - value
         self._add(_bound(flat), value)
         at_z = flat + self.log_q.detach() - self.log_q  # attached through log q at a fixed z alone

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...estimators.errors import EstimatorError
 from ..rows.certificate_checks import BiasBound
-from .adjustment import Adjustment, all_explained, fitted
+from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate
 from .basis import cuts_of
 from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
@@ -123,8 +123,12 @@ class Looks:
         drawn = [self._draw(size) for size in sizes]
         columns = torch.cat([_columns(draws) for draws, _ in drawn])
         features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
-        self._of_integrand = Adjustment(fitted(columns, features, subject.oracle.rows))
+        self._of_integrand = Adjustment(fitted_by_coordinate(columns, features, subject.oracle.rows))
         left = self._of_integrand(columns, features)
+        if not all_explained(columns, left):
+            more = fitted(left, features, subject.oracle.rows)
+            self._of_integrand = Adjustment(self._of_integrand.coefficients + more)
+            left = self._of_integrand(columns, features)
         if not all_explained(columns, left):
             others = joined(
                 [noise_features(noise, len(draws.value), like, self._cuts) for draws, noise in drawn]

@@ -21,10 +21,11 @@ ORACLE_PROBLEMS = (
     "bayesian-linear-regression[features=2,data=5,scale=0.5]",
     "small-hierarchy[lower=gaussian,upper=gaussian,direction=top-down]",
     "small-hierarchy[lower=bernoulli,direction=top-down]",
-    "waves[latent_dim=5]",
+    "waves[latent_dim=4]",
+    "waves[latent_dim=7,scale=50,offset=-500]",
     "waves[posterior=full-gaussian,scale=50,offset=-500]",
     "waves[posterior=bernoulli,latent_dim=7,scale=50,offset=-500]",
-    "waves[posterior=categorical,latent_dim=4,states=5]",
+    "waves[posterior=categorical,latent_dim=4,states=5,scale=50,offset=-500]",
 )
 
 #: One for each kind of posterior, on which every corner is tried; on the others every third.

@@ -35,13 +35,17 @@ def points_of(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
 
     With a prior η ascends the objective from where the encoder puts it. With `eta_parts` that name a scale,
     scales alternate between 0.3 and 2 (0.15 and 3) over data and coordinates; without, η is stretched, and
-    where it is made of logits so far that q is certain of z.
+    where it is made of logits so far that q is certain of z. All are numbers that float32 has too.
 
     Args:
         problem: eta_parts may have "log_scale" or "scale".
         x: (B, ...).
         seed: of the ascent.
     """
+    return {name: eta.float().to(eta) for name, eta in _points(problem, x, seed).items()}
+
+
+def _points(problem: Problem, x: Tensor, seed: int) -> dict[str, Tensor]:
     eta = eta_of(problem, x)
     points = {"initial": eta}
     target = problem.target(x)
