@@ -125,8 +125,11 @@ class Looks:
         features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
         self._of_integrand = Adjustment(fitted_by_coordinate(columns, features, subject.oracle.rows))
         left = self._of_integrand(columns, features)
+        # One such state in a pilot would be explained by whatever is there, and no tested draw shows it.
+        hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
         if not all_explained(columns, left):
             more = fitted(left, features, subject.oracle.rows)
+            more[hardly] = 0
             self._of_integrand = Adjustment(self._of_integrand.coefficients + more)
             left = self._of_integrand(columns, features)
         if not all_explained(columns, left):
@@ -134,10 +137,7 @@ class Looks:
                 [noise_features(noise, len(draws.value), like, self._cuts) for draws, noise in drawn]
             )
             self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
-        # One such state in a pilot would be explained by whatever is there, and none of the draws show it.
-        hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
-        for fit in (self._of_integrand, self._of_noise):
-            fit.coefficients[hardly] = 0
+            self._of_noise.coefficients[hardly] = 0
         missed = _unseen(drawn[0][1], self.first, like) * _WORTH
         missed *= 1 + _largest([draws for draws, _ in drawn], subject.oracle.value)
         return self._of_integrand.error(features.means, _ERROR_OF_MEANS) + missed.unsqueeze(-1)
