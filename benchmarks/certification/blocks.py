@@ -224,7 +224,9 @@ def proven(block: Block, mean: Tensor) -> Rejection | None:
     return Rejection(worst, float(mean[worst]), 0.0, 0)
 
 
-def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: float) -> BiasBound:
+def bias_of(
+    oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: float, error: float = 0.0
+) -> BiasBound:
     """The bias with its interval, from all draws so far.
 
     Args:
@@ -233,6 +235,7 @@ def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: f
         confidence: one-sided, of each end.
         typical_norm: RMS over points of the exact norm; where that vanishes, a quarter of this is what a
             bias is relative to.
+        error: how far the mean may be off for other reasons, as a norm.
     """
     size = oracle.eta_grad.numel()
     mean, covariance = sums.central[0][:size], sums.covariance / sums.n
@@ -240,8 +243,8 @@ def bias_of(oracle: Oracle, sums: ColumnSums, confidence: float, typical_norm: f
     largest = max(float(torch.linalg.eigvalsh(covariance)[-1]), 0.0)
     squares = float(covariance.square().sum())
     scale = _scale(oracle, typical_norm)
-    high = bias_bound(squared, trace, largest, confidence, squares)
-    low = bias_floor(squared, trace, largest, confidence, squares)
+    high = bias_bound(squared, trace, largest, confidence, squares) + error
+    low = max(bias_floor(squared, trace, largest, confidence, squares) - error, 0.0)
     estimate = max(squared - trace, 0.0) ** 0.5 / scale
     return BiasBound(estimate if estimate > _NOTHING else 0.0, low / scale, high / scale, high)
 

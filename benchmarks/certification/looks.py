@@ -80,6 +80,7 @@ class Looks:
         self._work = subject.num_samples * len(subject.oracle.eta)
         self.first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
         of_means = self._pilot()
+        self._error = float(of_means[:, :-1].norm())
         self.blocks, self.bounded = subject.blocks(of_means)
         grouped = any(block.name == "theta" for block in self.blocks)
         self._control = self._chosen_control() if grouped and followed else None
@@ -227,7 +228,9 @@ class Looks:
     def _bias(self) -> BiasBound:
         # The bound that is reported is chosen among those of all looks.
         confidence = 1 - (1 - self.subject.settings.confidence) / LOOKS
-        return bias_of(self.subject.oracle, self.bounded.pooled, confidence, self.subject.typical_norm)
+        return bias_of(
+            self.subject.oracle, self.bounded.pooled, confidence, self.subject.typical_norm, self._error
+        )
 
     def _tight(self, bias: BiasBound) -> bool:
         tolerance = self.subject.settings.tolerance
