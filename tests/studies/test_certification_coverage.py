@@ -65,6 +65,7 @@ def test_the_command_writes_both_tables(tmp_path, monkeypatch, capsys):
     assert "found wrong" not in capsys.readouterr().out
     (line,) = csv.DictReader((tmp_path / "coverage.csv").open())
     assert (line["factor"], line["repetitions"], line["below"], line["failed"]) == ("1.05", "1", "0", "1")
+    assert line["above"] == "0"
     (line, *_) = csv.DictReader((tmp_path / "level.csv").open())
     assert (line["estimator"], line["claim"], line["looks"]) == ("measure-valued", "gradient", "3")
     assert "| normal | measure-valued" in (tmp_path / "level-and-coverage.md").read_text(encoding="utf-8")

@@ -88,7 +88,8 @@ def write(found: Sequence[Level], covered: Sequence[Coverage], folder: Path) -> 
 
 
 def _write_csv(path: Path, cell: type, kind: type, lines: Sequence[Level] | Sequence[Coverage]) -> None:
-    own = [f.name for f in fields(kind) if f.name not in ("cell", "above")]
+    counted = ("cell", "above") if kind is Level else ("cell",)
+    own = [f.name for f in fields(kind) if f.name not in counted]
     tails = [f"above_{tail:g}" for tail in LEVELS] if kind is Level else []
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
