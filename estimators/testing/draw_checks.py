@@ -39,6 +39,7 @@ def iid_draws(trial: Trial) -> None:
         NotApplicable: no such rows are seen.
     """
     problem = trial.family.problem(data=(0,))
+    require_support(trial.warm, problem, problem.target, trial.sizes[0])
     more = (s for s in _MORE if trial.warm.supports(problem.q, problem.target, s) is None)
     several = [s for s in (*trial.sizes, next(more, 1)) if s > 1]
     chosen = _samples_among(trial, several)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -75,7 +75,8 @@ class Trial:
                 for lead, num_samples, learned in product(((), (2,)), self.sizes, (False, True)):
                     problem = self.family.problem(lead, data, learned=learned)
                     where = f"batch {tuple(problem.eta.shape[:-1])}, S = {num_samples}"
-                    found.append((where, problem, evaluate(estimator, problem, num_samples)))
+                    with suppress(NotApplicable):  # a size of the batch may be refused
+                        found.append((where, problem, evaluate(estimator, problem, num_samples)))
         return found
 
     @cached_property
@@ -158,7 +159,10 @@ def evaluate(
 
     Raises:
         AssertionError: forward did not return an `Estimate` of tensors, or one that is not finite.
+        NotApplicable: the estimator refuses to be used here, as for a size of the batch.
     """
+    if isinstance(estimator, Estimator):
+        require_support(estimator, problem, target or problem.target, num_samples)
     estimate = estimator(problem.q, target or problem.target, num_samples)
     assert isinstance(estimate, Estimate), f"forward returned a {type(estimate).__name__}, not an Estimate"
     for name in ("surrogate", "value"):
