@@ -2,17 +2,25 @@
 
     python docs/scripts/bug_table.py
 
-Each bug is certified as a user would: the conformance suite, and the oracle problems given here (all of
-them take minutes a bug and catch the same).
+Each bug is put before the conformance suite up to the first check that fails, and before the problems given
+here, at the level of a certification with these alone: a whole one takes longer and catches the same. Those
+that are wrong in one corner alone are put before the one of the two that is to show it.
 """
 
 from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import SkipTest
 
-from elbograd.benchmarks import certify
+from elbograd.benchmarks.certification.candidate import Given, builder
+from elbograd.benchmarks.certification.levels import Settings, confirm_level
+from elbograd.benchmarks.certification.problem import certify_problem
+from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.rows.certificate_checks import Check
+from elbograd.estimators.testing import estimator_checks
 
 ROOT = Path(__file__).parents[2]
 WRONG = ROOT / "tests" / "helpers" / "wrong_estimators.py"
@@ -27,6 +35,10 @@ _PROBLEMS = {
     "multi-sample": ["linear-gaussian[latent_dim=1,data_dim=2]"],
     "relaxed": ["binary-toy[latent_dim=3,target=0.4,probability=0.3]", "small-vae[posterior=bernoulli]"],
 }
+
+_TOLERANCE = 0.05  # how long is gone on where nothing is wrong
+_SECONDS = 120  # that a failure is looked for on a problem
+_SECONDS_MORE = 10  # the same, of what has failed before the suite already
 
 #: class -> (what people do, problems).
 BUGS = {
@@ -120,47 +132,73 @@ DISCRETE_BUGS = {
     "SmoothedProbabilities": ("probabilities lifted off zero before drawing", "discrete"),
 }
 
-#: The same in the file of those that are wrong in a corner alone; where no oracle problem shows it, any.
+#: The same in the file of those wrong in one corner alone, with what shows it: a problem or the suite.
 CORNER_BUGS = {
-    name: (f"{corner.mistake} ({corner.where})", corner.problem or "discrete")
+    name: (f"{corner.mistake} ({corner.where})", [corner.problem])
     for name, corner in runpy.run_path(str(WRONG_CORNERS))["CORNERS"].items()
     if corner.caught
 }
 
 
+_SUITE = ""  # in the place of a problem: the conformance suite
+
+
+def planted() -> list[tuple[str, str, list[str]]]:
+    """Class with its file, what people do, and what is to catch it: the suite, problems."""
+    found = []
+    for file, bugs in ((WRONG, BUGS), (WRONG_DISCRETE, DISCRETE_BUGS)):
+        for name, (mistake, kind) in bugs.items():
+            found.append((f"{file}:{name}", mistake, [_SUITE, *_PROBLEMS[kind]]))
+    found += [(f"{WRONG_CORNERS}:{name}", *bug) for name, bug in CORNER_BUGS.items()]
+    return found
+
+
 def table() -> list[str]:
     """The lines of the table; every bug must be caught."""
     lines = ["| what people do | caught by | draws |", "|---|---|---:|"]
-    everything = [(WRONG, *item) for item in BUGS.items()]
-    everything += [(WRONG_DISCRETE, *item) for item in DISCRETE_BUGS.items()]
-    everything += [(WRONG_CORNERS, *item) for item in CORNER_BUGS.items()]
-    for file, name, (mistake, kind) in everything:
-        certificate = certify(f"{file}:{name}", _PROBLEMS.get(kind, [kind]))
-        failed = [check for check in certificate.checks if check.holds is False]
-        assert failed, f"{name} was not caught"
+    for estimator, mistake, catchers in planted():
+        failed: list[Check] = []
+        for catcher in catchers:
+            failed += _failures(estimator, catcher, _SECONDS_MORE if failed else _SECONDS)
+        assert failed, f"{estimator} was not caught"
         oracle = [check for check in failed if check.problem]
-        suite = [check for check in failed if not check.problem]
-        caught = (
-            [f"{suite[0].name}" + (f" (and {len(suite) - 1} more)" if len(suite) > 1 else "")]
-            if suite
-            else []
-        )
-        caught += [str(oracle[0])] if oracle else []
-        drawn = (
-            [f"{oracle[0].draws:,}"]
-            if oracle and oracle[0].draws
-            else re.findall(r"\((\d+) draws\)", suite[0].reason if suite else "")
-        )
+        caught = [str(check) for check in (*[c for c in failed if not c.problem], *oracle[:1])]
+        drawn = [_drawn(oracle[0])] if oracle and oracle[0].draws else []
+        drawn += [f"{int(n):,}" for n in re.findall(r"\((\d+) draws\)", failed[0].reason)]
+        mistake = mistake.replace("|", "\\|")  # as in p(x|z)
         lines.append(f"| {mistake} | {'; '.join(caught)} | {drawn[0] if drawn else ''} |")
         print(lines[-1], flush=True)
     return lines
 
 
+def _drawn(check: Check) -> str:
+    return "a proof" if check.exact else f"{check.draws:,}"
+
+
+def _failures(estimator: Given, catcher: str, seconds: float) -> Iterator[Check]:
+    """The first check that fails, of a problem within so many seconds."""
+    settings = Settings(tolerance=_TOLERANCE, confirm_level=confirm_level(1, 1), seconds=seconds)
+    build = builder(estimator)
+    if catcher != _SUITE:
+        found = certify_problem(build, load_problem(catcher), catcher, settings).checks
+        yield from [check for check in found if check.holds is False][:1]
+        return
+    for check in estimator_checks(build, confirm_level=settings.confirm_level):
+        try:
+            check()
+        except SkipTest:
+            continue
+        except AssertionError as error:
+            yield Check(check.name, False, str(error))
+            return
+
+
 def main() -> None:
     """Put the table into the page."""
+    lines = table()
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n".join(table()) + "\n" + END + after, encoding="utf-8")
+    PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

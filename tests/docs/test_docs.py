@@ -14,6 +14,7 @@ import pytest
 import torch
 from certificates import open_, right, rows_of, wrong
 from elbograd.benchmarks import load_results, measure_variance
+from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.cli.main import main
 from elbograd.benchmarks.variance.result import VarianceResult
 from elbograd.estimators import FreeBits
@@ -162,11 +163,11 @@ def test_the_verdict_on_the_page_is_the_one_printed(capsys):
     printed = capsys.readouterr().out.splitlines()[0]
     shown = re.sub(r"\n# ?", " ", re.search(r"print\(c\)((\n#.*)+)", code)[1]).strip()
     # Another processor may draw other numbers, at another speed; the words and the checks are the same.
-    drawn = r"[\d.]+%| on quadratic.*?\)|, in \d+ s"
+    drawn = r"[\de.-]+%| on quadratic.*?\)|, in \d+ \w+"
     assert re.sub(drawn, "", printed) == re.sub(drawn, "", shown)
     exec(compile(CERTIFICATION.code("as_json"), "certification.md", "exec"), names)
     text, message = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"bias ≤ [\d.]+%", message)
+    assert re.fullmatch(r"bias ≤ [\de.-]+%", message)
     keys = CERTIFICATION.text.partition("`certificates.json` is an object")[2].partition("In Python")[0]
     assert set(json.loads(text)) | {"badge"} <= set(re.findall(r"`(\w+)`", keys))
 
@@ -189,15 +190,35 @@ def test_the_continuous_integration_of_the_page_insists_on_holds(tmp_path):
 
 def test_every_planted_bug_of_the_table_is_one_of_the_collection():
     import bug_table
-    import wrong_estimators
 
     rows = CERTIFICATION.text.split(bug_table.BEGIN)[1].split(bug_table.END)[0].splitlines()[2:]
-    assert len(rows) == len(bug_table.BUGS) >= 25
-    for (name, (mistake, _)), row in zip(bug_table.BUGS.items(), rows, strict=True):
-        assert hasattr(wrong_estimators, name)
+    for (estimator, mistake, _), row in zip(bug_table.planted(), rows, strict=True):
+        assert builder(estimator)
         what, caught, _ = (cell.strip() for cell in row.strip("|").split(" | "))
-        assert what == mistake
+        assert what == mistake.replace("|", "\\|")
         assert caught
+    for page in ("README.md", "CHANGELOG.md"):
+        assert f"{len(rows)} planted bugs" in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_corners_on_the_page_are_those_tried():
+    import corners_table
+    from elbograd.benchmarks.certification.levels import confirm_level
+
+    assert corners_table.page_with_table(CERTIFICATION.text) == CERTIFICATION.text
+    formula = Page("docs/statistics.md").text
+    suite, problem = re.search(
+        r"estimators} \\times \((\d+) \+ (\d+) \\times \\text{problems}\)", formula
+    ).groups()
+    assert 1 / confirm_level(4, 3) == pytest.approx(3 * (int(suite) + 4 * int(problem)))
+
+
+def test_no_draws_on_the_page_are_of_other_places():
+    import draws_table
+
+    rows = CERTIFICATION.text.split(draws_table.BEGIN)[1].split(draws_table.END)[0].splitlines()[2:]
+    shown = [tuple(cell.strip(" `") for cell in row.strip("|").split("|")[:3]) for row in rows]
+    assert shown == [(problem, estimator, str(s)) for problem, estimator, s in draws_table.PLACES]
 
 
 def test_every_reproduction_has_a_section_and_a_figure():
