@@ -18,7 +18,7 @@ import torch
 from elbograd.benchmarks.certification.blocks import exact_bias
 from elbograd.benchmarks.certification.corners import Corner
 from elbograd.benchmarks.certification.levels import LOOKS, TOLERANCE, Settings
-from elbograd.benchmarks.certification.looks import _Looks  # what is measured is the engine itself
+from elbograd.benchmarks.certification.looks import Looks
 from elbograd.benchmarks.certification.oracle import Oracle, solve
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.proof import prove
@@ -79,6 +79,8 @@ def _with_features(found: list[_Needed]) -> str:
     sampled = [one.adjusted for one in found if one.adjusted is not None]
     if not sampled:
         return f"a proof: {found[0].combinations:,} combinations"
+    if math.isinf(max(sampled)):
+        return "not reached: states are too rare"
     return "rounding alone is left" if max(sampled) <= 1 else _rounded(max(sampled))
 
 
@@ -107,7 +109,7 @@ def _needed(subject: Subject, typical: float) -> _Needed:
     size = exact_bias(subject.oracle, subject.oracle.eta_grad + 1, typical)
     scale = size.absolute / size.high  # what a bias is relative to
     proof = prove(subject)
-    looks = _Looks(subject, deadline=math.inf, followed=True)  # fits the features on a pilot
+    looks = Looks(subject, deadline=math.inf, followed=True)
     subject.seed("look")
     raw, left = [], []
     for _ in range(_DRAWS // _AT_A_TIME):
@@ -117,10 +119,10 @@ def _needed(subject: Subject, typical: float) -> _Needed:
     needed = _draws(torch.cat(raw), scale)
     if proof is not None:
         return _Needed(needed, None, proof.draws)
-    return _Needed(needed, _draws(torch.cat(left), scale))
+    return _Needed(needed, _draws(torch.cat(left), scale, looks._error))
 
 
-def _draws(columns: Tensor, scale: float) -> float:
+def _draws(columns: Tensor, scale: float, error: float = 0.0) -> float:
     """Where the bound reaches the tolerance, if the estimate is off by no more than its noise."""
     covariance = columns.flatten(1).T.cov(correction=0)
     trace, squares = float(covariance.trace()), float(covariance.square().sum())
@@ -130,8 +132,10 @@ def _draws(columns: Tensor, scale: float) -> float:
     def above(log_draws: float) -> float:
         n = math.exp(log_draws)
         bound = bias_bound(trace / n, trace / n, largest / n, confidence, squares / n**2)
-        return math.log(max(bound, 1e-300) / (TOLERANCE * scale))
+        return math.log(max(bound + error, 1e-300) / (TOLERANCE * scale))
 
+    if above(60.0) > 0:
+        return math.inf  # states too rare to be seen
     return 1.0 if above(0.0) <= 0 else math.exp(optimize.brentq(above, 0.0, 60.0))
 
 
