@@ -112,10 +112,6 @@ def _functions(noise: Noise, cuts: Cuts) -> list[list[Float[Tensor, "L R B"]]]:
         assert noise.parameter is not None
         tables = noise.parameter.unbind(-2)
         return [_centred_states(*pair) for pair in zip(numbers, tables, strict=True)]
-    if noise.kind == "gamma":
-        assert noise.parameter is not None
-        shapes = noise.parameter.unbind(-1)
-        return [_of_gamma(*pair) for pair in zip(numbers, shapes, strict=True)]
     if noise.kind == "uniform" and len(numbers) in cuts:
         return [_in_pieces(u, p) for u, p in zip(numbers, cuts[len(numbers)].unbind(-1), strict=True)]
     variable = torch.stack(numbers, -1)
@@ -146,13 +142,6 @@ def _in_pieces(u: Tensor, p: Float[Tensor, "B"]) -> list[Tensor]:
         bit = which.double()
         found += [bit - (end - start), u * bit - (end**2 - start**2) / 2]  # type: ignore[operator]
     return [*found[:4], found[5]]  # the three constants add up to 0
-
-
-def _of_gamma(value: Tensor, shape: Tensor) -> list[Tensor]:
-    """The first two Laguerre polynomials: (x − a)/√a and (x² − 2(a + 1)x + a(a + 1))/√(2a(a + 1))."""
-    first = (value - shape) / shape.sqrt()
-    square = value**2 - 2 * (shape + 1) * value + shape * (shape + 1)
-    return [first, square / (2 * shape * (shape + 1)).sqrt()]
 
 
 @lru_cache(maxsize=3)

@@ -24,6 +24,8 @@ def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P
     """
     by_samples: dict[int, list[Noise]] = {}
     for one in noise:
+        if one.kind == "gamma":
+            continue  # its polynomials have tails so heavy that tests do not keep their level
         by_samples.setdefault(one.values.shape[0], []).append(one)
     columns = [column for group in by_samples.values() for column in _of_group(group, cuts)]
     if not columns:

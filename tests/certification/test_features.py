@@ -24,7 +24,6 @@ from elbograd.benchmarks.certification.subject import Subject, warmed
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
 from elbograd.estimators import Estimate, Estimator, create
-from scipy import stats
 from torch import distributions as td
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -78,17 +77,6 @@ def test_functions_of_a_number_are_orthonormal(kind):
     torch.testing.assert_close(found @ weights, torch.zeros(4).double(), rtol=0, atol=1e-6)
     gram = (found * weights) @ found.T
     torch.testing.assert_close(gram, torch.eye(4).double(), rtol=0, atol=1e-5)
-
-
-def test_functions_of_a_gamma_are_orthonormal():
-    shape = 1.7
-    x = np.linspace(1e-9, 60, 400_001)
-    w = stats.gamma(shape).pdf(x) * (x[1] - x[0])
-    noise = Noise("gamma", flat(x), torch.full((len(x), 1, 1, 1), shape).double())
-    found = torch.stack([v.flatten() for v in Basis([noise]).values()])
-    weights = torch.as_tensor(w, dtype=torch.float64)
-    torch.testing.assert_close(found @ weights, torch.zeros(2).double(), rtol=0, atol=1e-4)
-    torch.testing.assert_close((found * weights) @ found.T, torch.eye(2).double(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.03, 0.0, 1.0])
