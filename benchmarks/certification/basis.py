@@ -35,7 +35,8 @@ class Basis:
         most: products.
     """
 
-    def __init__(self, noise: Sequence[Noise], cuts: Cuts, most: int = _MOST) -> None:
+    def __init__(self, noise: Sequence[Noise], cuts: Cuts | None = None, most: int = _MOST) -> None:
+        cuts = cuts or {}
         self._functions = [one for part in noise for one in _functions(part, cuts)]
         widths = [len(functions) for functions in self._functions]
         finite = [part.states ** part.values.shape[-1] for part in noise]

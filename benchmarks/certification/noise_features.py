@@ -13,7 +13,9 @@ from .noise import Noise
 _MOST_IN_PAIRS = 20  # functions of one sample of which all products of two samples are taken
 
 
-def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P"], cuts: Cuts) -> Features:
+def noise_features(
+    noise: list[Noise], replicates: int, like: Float[Tensor, "B P"], cuts: Cuts | None = None
+) -> Features:
     """Means over samples, all of mean zero; operations of as many samples are taken together.
 
     Args:
@@ -33,7 +35,7 @@ def noise_features(noise: list[Noise], replicates: int, like: Float[Tensor, "B P
     return Features(torch.stack(columns, -1), like.new_zeros(len(like), len(columns)))
 
 
-def _of_group(noise: list[Noise], cuts: Cuts) -> list[Float[Tensor, "R B"]]:
+def _of_group(noise: list[Noise], cuts: Cuts | None) -> list[Float[Tensor, "R B"]]:
     basis = Basis(noise, cuts)
     columns = [value.mean(0) for value in basis.values()]
     if noise[0].values.shape[0] > 1:

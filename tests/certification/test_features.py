@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks.certification import looks as looks_module
-from elbograd.benchmarks.certification.adjustment import Adjustment, fitted
-from elbograd.benchmarks.certification.basis import Basis
+from elbograd.benchmarks.certification.adjustment import Adjustment, fitted, fitted_by_coordinate
+from elbograd.benchmarks.certification.basis import Basis, cuts_of
 from elbograd.benchmarks.certification.corners import Corner
 from elbograd.benchmarks.certification.features import Features
 from elbograd.benchmarks.certification.integrand_features import integrand_features, theta_controls
@@ -113,6 +113,41 @@ def test_pairs_of_samples_have_mean_zero_by_enumeration():
     assert not found.means.any()
     mean = (weights @ found.values[:, 0]).abs().max()
     assert float(mean) < 1e-14
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.93])
+def test_functions_of_the_pieces_of_a_uniform_number_have_mean_zero(p):
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    basis = Basis([Noise("uniform", flat(u))], {1: torch.tensor([[p]], dtype=torch.float64)})
+    assert len(basis) == 5
+    means = torch.stack([value.mean() for value in basis.values()])
+    torch.testing.assert_close(means, torch.zeros(5).double(), rtol=0, atol=1e-5)
+
+
+def test_the_bits_of_a_stick_are_cut_where_they_decide():
+    q = td.Independent(td.OneHotCategorical(torch.tensor([[[0.5, 0.2, 0.3]]])), 1)
+    (sticks,) = cuts_of(q).values()
+    torch.testing.assert_close(sticks, torch.tensor([[0.2, 0.3 / 0.8]]).double(), rtol=1e-6, atol=0)
+    assert cuts_of(td.Independent(td.Normal(torch.zeros(1, 2), 1.0), 1)) == {}
+
+
+def test_what_is_made_of_the_same_features_in_every_coordinate_is_found_where_a_coordinate_hardly_moves():
+    """h = c − d in each of three coordinates; in the last both are the same in all draws but a few."""
+    generator = torch.Generator().manual_seed(0)
+    c, d = (torch.randn(500, 1, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    d[2:, :, 2] = c[2:, :, 2]
+    values = torch.cat((c, d, c + d), -1)
+    value = c.sum(-1, keepdim=True)
+    values = torch.cat((values, value), -1)
+    features = Features(values, torch.zeros(1, 10).double(), ((0, 3, 6),), ((9,),))
+    columns = torch.cat((c - d, value), -1)
+    beta = fitted_by_coordinate(columns, features, 1)
+    assert float(Adjustment(beta)(columns, features).abs().max()) < 1e-12
+    rare = columns.clone(), values.clone()
+    rare[0][..., 2], rare[1][..., 5] = 5.0, rare[1][..., 2] - 5.0
+    rare[1][..., 8] = rare[1][..., 2] + rare[1][..., 5]
+    left = Adjustment(beta)(rare[0], features._replace(values=rare[1]))
+    assert float(left[..., 2].abs().max()) < 1e-12
 
 
 # --- Features of an estimate, by a test of their means ---
