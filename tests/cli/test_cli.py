@@ -444,7 +444,7 @@ CERTIFY = ["certify", "-p", "quadratic[loc=0.7,scale=0.6,k=1.5]", "--tolerance",
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_certify_prints_the_verdict_of_the_api_and_goes_on_where_it_stopped(elbograd, tmp_path):
-    code, out, err = elbograd(*CERTIFY, "-e", "reparameterization")
+    code, out, err = elbograd(*CERTIFY, "-e", "reparameterization", "-j", "1")
     assert code == 0
     assert re.search(r"reparameterization +holds +≤ [\d.]+% +\d+ of \d+", out)
     assert re.search(r"% \[0%, [\d.]+%\] on quadratic\[", out)
@@ -459,7 +459,11 @@ def test_certify_prints_the_verdict_of_the_api_and_goes_on_where_it_stopped(elbo
     assert load_results(tmp_path / "run").equals(rows)
     (read,) = certificates(rows)
     direct = certify("reparameterization", CERTIFY[2], tolerance=0.3)
-    assert read == direct
+    # A pilot's least squares may differ in the last bits from process to process.
+    told = [
+        [(str(check), check.holds, check.draws, check.exact) for check in c.checks] for c in (read, direct)
+    ]
+    assert told[0] == told[1]
     assert read.verdict == direct.verdict
     written = json.loads((tmp_path / "run" / "certificates.json").read_text(encoding="utf-8"))
     assert (written["seed"], written["certificates"][0]["verdict"]) == (0, "holds")
@@ -481,7 +485,8 @@ def test_certify_fails_a_wrong_estimator_with_the_numbers(elbograd, tmp_path):
     assert code == 1
     assert "fails" in out
     assert re.search(
-        r"S = 1: gradient of datum 0, coordinate 1, is [-\d.]+ ± [\d.]+, exactly", " ".join(out.split())
+        r"S = 1, B = 1: gradient of datum 0, coordinate 1, is [-\d.]+ ± [-\de.]+, exactly",
+        " ".join(out.split()),
     )
     assert "Traceback" not in out
 

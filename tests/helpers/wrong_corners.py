@@ -1273,7 +1273,7 @@ CORNERS = {
         dtype="float32",
     ),
     "BitsOfBfloat16": Corner(
-        "bits drawn under autocast", "float32, by half a percent", _BITS, dtype="float32"
+        "bits drawn under autocast", "float32, by half a percent", _BITS, by="value", dtype="float32"
     ),
     "PaddedBlocksInFloat32": Corner(
         "blocks of eight data, the last one lost",
