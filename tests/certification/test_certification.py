@@ -97,13 +97,12 @@ def test_a_right_estimator_holds(estimator, problem):
 @pytest.mark.parametrize(
     ("estimator", "problem"),
     [
-        ("disarm", "categorical-toy[latent_dim=2]"),
+        ("disarm", BITS),
         ("carms", "small-vae[posterior=categorical]"),
         ("unordered-set", BITS),
         ("rebar", BITS),
         ("rodeo", "small-vae[posterior=bernoulli]"),
         ("double-control-variate[alpha=-0.5]", BITS),
-        ("local-disarm", "small-vae[posterior=bernoulli]"),
         ("gumbel-softmax", "binary-toy[latent_dim=2,target=0.4,probability=0.3]"),
         (f"{WRONG_DISCRETE}:MultiSample", "small-vae[posterior=bernoulli]"),
     ],
@@ -302,10 +301,10 @@ def test_an_exact_bias_is_told_with_its_range_and_draws_are_held_against_the_mea
     assert biases[-2].estimate > 0.01
     assert sum(check.name == "mean" for check in certificate.checks) == len(biases) == 5
     assert re.fullmatch(
-        r"straight-through: holds: relative bias 0% … [\d.]+% \(declared; exact\), (\d+) of \1 checks ran, \d+ of them proofs, in \d+ s",
+        r"straight-through: holds: relative bias [\d.]+% … [\d.]+% \(declared; exact\), (\d+) of \1 checks ran, \d+ of them proofs, in \d+ s",
         str(certificate),
     )
-    assert re.search(r", relative bias 0% … [\d.]+% \(declared\)$", outcome(certificate.rows()))
+    assert re.search(r", relative bias [\d.]+% … [\d.]+% \(declared\)$", outcome(certificate.rows()))
 
 
 def test_a_biased_estimator_whose_mean_is_not_that_of_its_formula_fails(monkeypatch):
