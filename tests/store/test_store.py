@@ -273,7 +273,8 @@ def test_whatever_moment_force_is_killed_at_nothing_of_the_old_run_stays_in_the_
         run = RunFolder(folder, CONFIG, {})
         run.append(some_rows("one"))
         run.finish()
-        for name in ("figures/old.png", "tables/old.md", "checkpoints/1/1.pt", "report.html", "advice.txt"):
+        kept = ("figures/old.png", "tables/old.md", "checkpoints/1/1.pt", "report.html", "advice.txt")
+        for name in (*kept, "certificates.json", "badges/old.svg"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("old")
 
@@ -286,7 +287,7 @@ def test_whatever_moment_force_is_killed_at_nothing_of_the_old_run_stays_in_the_
         return delete
 
     died = 0
-    for moments in range(12):
+    for moments in range(16):
         folder = tmp_path / str(moments)
         old(folder)
         left = iter(range(moments, -1, -1))
@@ -300,7 +301,7 @@ def test_whatever_moment_force_is_killed_at_nothing_of_the_old_run_stays_in_the_
         RunFolder(folder, OTHER, {}, force=True)
         left_over = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
         assert left_over == {".lock", "config.toml", "environment.json"}
-    assert died == 9
+    assert died == 11
 
 
 def test_rows_of_version_1_are_brought_up_to_date(tmp_path):
