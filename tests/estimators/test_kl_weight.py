@@ -264,7 +264,7 @@ class NoFreeBits(Reparameterization):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (Whole, "the estimate is the same with kl_weight=0.3 as without"),
+        (Whole, "the gradient in η is the same with kl_weight=0.3 as without"),
         (PriorAlone, "biased: mean"),
         (ForgetsTheCut, "gradient in η with kl_weight=0.3"),
         (NoFreeBits, "with free_bits=0.2"),
