@@ -17,7 +17,7 @@ _DRAWS_A_FEATURE = 6  # of a pilot, at least
 _CONSTANT = 1e-8  # relative to the feature that varies most, below which one is rounding
 _ROUNDING = 1e-12  # of terms of order 1 that cancel: below it nothing is left of a feature
 _RANK = 1e-11  # relative, below which features say the same
-_ALL = 1e-7  # of a column, that is left where features explain all of it
+_ALL = 1e-7  # of a column, that is left where features explain all of it but its own rounding
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,42 @@ def _least_squares(design: Float[Tensor, "*batch N F"], target: Float[Tensor, "*
 
 
 def fitted_by_coordinate(
-    columns: Float[Tensor, "R B K"], features: Features, data: int
-) -> Float[Tensor, "B F K"]:
+    columns: Float[Tensor, "R B K"], features: Features, data: int, rounding: float
+) -> tuple[Float[Tensor, "B F K"], bool]:
     """β of what is made of one of the features' sets alone, coordinate by coordinate; zero of all else.
 
     The first set that leaves nothing but rounding is taken. Features that say the same on the pilot's draws
     need not on rarer ones, so that of many the least β is a bad guess there, and of few a good one.
+
+    Returns β, and whether one relation that is the same for all data and coordinates explains everything.
+
+    Args:
+        columns: see `fitted`.
+        features: likewise.
+        data: likewise.
+        rounding: of a column, in its own units.
     """
+    the_same = True
     width = columns.shape[-1] - 1
     beta = torch.zeros(data, features.values.shape[-1], width + 1).to(columns)
     target = _centred(columns, data)
     centred = _centred(features.centred, data)
     for tried, coordinates in ((features.sets, range(width)), (features.scalars, range(width, width + 1))):
         wanted = target[..., coordinates.start : coordinates.stop].movedim(-1, 1)  # (data, width, N)
-        left = torch.ones(wanted.shape[:2], dtype=torch.bool)
+        left = torch.ones(wanted.shape[:2], dtype=torch.bool, device=wanted.device)
         for places in tried:
             index = torch.tensor([[place + c - coordinates.start for place in places] for c in coordinates])
             design = centred[..., index].movedim(1, 2)  # (data, width, N, k)
             for solve in (_the_same_for_all, _least_squares):
                 solved = solve(design, wanted.unsqueeze(-1))
                 rest = wanted - (design @ solved).squeeze(-1)
-                right = left & (rest.std(-1) <= _ALL * wanted.std(-1))
+                right = left & (rest.std(-1) <= _ALL * wanted.std(-1) + rounding)
+                the_same &= solve is _the_same_for_all or not bool(right.any())
                 for datum, c in right.nonzero().tolist():
                     beta[datum, index[c], coordinates.start + c] = solved[datum, c, :, 0]
                 left &= ~right
-    return beta[torch.arange(columns.shape[1]) % data]
+        the_same &= not bool(left.any())
+    return beta[torch.arange(columns.shape[1]) % data], the_same
 
 
 def _usable(spread: Float[Tensor, "data 1 F"]) -> Tensor:
@@ -114,10 +125,10 @@ def _usable(spread: Float[Tensor, "data 1 F"]) -> Tensor:
     return varies & (spread > _ROUNDING) & spread.isfinite()
 
 
-def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"]) -> bool:
+def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"], rounding: float) -> bool:
     """Whether what is left of the columns' noise is rounding."""
     before, after = (part.std(0) for part in (columns, left))
-    return bool((after <= _ALL * before + 1e-300).all())
+    return bool((after <= _ALL * before + rounding).all())
 
 
 def _centred(values: Float[Tensor, "R B K"], data: int) -> Float[Tensor, "data N K"]:

@@ -64,7 +64,7 @@ class Block:
         copies: int = 1,
     ) -> None:
         self.name, self.columns, self.exact, self.where = name, columns, exact, where
-        self.test = MeanTest(floor, joint, confirm_level, copies)
+        self.test = MeanTest(floor.cpu(), joint, confirm_level, copies)
         self.pooled = ColumnSums(joint)
 
     def reason(self, found: Rejection) -> str:

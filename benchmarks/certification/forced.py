@@ -76,8 +76,7 @@ class Forced:
             AnotherDraw: the call draws other numbers than it did before.
         """
         codes = self._codes(rows)
-        log_weights = torch.zeros(len(rows), self.data, dtype=torch.float64)
-        seen = []
+        log_weights: list[Tensor] = []
 
         def replace(index: int, drawn: Drawn) -> Tensor:
             if index >= len(self.numbers):
@@ -91,17 +90,17 @@ class Forced:
             ):
                 raise AnotherDraw
             code = codes[index].movedim(0, 1).unsqueeze(2).expand(-1, -1, self.data, -1)  # (L, n, B, V)
-            log_weights.add_(_log_probability(noise, code))
-            seen.append(index)
+            code = code.to(drawn.output.device)
+            log_weights.append(_log_probability(noise, code))
             if noise.kind == "states":
                 return code.movedim(0, -1).reshape(drawn.output.shape).to(drawn.output.dtype)
             return code.reshape(drawn.output.shape).to(drawn.output.dtype)
 
         with RandomOperations(replace):
             call(len(rows))
-        if len(seen) != len(self.numbers):
+        if len(log_weights) != len(self.numbers):
             raise AnotherDraw
-        return log_weights.exp()
+        return torch.stack(log_weights).sum(0).exp()
 
     def _codes(self, rows: Int64[Tensor, "n"]) -> list[Int64[Tensor, "n L V"]]:
         """The states of every number in these rows, for each operation: the digits of the rows' numbers."""

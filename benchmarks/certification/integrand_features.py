@@ -9,7 +9,7 @@ estimator makes something else of its noise, they explain less of it, and nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -23,16 +23,16 @@ from torch.distributions import Distribution
 
 from ...estimators.base import Target
 from ...estimators.kl_weight import FreeBits
-from ...estimators.pieces.objective import has_kl, log_ratio
+from ...estimators.pieces.objective import conditional_kls, has_kl, log_ratio, unsupported_kl
 from ...estimators.posteriors import draws as drawing
 from ...estimators.posteriors.distributions import no_score, reparameterizable
 from ...estimators.posteriors.families import family_of, innermost
 from ...estimators.posteriors.gaussians import is_diagonal_gaussian
-from ...estimators.posteriors.layered import Layered
+from ...estimators.posteriors.layered import Layered, total
 from ...estimators.posteriors.outcomes import enumerate_outcomes, outcomes
 from ...estimators.posteriors.quadrature import gauss_hermite
 from ...estimators.posteriors.shared import of_one, shares_draws
-from ..oracles.rules import rules_of
+from ..oracles.rules import TOLERANCE, Rule, change, rules_of
 from ..problems.protocol import Problem
 from .features import Features, no_features
 from .noise import Noise, replayed
@@ -68,6 +68,7 @@ class Known:
         objective: "elbo", or "iwae" at S; of others there are no features.
         value, eta_grad: (B,) and (B, P), exact.
         ratio: the same of the weighted log p(z) − log q(z) alone, where that is a small sum.
+        conditional: the same of minus the closed-form KLs of latents given those in z, where there are such.
         theta_grad: (T,), of the mean over the data, exact, in the decoder's parameters.
     """
 
@@ -80,30 +81,63 @@ class Known:
     value: Tensor
     eta_grad: Tensor
     ratio: Ratio | None = None
+    conditional: Ratio | None = None
     theta_grad: Tensor | None = None
 
 
 def exact_ratio(problem: Problem, target: Target, eta: Tensor) -> Ratio | None:
     """E_q[w (log p(z) − log q(z))] and its gradients, by summing it; None where that is too much.
 
-    Not by a closed form, which estimators have too: an error that both make would be hidden.
+    Not by a closed form, which estimators have too: an error that both make would be hidden. Where it is a
+    quadrature that is not exact by itself, the next coarser one must say the same.
     """
+
+    def ratio(q: Distribution, z: Tensor) -> Tensor:
+        return log_ratio(q, target, z, q.log_prob(z))
+
+    return _expected(ratio, problem, target, eta)
+
+
+def exact_conditional(problem: Problem, target: Target, eta: Tensor) -> Ratio | None:
+    """The same of minus the weighted closed-form KLs of latents given others; None where there are none."""
+    q = of_one(problem.posterior)(eta)
+    if not isinstance(q, Layered) or not has_kl(target) or unsupported_kl(q, target, "analytic"):
+        return None
+
+    def minus_kls(q: Distribution, z: Tensor) -> Tensor:
+        return -total(conditional_kls(q, target, z))
+
+    return _expected(minus_kls, problem, target, eta)
+
+
+def _expected(
+    integrand: Callable[[Distribution, Tensor], Tensor], problem: Problem, target: Target, eta: Tensor
+) -> Ratio | None:
     if not has_kl(target) or isinstance(target.kl_weight, FreeBits):
         return None
-    leaf = eta.detach().clone().requires_grad_()
+    rules = _rules(of_one(problem.posterior)(eta), target)
+    found = [_by_rule(integrand, problem, eta, rule) for rule in rules]
+    if not found or not all(part.isfinite().all() for part in found[-1]):
+        return None
+    moved = max(change(*pair) for pair in zip(found[0], found[-1], strict=True))
+    return found[-1] if moved <= TOLERANCE else None
+
+
+def _by_rule(
+    integrand: Callable[[Distribution, Tensor], Tensor], problem: Problem, eta: Tensor, rule: Rule
+) -> Ratio:
+    leaf, theta = eta.detach().clone().requires_grad_(), theta_of(problem)
     with torch.enable_grad():
         q = of_one(problem.posterior)(leaf)
-        points = _points(q, target)
-        if points is None:
-            return None
-        z, weights = points
-        ratio = log_ratio(q, target, z, q.log_prob(z))
-        value = (weights * torch.where(weights > 0, ratio, torch.zeros_like(ratio))).sum(0)
-        theta = theta_of(problem)
-        gradient, *of_theta = torch.autograd.grad(value.sum(), [leaf, *theta], materialize_grads=True)
+        z, weights = rule(q)
+        f = integrand(q, z)
+        value = (weights * torch.where(weights > 0, f, torch.zeros_like(f))).sum(0)
+        # The target is asked again: its prior may have a graph of its own.
+        gradient, *of_theta = torch.autograd.grad(
+            value.sum(), [leaf, *theta], retain_graph=True, materialize_grads=True
+        )
     flat = torch.cat([gradient.flatten()[:0], *(part.flatten() for part in of_theta)]) / len(eta)
-    found = Ratio(value.detach(), gradient, flat)
-    return found if all(part.isfinite().all() for part in found) else None
+    return Ratio(value.detach(), gradient, flat)
 
 
 def theta_of(problem: Problem) -> list[Tensor]:
@@ -111,19 +145,26 @@ def theta_of(problem: Problem) -> list[Tensor]:
     return [p for p in problem.decoder.parameters() if p.requires_grad]
 
 
-def _points(q: Distribution, target: Target) -> tuple[Tensor, Tensor] | None:
+def _rules(q: Distribution, target: Target) -> list[Rule]:
+    """One that is exact, or two to be compared; none where they take too many points."""
+    assert target.prior is not None
     count = outcomes(q)
     if count is not None:
-        if count > _MOST_NODES:
-            return None
-        z = enumerate_outcomes(q)
-        return z, q.log_prob(z).exp()
-    assert target.prior is not None
+        return [_every_outcome] if count <= _MOST_NODES else []
     if _is_gaussian(q) and _is_gaussian(target.prior) and _NODES ** q.event_shape.numel() <= _MOST_NODES:
-        z, weights = gauss_hermite(q, _NODES)
-        return z, weights.reshape(-1, *(1,) * len(q.batch_shape))
-    rules = "" if isinstance(q, Layered) else rules_of(q)
-    return None if isinstance(rules, str) else rules.rules[-1](q)
+        return [_few_nodes]
+    rules = rules_of(q)
+    return [] if isinstance(rules, str) else rules.rules[-2:]
+
+
+def _every_outcome(q: Distribution) -> tuple[Tensor, Tensor]:
+    z = enumerate_outcomes(q)
+    return z, q.log_prob(z).exp()
+
+
+def _few_nodes(q: Distribution) -> tuple[Tensor, Tensor]:
+    z, weights = gauss_hermite(q, _NODES)
+    return z, weights.reshape(-1, *(1,) * len(q.batch_shape))
 
 
 def _is_gaussian(q: Distribution) -> bool:
@@ -213,6 +254,7 @@ class _Columns:
         self.q, self.leaf, self.known, self.samples = q, leaf, known, known.num_samples
         self.path = z.requires_grad and explicit(q)
         z = z if self.path else z.detach()
+        self.z = z
         self.log_q = q.log_prob(z.detach())
         self.score = self._gradient(self.log_q)
         self.f = known.target.log_likelihood(z)
@@ -260,15 +302,28 @@ class _Columns:
         if self.ratio is not None and self.known.ratio is not None:
             value, gradient = self.known.value - self.known.ratio.value, self.known.ratio.eta_grad
             self._of_integrand(self.f, value, self.known.eta_grad - gradient)
+            if self.known.conditional is not None:
+                self._of_conditional(self.known.ratio, self.known.conditional)
 
-    def _of_integrand(self, f: Tensor, value: Tensor, gradient: Tensor) -> None:
+    def _of_conditional(self, ratio: Ratio, conditional: Ratio) -> None:
+        """Of log p(x|z) less closed-form KLs at z, which depend on η at a fixed z too."""
+        value = self.known.value - ratio.value + conditional.value
+        gradient = self.known.eta_grad - ratio.eta_grad + conditional.eta_grad
+        along, fixed = (
+            -total(conditional_kls(self.q, self.known.target, z)) for z in (self.z, self.z.detach())
+        )
+        self._of_integrand(self.f + along, value, gradient, fixed)
+
+    def _of_integrand(self, f: Tensor, value: Tensor, gradient: Tensor, fixed: Tensor | None = None) -> None:
+        """``fixed`` is the part of f that depends on η at a fixed z, other than through log q."""
         self._begin()
-        centred = f.detach() - value
-        self._add(f.detach().mean(0), value)
-        weighted = self._gradient(centred * self.log_q)
-        self._add(weighted / self.samples, gradient)
+        flat = f.detach()  # not about its mean, so that an estimator is the same sum of these at every datum
+        self._add(flat.mean(0), value)
+        weighted = self._gradient(flat * self.log_q)
+        beside = torch.zeros_like(weighted) if fixed is None else self._gradient(fixed)
+        self._add((weighted + beside) / self.samples, gradient)
         if self.samples > 1 and self.known.draws == "iid":
-            crossed = centred.sum(0).unsqueeze(-1) * self.score - weighted
+            crossed = flat.sum(0).unsqueeze(-1) * self.score - weighted
             self._add(crossed / (self.samples * (self.samples - 1)), self._zero)
         if self.path:
             self._add(self._gradient(f) / self.samples, gradient)
@@ -276,16 +331,15 @@ class _Columns:
     def of_all_samples(self) -> None:
         """Of log (1/S) Σ_s w_s, whose gradient is E[log w̄ Σ_s ∇ log q_s − Σ_s (w_s/Σ w) ∇ log q_s]."""
         assert self.ratio is not None
-        log_w, value = self.f + self.ratio, self.known.value
+        log_w = self.f + self.ratio
         flat = log_w.detach()
         self._begin()
-        centred = _bound(flat) - value
-        self._add(_bound(flat), value)
+        self._add(_bound(flat), self.known.value)
         at_z = flat + self.log_q.detach() - self.log_q  # attached through log q at a fixed z alone
-        naive = self._gradient((centred * self.log_q.sum(0)).sum() + _bound(at_z).sum())
+        naive = self._gradient((_bound(flat) * self.log_q.sum(0)).sum() + _bound(at_z).sum())
         self._add(naive, self.known.eta_grad)
         if self.samples > 1:
-            others = self._gradient((_bounds_of_others(flat) - value) * self.log_q)
+            others = self._gradient(_bounds_of_others(flat) * self.log_q)
             self._add(others, self._zero)
         if self.path:
             self._add(self._gradient(_bound(log_w)), self.known.eta_grad)

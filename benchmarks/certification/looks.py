@@ -32,14 +32,14 @@ _FEW_GROUPS = 8  # where all of their noise is known
 _ALL = 1e-7  # of the noise, that is left where all of it is known
 _PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
 _OF_MEANS = ("theta", "phi")
-_ERROR_OF_MEANS = 1e-6  # relative, of quadrature
 _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _SEEN = 25  # times that a state must be expected, to be counted upon
 _HARDLY_SEEN = 5  # times that it must be expected, for a fit
+_CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
 _WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
-_VARIANCE_LOOKS = 2  # where a variance is tested
+_VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
 
 
 def sample(subject: Subject, deadline: float) -> Outcome:
@@ -77,10 +77,9 @@ class Looks:
         self._cuts = cuts_of(subject.oracle.problem.posterior(subject.oracle.eta)) if followed else {}
         self._groups = _GROUPS
         self._signature: list[tuple[str, int, int]] | None = None
-        self._work = subject.num_samples * len(subject.oracle.eta)
+        self._work = subject.evaluations * len(subject.oracle.eta)
         self.first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
         of_means = self._pilot()
-        self._error = float(of_means[:, :-1].norm())
         self.blocks, self.bounded = subject.blocks(of_means)
         grouped = any(block.name == "theta" for block in self.blocks)
         self._control = self._chosen_control() if grouped and followed else None
@@ -116,6 +115,7 @@ class Looks:
         self._of_integrand = self._of_noise = Adjustment(
             like.new_zeros(*like.shape[:1], 0, like.shape[1] + 1)
         )
+        self._error = 0.0
         if subject.estimator.deterministic:
             return like.new_zeros(like.shape[0], like.shape[1] + 1)
         subject.seed("pilot")
@@ -124,24 +124,30 @@ class Looks:
         drawn = [self._draw(size) for size in sizes]
         columns = torch.cat([_columns(draws) for draws, _ in drawn])
         features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
-        self._of_integrand = Adjustment(fitted_by_coordinate(columns, features, subject.oracle.rows))
+        largest = _largest([draws for draws, _ in drawn], subject.oracle.value)
+        rows, rounding = subject.oracle.rows, subject.oracle.unit * _CANCELLED * (1 + float(largest.max()))
+        beta, the_same = fitted_by_coordinate(columns, features, rows, rounding)
+        self._of_integrand = Adjustment(beta)
         left = self._of_integrand(columns, features)
         # One such state in a pilot would be explained by whatever is there, and no tested draw shows it.
         hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
-        if not all_explained(columns, left):
-            more = fitted(left, features, subject.oracle.rows)
+        if not all_explained(columns, left, rounding):
+            more = fitted(left, features, rows)
             more[hardly] = 0
             self._of_integrand = Adjustment(self._of_integrand.coefficients + more)
             left = self._of_integrand(columns, features)
-        if not all_explained(columns, left):
+        if not all_explained(columns, left, rounding):
             others = joined(
                 [noise_features(noise, len(draws.value), like, self._cuts) for draws, noise in drawn]
             )
-            self._of_noise = Adjustment(fitted(left, others, subject.oracle.rows))
+            self._of_noise = Adjustment(fitted(left, others, rows))
             self._of_noise.coefficients[hardly] = 0
-        missed = _unseen(drawn[0][1], self.first, like) * _WORTH
-        missed *= 1 + _largest([draws for draws, _ in drawn], subject.oracle.value)
-        return self._of_integrand.error(features.means, _ERROR_OF_MEANS) + missed.unsqueeze(-1)
+        missed = _unseen(drawn[0][1], self.first, like) * _WORTH * (1 + largest)
+        error = self._of_integrand.error(features.means, subject.oracle.accuracy)
+        # What is one and the same function of the noise in all draws is so in those that were not seen.
+        believed = error if the_same else error + missed.unsqueeze(-1)
+        self._error = float(believed[:, :-1].norm())
+        return error + missed.unsqueeze(-1)
 
     def _chosen_control(self) -> int | None:
         """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
@@ -239,10 +245,12 @@ class Looks:
         return bias.high - bias.low <= max(tolerance, 0.1 * bias.estimate)
 
     def _clear(self, look: int) -> bool:
-        """Whether every claim has a verdict; for the variance's, which may never have one, two looks."""
-        variance = any(block.name == "variance" for block in self.blocks)
-        settled = all(block.test.settled for block in self.blocks if block.name != "variance")
-        return settled and (not variance or look + 1 >= _VARIANCE_LOOKS)
+        """Whether every claim has a verdict; for the variance's, which may never have one, a few looks do."""
+        settled = {block.name: block.test.settled for block in self.blocks}
+        if "variance" not in settled:
+            return all(settled.values())
+        least = _VARIANCE_LOOKS if settled.pop("variance") else _MOST_VARIANCE_LOOKS
+        return all(settled.values()) and look + 1 >= least
 
     def _affordable(self, n: int) -> bool:
         """Whether a look of so many draws, four times those of the last one, is allowed and ends in time."""

@@ -14,10 +14,13 @@ from ..gradients import check_estimate
 from ..oracles.discrete_moments import discrete_moments
 from ..oracles.objectives import exact_gradients
 from ..oracles.references import direct_parameters
+from ..oracles.rules import TOLERANCE
 from ..oracles.variances import exact_variance
 from ..problems.placement import place, to_encoder
 from ..problems.protocol import Problem
-from .integrand_features import Known, Ratio, exact_ratio, theta_of
+from .integrand_features import Known, Ratio, exact_conditional, exact_ratio, theta_of
+
+_ROUNDING = 1e-12  # relative, of sums in float64 that are exact but for it
 
 
 class Draws(NamedTuple):
@@ -63,7 +66,8 @@ class Oracle:
         phi_grad: (Q,), of the mean over the data, in these.
         rows: after how many data the batch begins again.
         exact: the problem in float64.
-        ratio: that of log p(z) − log q(z) alone, see `exact_ratio`.
+        accuracy: relative error that value and gradients may have.
+        ratio, conditional: see `exact_ratio` and `exact_conditional`.
     """
 
     problem: Problem
@@ -79,7 +83,14 @@ class Oracle:
     phi_grad: Tensor
     rows: int
     exact: Problem
+    accuracy: float
     ratio: Ratio | None
+    conditional: Ratio | None
+
+    @property
+    def unit(self) -> float:
+        """Of rounding, in the type of the estimates."""
+        return float(torch.finfo(self.eta.dtype).eps)
 
     @property
     def copies(self) -> int:
@@ -116,7 +127,8 @@ class Oracle:
         if self.objective not in ("elbo", "iwae"):
             return None
         place = (self.exact, self._exact_target, self.eta.double(), num_samples, draws)
-        return Known(*place, self.objective, self.value, self.eta_grad, self.ratio, self.theta_grad)
+        parts = (self.ratio, self.conditional, self.theta_grad)
+        return Known(*place, self.objective, self.value, self.eta_grad, *parts)
 
     def at(self, batch_size: int, dtype: str) -> Oracle:
         """The same with the data repeated, or left out, to a batch of this size, and estimates in this type.
@@ -139,6 +151,7 @@ class Oracle:
             phi_grad=self.phi_grad if whole else self.phi_grad[:0],
             rows=min(batch_size, self.rows),
             ratio=None if self.ratio is None else self.ratio.of(rows),
+            conditional=None if self.conditional is None else self.conditional.of(rows),
         )
 
     def estimate(
@@ -187,8 +200,12 @@ def solve(
     sizes = {name: p.numel() for name, p in zip(phi, held, strict=True)}
     phi_grad, theta_grad = answer.theta_grad.tensor_split([sum(sizes.values())])
     exact_answers = (answer.value, answer.eta_grad, theta_grad, sizes, phi_grad, len(eta))
-    ratio = exact_ratio(exact, exact.target(data), eta.double()) if objective == "elbo" else None
-    return Oracle(problem, point, x, eta, objective, num_samples, *exact_answers, exact, ratio)
+    parts: tuple[Ratio | None, Ratio | None] = (None, None)
+    if objective == "elbo":
+        here = (exact, exact.target(data), eta.double())
+        parts = (exact_ratio(*here), exact_conditional(*here))
+    accuracy = TOLERANCE if answer.method == "quadrature" else _ROUNDING
+    return Oracle(problem, point, x, eta, objective, num_samples, *exact_answers, exact, accuracy, *parts)
 
 
 def _named(problem: Problem, names: Iterable[str]) -> list[Tensor]:

@@ -95,7 +95,7 @@ def _where(condition: Tensor, values: Tensor) -> Tensor:
 
 def _judged(subject: Subject, sums: _Sums) -> Outcome:
     oracle = subject.oracle
-    blocks, bounded = subject.blocks(torch.zeros(*oracle.eta_grad.shape[:1], oracle.eta_grad.shape[1] + 1))
+    blocks, _ = subject.blocks(torch.zeros(*oracle.eta_grad.shape[:1], oracle.eta_grad.shape[1] + 1))
     draws = Draws(sums.gradient.unsqueeze(0), sums.value.unsqueeze(0))
     centre = 0.0 if subject.mean is None else subject.mean - oracle.eta_grad
     spread = (sums.square - sums.gradient.square()).clamp_min(0).sqrt()
@@ -111,8 +111,5 @@ def _judged(subject: Subject, sums: _Sums) -> Outcome:
         assert columns is not None
         wrong = proven(block, columns[0])
         verdicts[block.name] = (wrong is None, "" if wrong is None else block.reason(wrong))
-    # What is off by rounding is no bias.
-    right = proven(bounded, bounded.columns(chunk)[0]) is None  # type: ignore[index]
-    mean = oracle.eta_grad if right else oracle.eta_grad + sums.gradient
-    bias = exact_bias(oracle, mean, subject.typical_norm)
+    bias = exact_bias(oracle, oracle.eta_grad + sums.gradient, subject.typical_norm)
     return Outcome(blocks, verdicts, bias, sums.rows, exact=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -84,6 +85,20 @@ class Subject:
     def seed(self, purpose: Literal["look", "pilot"], index: int = 0) -> None:
         """The random state of a part of the work."""
         reseed(derived(self.settings.seed, purpose, index), self.oracle.eta.device)
+
+    @cached_property
+    def evaluations(self) -> int:
+        """Of log p(x|z) a datum and estimate, S at least."""
+        rows: list[int] = []
+
+        def counted(z: Tensor) -> Tensor:
+            rows.append(len(z))
+            return self._target.log_likelihood(z)
+
+        self.seed("pilot")
+        target = replace(self._target, log_likelihood=counted)
+        self.oracle.estimate(self.estimator, target, self.num_samples, 1)
+        return max(sum(rows), self.num_samples)
 
     def asking(self) -> AbstractContextManager[None]:
         """Inside, θ requires a gradient or none, as the corner has it."""

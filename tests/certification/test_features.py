@@ -141,7 +141,8 @@ def test_what_is_made_of_the_same_features_in_every_coordinate_is_found_where_a_
     values = torch.cat((values, value), -1)
     features = Features(values, torch.zeros(1, 10).double(), ((0, 3, 6),), ((9,),))
     columns = torch.cat((c - d, value), -1)
-    beta = fitted_by_coordinate(columns, features, 1)
+    beta, the_same = fitted_by_coordinate(columns, features, 1, 1e-13)
+    assert the_same
     assert float(Adjustment(beta)(columns, features).abs().max()) < 1e-12
     rare = columns.clone(), values.clone()
     rare[0][..., 2], rare[1][..., 5] = 5.0, rare[1][..., 2] - 5.0
