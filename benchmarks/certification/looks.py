@@ -137,9 +137,7 @@ class Looks:
             self._of_integrand = Adjustment(self._of_integrand.coefficients + more)
             left = self._of_integrand(columns, features)
         if not all_explained(columns, left, rounding):
-            others = joined(
-                [noise_features(noise, len(draws.value), like, self._cuts) for draws, noise in drawn]
-            )
+            others = joined([self._noise_features(noise, len(draws.value)) for draws, noise in drawn])
             self._of_noise = Adjustment(fitted(left, others, rows))
             self._of_noise.coefficients[hardly] = 0
         missed = _unseen(drawn[0][1], self.first, like) * _WORTH * (1 + largest)
@@ -205,13 +203,16 @@ class Looks:
         if self._of_integrand.coefficients.shape[1]:
             columns = self._of_integrand(columns, self._integrand_features(noise, count))
         if self._of_noise.coefficients.shape[1]:
-            columns = self._of_noise(
-                columns, noise_features(noise, count, self.subject.oracle.eta_grad, self._cuts)
-            )
+            columns = self._of_noise(columns, self._noise_features(noise, count))
         return columns
 
     def _integrand_features(self, noise: list[Noise], count: int) -> Features:
         return integrand_features(noise, self.subject.known, count, self.subject.oracle.eta_grad)
+
+    def _noise_features(self, noise: list[Noise], count: int) -> Features:
+        """Of the samples alone: numbers drawn many more times, for a mean inside, tell little."""
+        of_samples = [one for one in noise if one.values.shape[0] <= self.subject.num_samples]
+        return noise_features(of_samples, count, self.subject.oracle.eta_grad, self._cuts)
 
     def _draw(self, replicates: int) -> tuple[Draws, list[Noise]]:
         draws, operations = self.subject.draw(replicates)

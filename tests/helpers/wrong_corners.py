@@ -1128,7 +1128,6 @@ CORNERS = {
         _BITS,
         "theta",
         at=lambda s, b: s % 2 == 1 and s > 3,
-        caught=False,
     ),
     "WeightsByLength": Corner(
         "weights of samples put along whichever dimension is as long", "S = B", _BITS, at=lambda s, b: s == b
@@ -1194,15 +1193,15 @@ CORNERS = {
         "chunks of eight samples whose remainder is lost, where there are no replicates",
         "batches (B,) and S above 8",
         _BITS,
+        "shape",
         at=_remainder,
-        caught=False,
     ),
     "ClippedInPlainBatch": Corner(
         "learning signals clipped in float32, where there are no replicates",
         "batches (B,) and float32",
         _BITS,
+        "shape",
         dtype="float32",
-        caught=False,
     ),
     "SlotsOfFirstBatch": Corner(
         "an average for each place in the first batch",
