@@ -32,6 +32,7 @@ from .trial import (
     require_support,
     seeded,
     train_step,
+    watched,
     with_likelihood,
 )
 
@@ -274,16 +275,7 @@ def derivatives(trial: Trial) -> None:
 def support(trial: Trial) -> None:
     """Unless ``relaxes_target``, log_likelihood is evaluated on q's support alone."""
     problem = trial.family.problem()
-    seen: list[Tensor] = []
-
-    def recorded(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def call(z: Tensor) -> Tensor:
-            seen.append(z.detach())
-            return f(z)
-
-        return call
-
-    target = with_likelihood(problem.target, recorded)
+    target, seen = watched(problem.target)
     evaluate(trial.fresh(problem), problem, trial.num_samples, target)
     inside = problem.q.support
     assert isinstance(inside, constraints.Constraint)

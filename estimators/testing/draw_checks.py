@@ -6,7 +6,7 @@ with one line of reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..base import Target
 from .sampling_checks import leads, search
 from .toy_problems import ToyProblem
-from .trial import TOLERANCE, NotApplicable, Trial, evaluate, expect, require_support, with_likelihood
+from .trial import TOLERANCE, NotApplicable, Trial, evaluate, expect, require_support, watched
 
 _LOOKS = (4096, 16384, 65536)
 _PROJECTIONS = 4
@@ -145,16 +145,8 @@ def _samples_among(trial: Trial, sizes: Sequence[int]) -> list[int] | None:
 
 
 def _calls(trial: Trial, problem: ToyProblem, num_samples: int) -> list[Tensor]:
-    seen: list[Tensor] = []
-
-    def recorded(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def call(z: Tensor) -> Tensor:
-            seen.append(z.detach())
-            return f(z)
-
-        return call
-
-    trial.warm(problem.q, with_likelihood(problem.target, recorded), num_samples)
+    target, seen = watched(problem.target)
+    trial.warm(problem.q, target, num_samples)
     return seen
 
 

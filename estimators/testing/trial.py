@@ -241,6 +241,20 @@ def with_likelihood(target: Target, wrap: Callable[[Callable[[Tensor], Tensor]],
     return replace(target, log_likelihood=wrap(target.log_likelihood))
 
 
+def watched(target: Target) -> tuple[Target, list[Tensor]]:
+    """The target, and every z that its log_likelihood is asked for from now on, detached."""
+    seen: list[Tensor] = []
+
+    def recorded(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def call(z: Tensor) -> Tensor:
+            seen.append(z.detach())
+            return f(z)
+
+        return call
+
+    return with_likelihood(target, recorded), seen
+
+
 def expect(condition: bool | Tensor, reason: str) -> None:
     """Raise AssertionError with the reason unless the condition holds."""
     if not condition:
