@@ -203,11 +203,19 @@ def integrand_features(
     return columns.features
 
 
-def theta_controls(noise: Sequence[Noise], known: Known | None, replicates: int) -> list[Tensor]:
-    """Gradients in θ of the mean integrand at the z that q draws, less the exact ones, (T,) each.
+def theta_controls(
+    noise: Sequence[Noise], known: Known | None, replicates: int, only: int | None = None
+) -> list[Tensor]:
+    """Gradients in θ of a mean at the z that q draws, less the exact ones, (T,) each: all have mean zero.
 
-    Of the whole integrand, and of log p(x|z) alone; both have mean zero. None where q would not draw so, or
-    for objectives that are no mean over samples.
+    Of the whole integrand; of log p(x|z) alone; of log p(x|z) less closed-form KLs of latents given those in
+    z. None where q would not draw so, or for objectives that are no mean over samples.
+
+    Args:
+        noise: of all operations that are understood.
+        known: at the B data; None where nothing is.
+        replicates: R.
+        only: which of them to compute; None for all.
     """
     if known is None or known.objective != "elbo" or known.theta_grad is None or not noise:
         return []
@@ -221,11 +229,27 @@ def theta_controls(noise: Sequence[Noise], known: Known | None, replicates: int)
     if z is None:
         return []
     with torch.enable_grad():
-        f = known.target.log_likelihood(z.detach())
-        ratio = log_ratio(q, known.target, z, q.log_prob(z)) if has_kl(known.target) else None
-        found = [_in_theta(f if ratio is None else f + ratio, theta) - known.theta_grad]
-        if ratio is not None and known.ratio is not None:
-            found.append(_in_theta(f, theta) - (known.theta_grad - known.ratio.theta_grad))
+        means = _means_in_theta(q, known, z.detach())
+        wanted = means if only is None else means[only : only + 1]
+        return [_in_theta(mean(), theta) - exact for mean, exact in wanted]
+
+
+def _means_in_theta(q: Distribution, known: Known, z: Tensor) -> list[tuple[Callable[[], Tensor], Tensor]]:
+    """Values (S, R, B) that depend on θ, each with the exact gradient of their mean."""
+    target, exact, ratio, conditional = known.target, known.theta_grad, known.ratio, known.conditional
+    assert exact is not None
+
+    def likelihood() -> Tensor:
+        return target.log_likelihood(z)
+
+    if not has_kl(target):
+        return [(likelihood, exact)]
+    found = [(lambda: likelihood() + log_ratio(q, target, z, q.log_prob(z)), exact)]
+    if ratio is not None:
+        found.append((likelihood, exact - ratio.theta_grad))
+        if conditional is not None:
+            inside = exact - ratio.theta_grad + conditional.theta_grad
+            found.append((lambda: likelihood() - total(conditional_kls(q, target, z)), inside))
     return found
 
 

@@ -21,7 +21,7 @@ from .noise import Noise, noise_of
 from .noise_features import noise_features
 from .oracle import Draws
 from .outcome import Outcome
-from .subject import Subject
+from .subject import OtherDraws, Subject
 
 _FIRST_LOOK = 4096
 _LEAST_LOOK = 512
@@ -55,12 +55,8 @@ def sample(subject: Subject, deadline: float) -> Outcome:
     """
     try:
         return Looks(subject, deadline, followed=True).run()
-    except _OtherDraws:
+    except OtherDraws:
         return Looks(subject, deadline, followed=False).run()
-
-
-class _OtherDraws(Exception):
-    """What is drawn differs from call to call: its distribution given how it differs is not known."""
 
 
 class Looks:
@@ -157,7 +153,8 @@ class Looks:
         for which in range(min(len(controls) for _, controls in drawn)):
             left.append(float((raw - torch.stack([controls[which] for _, controls in drawn])).var(0).sum()))
         best = min(range(len(left)), key=left.__getitem__)
-        if left[best] <= _ALL**2 * left[0]:
+        rounding = max(_ALL, _CANCELLED * self.subject.oracle.unit)
+        if left[best] <= rounding**2 * left[0] and all(block.name != "phi" for block in self.blocks):
             self._groups = _FEW_GROUPS
         return best - 1 if best else None
 
@@ -223,7 +220,7 @@ class Looks:
         signature = [(one.kind, one.values.shape[0], one.values.shape[-1]) for one in noise]
         signature.append(("operations", len(operations), 0))
         if self._signature not in (None, signature):
-            raise _OtherDraws
+            raise OtherDraws
         self._signature = signature
         return draws, noise
 

@@ -49,6 +49,10 @@ class NotFinite(Exception):
         self.name = name
 
 
+class OtherDraws(Exception):
+    """What is drawn differs from call to call: its distribution given how it differs is not known."""
+
+
 class Subject:
     """A warmed estimator at a corner of a place.
 
@@ -126,21 +130,33 @@ class Subject:
         return draws, seen.drawn
 
     def draw_means(self, replicates: int, control: int | None = None) -> GroupMeans:
-        """Means over R estimates and the data, less the exact answers and one of `theta_controls`."""
-        means, controls = self.draw_controlled(replicates, control is not None)
-        return means if control is None else means._replace(theta=means.theta - controls[control])
+        """Means over R estimates and the data, less the exact answers and one of `theta_controls`.
 
-    def draw_controlled(self, replicates: int, controlled: bool = True) -> tuple[GroupMeans, list[Tensor]]:
-        """Means over R estimates and the data, less the exact answers, and what else has mean zero."""
+        Raises:
+            OtherDraws: the control is not known here.
+        """
+        if control is None:
+            return self._drawn_means(replicates)[0]
+        means, controls = self.draw_controlled(replicates, control)
+        if not controls:
+            raise OtherDraws
+        return means._replace(theta=means.theta - controls[0])
+
+    def draw_controlled(self, replicates: int, only: int | None = None) -> tuple[GroupMeans, list[Tensor]]:
+        """Means over R estimates and the data, less the exact answers, and all `theta_controls`, or one."""
+        means, drawn = self._drawn_means(replicates)
+        if not means.theta.numel():
+            return means, []
+        found = (noise_of(one, replicates, len(self.oracle.eta)) for one in drawn)
+        noise = [one for one in found if one is not None]
+        return means, theta_controls(noise, self.known, replicates, only)
+
+    def _drawn_means(self, replicates: int) -> tuple[GroupMeans, list[Drawn]]:
         with RandomOperations() as seen:
             estimate, _ = self.estimates(replicates)
         count = replicates * len(self.oracle.eta)
         means = self.oracle.of_parameters(estimate.value / count, estimate.surrogate / count)
-        if not controlled or not means.theta.numel():
-            return self.deviations(means), []
-        found = (noise_of(one, replicates, len(self.oracle.eta)) for one in seen.drawn)
-        noise = [one for one in found if one is not None]
-        return self.deviations(means), theta_controls(noise, self.known, replicates)
+        return self.deviations(means), seen.drawn
 
     def deviations(self, means: GroupMeans) -> GroupMeans:
         """Less the exact answers.

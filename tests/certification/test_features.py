@@ -196,16 +196,22 @@ def test_every_feature_has_the_mean_that_it_is_said_to_have(name, spec, num_samp
     assert bool((off[parts[0].values.std(0) > 1e-9] > FAR).all())
 
 
-def test_controls_in_theta_have_mean_zero():
-    here = subject("reparameterization", "small-vae", 2)
+@pytest.mark.parametrize(
+    ("problem", "controls"),
+    [("small-vae", 2), ("small-hierarchy[lower=gaussian,upper=gaussian,direction=top-down]", 3)],
+)
+def test_controls_in_theta_have_mean_zero(problem, controls):
+    here = subject("reparameterization", problem, 2)
     found = []
     torch.manual_seed(0)
     for _ in range(40):
         _, operations = here.draw(20)
         noise = [one for one in (noise_of(o, 20, 3) for o in operations) if one is not None]
         found.append(torch.stack(theta_controls(noise, here.known, 20)))
+        for which, control in enumerate(found[-1]):
+            assert torch.equal(theta_controls(noise, here.known, 20, only=which)[0], control)
     values = torch.stack(found)
-    assert values.shape[1] == 2
+    assert values.shape[1] == controls
     z = values.mean(0) / (values.std(0) / math.sqrt(len(values)) + 1e-12)
     assert float(z.abs().max()) < FAR
 
