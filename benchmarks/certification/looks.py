@@ -280,8 +280,8 @@ def _unseen(noise: list[Noise], draws: int, like: Tensor, enough: int = _SEEN) -
 
 
 def _in_parts(n: int) -> list[int]:
-    """As four numbers, so that draws that differ from call to call show."""
-    return [n // 4] * 3 + [n - 3 * (n // 4)]
+    """As four numbers, so that draws that differ from call to call show; as one where it is less than four."""
+    return [n // 4] * 3 + [n - 3 * (n // 4)] if n >= 4 else [n]
 
 
 def _columns(draws: Draws) -> Tensor:

@@ -107,3 +107,22 @@ def test_rare_states_are_counted():
     unseen = partial(looks_module._unseen, [bits], like=torch.zeros(1, 2).double())
     assert float(unseen(draws=6000)) == pytest.approx(0.001)
     assert float(unseen(draws=6300)) == 0
+
+
+@pytest.mark.parametrize("more", [1, 2, 3, 4])
+def test_a_pilot_that_leaves_a_few_estimates_for_its_last_part_is_whole(oracle, monkeypatch, more):
+    monkeypatch.setattr(looks_module, "_NUMBERS_AT_A_TIME", 1)  # 64 at a time
+    monkeypatch.setattr(looks_module, "_PILOT", 64 + more)
+    drawn = []
+    whole = Subject.draw
+
+    def counted(self, replicates):
+        drawn.append(replicates)
+        return whole(self, replicates)
+
+    monkeypatch.setattr(Subject, "draw", counted)
+    made = warmed(partial(create, "optimal-baseline"), oracle, 2, 0)
+    here = Subject(made, oracle, Corner(2, 1), oracle.norm, Settings(max_evaluations=1), claims=True)
+    looks_module.Looks(here, float("inf"), followed=True)
+    assert sum(drawn) == 64 + more
+    assert min(drawn) > 0
