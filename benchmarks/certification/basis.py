@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from ...estimators.pieces.variables import not_discrete, variables_of
 from .noise import Noise
+from .rare_states import Cuts, probabilities
 
 _DEGREE = 4  # higher ones break the level of the tests: their tails are too heavy
 _MOST = 220  # products
@@ -22,7 +23,6 @@ _SMALLEST = 1e-12  # of a probability, below which a state's own function is lef
 
 _FEW = 3  # numbers of pieces, of which all products are taken
 
-Cuts = dict[int, Tensor]
 Product = tuple[tuple[int, int], ...]  # (number, function of it), ...
 
 
@@ -37,6 +37,7 @@ class Basis:
 
     def __init__(self, noise: Sequence[Noise], cuts: Cuts | None = None, most: int = _MOST) -> None:
         cuts = cuts or {}
+        self._noise, self._cuts = noise, cuts
         self._functions = [one for part in noise for one in _functions(part, cuts)]
         widths = [len(functions) for functions in self._functions]
         finite = [part.states ** part.values.shape[-1] for part in noise]
@@ -52,6 +53,15 @@ class Basis:
 
     def __len__(self) -> int:
         return len(self.products)
+
+    def rarities(self) -> Float[Tensor, "products B"]:
+        """The probability of the rarest states, or pieces, that each tells apart from others; 1 of others."""
+        each = [one for part in self._noise for one in _rarities(part, self._cuts)]
+        found = [self._noise[0].values.new_zeros(0, self._noise[0].values.shape[2])]
+        for product in self.products:
+            parts = [each[number][function] for number, function in product]
+            found.append(torch.stack(parts).prod(0, keepdim=True))
+        return torch.cat(found)
 
     def values(self, which: Sequence[int] | None = None) -> Iterator[Float[Tensor, "L R B"]]:
         """Of each product, or of these."""
@@ -122,6 +132,18 @@ def _functions(noise: Noise, cuts: Cuts) -> list[list[Float[Tensor, "L R B"]]]:
     rows = _orthonormal(noise.kind)
     found = [sum(c * p for c, p in zip(row, powers, strict=False)) for row in rows]
     return [[f[..., v] for f in found] for v in range(variable.shape[-1])]  # type: ignore[index]
+
+
+def _rarities(noise: Noise, cuts: Cuts) -> list[list[Float[Tensor, "B"]]]:
+    """Of each function of `_functions`: the probability of what it tells apart; 1 where that is nothing."""
+    table = probabilities(noise, cuts)
+    if table is None:
+        ones = noise.values.new_ones(noise.values.shape[2])
+        return [[ones] * _DEGREE] * noise.values.shape[-1]
+    numbers = [number.unbind(-1) for number in table.unbind(1)]
+    if noise.kind == "uniform":
+        return [[low, low, high, high, between] for low, high, between in numbers]
+    return [[torch.minimum(p, 1 - p) for p in states[: max(len(states) - 1, 1)]] for states in numbers]
 
 
 def _centred_bit(bit: Tensor, p: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Block:
         joint: columns tested jointly as well.
         where: column -> the words that say which it is.
         confirm_level, copies: see `MeanTest`.
+        part: which of what means may be off by for other reasons than noise, (B, P + 1), goes on top of the
+            floor of each column.
     """
 
     def __init__(
@@ -62,10 +64,17 @@ class Block:
         where: Callable[[int], str],
         confirm_level: float,
         copies: int = 1,
+        part: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.name, self.columns, self.exact, self.where = name, columns, exact, where
-        self.test = MeanTest(floor.cpu(), joint, confirm_level, copies)
+        self._floor, self._part = floor.cpu(), part
+        self.test = MeanTest(self._floor, joint, confirm_level, copies)
         self.pooled = ColumnSums(joint)
+
+    def allow(self, errors: Tensor) -> None:
+        """Let the means of the next look be off by as much, (B, P + 1)."""
+        if self._part is not None:
+            self.test.floor = self._floor + self._part(errors).cpu()
 
     def reason(self, found: Rejection) -> str:
         """What is wrong, in one line."""
@@ -96,15 +105,11 @@ def error_of(oracle: Oracle, deterministic: bool) -> float:
     return max(_rounding(oracle), _QUADRATURE) if deterministic else _rounding(oracle)
 
 
-def gradient_block(oracle: Oracle, confirm_level: float, error: float, of_means: Tensor) -> Block:
-    """Every coordinate of the gradient in η, and its projection on the exact one.
-
-    ``of_means`` is what the errors of the features' means may move the mean by, (B, P).
-    """
+def gradient_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
+    """Every coordinate of the gradient in η, and its projection on the exact one."""
     exact = oracle.eta_grad.flatten()
     unit = (exact / exact.norm().clamp_min(1e-300)).unsqueeze(1)
-    floor = error * _rms(exact) + _cancelled(oracle) + of_means.flatten()
-    floor = torch.cat((floor, floor.norm().unsqueeze(0)))
+    floor = _with_norm(torch.full_like(exact, error * _rms(exact) + _cancelled(oracle)))
 
     def columns(chunk: Chunk) -> Tensor | None:
         if chunk.adjusted is None:
@@ -117,14 +122,21 @@ def gradient_block(oracle: Oracle, confirm_level: float, error: float, of_means:
             return "gradient along the exact one"
         return f"gradient {_entry(column, oracle.eta_grad.shape[1])}"
 
+    def part(errors: Tensor) -> Tensor:
+        return _with_norm(errors[:, :-1].flatten())
+
     truth = torch.cat((exact, exact @ unit))
-    return Block("gradient", columns, truth, floor, len(exact), where, confirm_level, oracle.copies)
+    return Block("gradient", columns, truth, floor, len(exact), where, confirm_level, oracle.copies, part)
 
 
-def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float, of_means: Tensor) -> Block:
+def _with_norm(values: Tensor) -> Tensor:
+    return torch.cat((values, values.norm().unsqueeze(0)))
+
+
+def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float) -> Block:
     """Every coordinate of a biased gradient, against the mean that its formula has."""
     bias = (mean - oracle.eta_grad).flatten()
-    floor = error * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle) + of_means.flatten()
+    floor = torch.full_like(bias, error * (_rms(mean) + _rms(oracle.eta_grad)) + _cancelled(oracle))
 
     def where(column: int) -> str:
         return f"mean gradient {_entry(column, mean.shape[1])}"
@@ -132,12 +144,15 @@ def mean_block(oracle: Oracle, mean: Tensor, confirm_level: float, error: float,
     def columns(chunk: Chunk) -> Tensor | None:
         return None if chunk.adjusted is None else chunk.adjusted.gradient.flatten(1) - bias
 
-    return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level, oracle.copies)
+    def part(errors: Tensor) -> Tensor:
+        return errors[:, :-1].flatten()
+
+    return Block("mean", columns, mean.flatten(), floor, len(bias), where, confirm_level, oracle.copies, part)
 
 
-def value_block(oracle: Oracle, confirm_level: float, error: float, of_means: Tensor) -> Block:
-    """The value of every datum; ``of_means`` as of `gradient_block`, (B,)."""
-    floor = error * max(_rms(oracle.value), 1.0) + _cancelled(oracle) + of_means
+def value_block(oracle: Oracle, confirm_level: float, error: float) -> Block:
+    """The value of every datum."""
+    floor = torch.full_like(oracle.value, error * max(_rms(oracle.value), 1.0) + _cancelled(oracle))
     return Block(
         "value",
         lambda chunk: None if chunk.adjusted is None else chunk.adjusted.value,
@@ -147,6 +162,7 @@ def value_block(oracle: Oracle, confirm_level: float, error: float, of_means: Te
         lambda column: f"value {_entry(column, 1)}",
         confirm_level,
         oracle.copies,
+        lambda errors: errors[:, -1],
     )
 
 

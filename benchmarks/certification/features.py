@@ -30,6 +30,10 @@ class Features(NamedTuple):
         """Less their means."""
         return self.values - self.means
 
+    def only(self, kept: Float[Tensor, "B F"]) -> Features:
+        """Nothing but zeros of the others of a datum."""
+        return self._replace(values=self.values * kept, means=self.means * kept)
+
 
 def no_features(replicates: int, like: Float[Tensor, "B P"]) -> Features:
     """None at all, for B data."""

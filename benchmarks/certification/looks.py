@@ -18,9 +18,10 @@ from .integrand_features import integrand_features
 from .levels import LOOKS
 from .moments import ColumnSums
 from .noise import Noise, noise_of
-from .noise_features import noise_features
+from .noise_features import expected, noise_features
 from .oracle import Draws
 from .outcome import Outcome
+from .rare_states import RareStates
 from .subject import OtherDraws, Subject
 
 _FIRST_LOOK = 4096
@@ -32,11 +33,11 @@ _FEW_GROUPS = 8  # where all of their noise is known
 _ALL = 1e-7  # of the noise, that is left where all of it is known
 _PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
 _OF_MEANS = ("theta", "phi")
+_LOOKS_OF_MEANS = 2  # at least; they take as long as all else, and no bound needs more
 _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
-_SEEN = 25  # times that a state must be expected, to be counted upon
-_HARDLY_SEEN = 5  # times that it must be expected, for a fit
+_SEEN_BY_A_FIT = 25  # times that a pilot must be expected to show what a feature tells apart
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
 _WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
 _VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
@@ -75,10 +76,12 @@ class Looks:
         self._signature: list[tuple[str, int, int]] | None = None
         self._work = subject.evaluations * len(subject.oracle.eta)
         self.first = min(max(_FEW_EVALUATIONS // self._work, _LEAST_LOOK), _FIRST_LOOK)
-        of_means = self._pilot()
-        self.blocks, self.bounded = subject.blocks(of_means)
-        grouped = any(block.name == "theta" for block in self.blocks)
-        self._control = self._chosen_control() if grouped and followed else None
+        self._rare: RareStates | None = None
+        self._pilot()
+        self.blocks, self.bounded = subject.blocks()
+        self._grouped = [block for block in self.blocks if block.name in _OF_MEANS]
+        of_theta = any(block.name == "theta" for block in self._grouped)
+        self._control = self._chosen_control() if of_theta and followed else None
 
     def run(self) -> Outcome:
         n, total, screen = self.first, 0, True
@@ -101,47 +104,53 @@ class Looks:
         verdicts = {block.name: _verdict(block, total) for block in self.blocks}
         return Outcome(self.blocks, verdicts, bias, total)
 
-    def _pilot(self) -> Tensor:
+    def _pilot(self) -> None:
         """Find what features explain, on draws that no test sees.
 
         First those of the integrand, which are all that many estimators are made of; if something is left, it
-        is explained by those of the noise. Returns what errors of their means may move gradient and value by.
+        is explained by those of the noise.
         """
         subject, like = self.subject, self.subject.oracle.eta_grad
+        self._error = like.new_zeros(like.shape[0], like.shape[1] + 1)
+        self._largest = like.new_zeros(like.shape[0])
         self._of_integrand = self._of_noise = Adjustment(
             like.new_zeros(*like.shape[:1], 0, like.shape[1] + 1)
         )
-        self._error = 0.0
+        self._the_same = True
         if subject.estimator.deterministic:
-            return like.new_zeros(like.shape[0], like.shape[1] + 1)
+            return
         subject.seed("pilot")
         count = max(_PILOT // subject.oracle.copies, 64)
         sizes = [size for most in self._sizes(count) for size in _in_parts(most)]
         drawn = [self._draw(size) for size in sizes]
         columns = torch.cat([_columns(draws) for draws, _ in drawn])
         features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
-        largest = _largest([draws for draws, _ in drawn], subject.oracle.value)
-        rows, rounding = subject.oracle.rows, subject.oracle.unit * _CANCELLED * (1 + float(largest.max()))
-        beta, the_same = fitted_by_coordinate(columns, features, rows, rounding)
+        self._largest = _largest([draws for draws, _ in drawn], subject.oracle.value)
+        self._rare = RareStates(drawn[0][1], len(like), self._cuts)
+        rows = subject.oracle.rows
+        rounding = subject.oracle.unit * _CANCELLED * (1 + float(self._largest.max()))
+        beta, self._the_same = fitted_by_coordinate(columns, features, rows, rounding)
         self._of_integrand = Adjustment(beta)
         left = self._of_integrand(columns, features)
-        # One such state in a pilot would be explained by whatever is there, and no tested draw shows it.
-        hardly = _unseen(drawn[0][1], self.first, like, _HARDLY_SEEN) > 0
         if not all_explained(columns, left, rounding):
-            more = fitted(left, features, rows)
-            more[hardly] = 0
-            self._of_integrand = Adjustment(self._of_integrand.coefficients + more)
+            self._of_integrand = Adjustment(beta + fitted(left, features, rows))
             left = self._of_integrand(columns, features)
         if not all_explained(columns, left, rounding):
             others = joined([self._noise_features(noise, len(draws.value)) for draws, noise in drawn])
-            self._of_noise = Adjustment(fitted(left, others, rows))
-            self._of_noise.coefficients[hardly] = 0
-        missed = _unseen(drawn[0][1], self.first, like) * _WORTH * (1 + largest)
-        error = self._of_integrand.error(features.means, subject.oracle.accuracy)
-        # What is one and the same function of the noise in all draws is so in those that were not seen.
-        believed = error if the_same else error + missed.unsqueeze(-1)
-        self._error = float(believed[:, :-1].norm())
-        return error + missed.unsqueeze(-1)
+            # What hardly shows in a pilot would be explained by whatever is there.
+            seen = count * subject.oracle.copies * self._expected(drawn[0][1]) >= _SEEN_BY_A_FIT
+            self._of_noise = Adjustment(fitted(left, others.only(seen), rows))
+        self._error = self._of_integrand.error(features.means, subject.oracle.accuracy)
+
+    def _errors(self, draws: int) -> Tensor:
+        """What the mean of so many estimates may be off by, beside its noise, (B, P + 1).
+
+        By errors of the features' means, and by states that were not drawn.
+        """
+        if self._rare is None:
+            return self._error
+        missed = self._rare.unseen(draws) * _WORTH * (1 + self._largest)
+        return self._error + missed.unsqueeze(-1)
 
     def _chosen_control(self) -> int | None:
         """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
@@ -159,26 +168,36 @@ class Looks:
         return best - 1 if best else None
 
     def _look(self, n: int, look: int, screen: bool) -> None:
-        for block, one in self.sums(n, look):
+        means = look < _LOOKS_OF_MEANS or any(
+            block.test.waiting or not block.test.settled for block in self._grouped
+        )
+        for block, one in self.sums(n, look, means):
+            if not one.n:
+                continue
             block.pooled = block.pooled.pooled(one)
             if block in self.blocks:
                 block.test.take(one, screen)
 
-    def sums(self, n: int, look: int) -> list[tuple[Block, ColumnSums]]:
-        """What n estimates of a look add up to: of every claim, and of the gradient in any case."""
+    def sums(self, n: int, look: int, means: bool = True) -> list[tuple[Block, ColumnSums]]:
+        """What n estimates of a look add up to: of every claim, and of the gradient in any case.
+
+        Without ``means`` nothing of the claims on means over data.
+        """
         blocks = self.blocks if self.bounded in self.blocks else [*self.blocks, self.bounded]
+        errors = self._errors(n)
+        for block in blocks:
+            block.allow(errors)
         sums = [block.test.sums() for block in blocks]
         self.subject.seed("look", look)
-        for chunk, times in self._chunks(n):
+        for chunk, times in self._chunks(n, means and bool(self._grouped)):
             for block, one in zip(blocks, sums, strict=True):
                 columns = block.columns(chunk)
                 if columns is not None:
                     one.add(columns, times)
         return list(zip(blocks, sums, strict=True))
 
-    def _chunks(self, n: int) -> Iterator[tuple[Chunk, int]]:
+    def _chunks(self, n: int, grouped: bool) -> Iterator[tuple[Chunk, int]]:
         """n estimates some at a time, and means over groups of others, each with how often it counts."""
-        grouped = any(block.name in _OF_MEANS for block in self.blocks)
         if self.subject.estimator.deterministic:
             first, second = (self.subject.draw(1)[0] for _ in range(2))
             if not torch.equal(first.gradient, second.gradient):
@@ -207,9 +226,14 @@ class Looks:
         return integrand_features(noise, self.subject.known, count, self.subject.oracle.eta_grad)
 
     def _noise_features(self, noise: list[Noise], count: int) -> Features:
-        """Of the samples alone: numbers drawn many more times, for a mean inside, tell little."""
-        of_samples = [one for one in noise if one.values.shape[0] <= self.subject.num_samples]
-        return noise_features(of_samples, count, self.subject.oracle.eta_grad, self._cuts)
+        return noise_features(self._of_samples(noise), count, self.subject.oracle.eta_grad, self._cuts)
+
+    def _expected(self, noise: list[Noise]) -> Tensor:
+        return expected(self._of_samples(noise), self.subject.oracle.eta_grad, self._cuts)
+
+    def _of_samples(self, noise: list[Noise]) -> list[Noise]:
+        """Numbers drawn many more times, for a mean inside, tell little."""
+        return [one for one in noise if one.values.shape[0] <= self.subject.num_samples]
 
     def _draw(self, replicates: int) -> tuple[Draws, list[Noise]]:
         draws, operations = self.subject.draw(replicates)
@@ -232,9 +256,11 @@ class Looks:
     def _bias(self) -> BiasBound:
         # The bound that is reported is chosen among those of all looks.
         confidence = 1 - (1 - self.subject.settings.confidence) / LOOKS
-        return bias_of(
-            self.subject.oracle, self.bounded.pooled, confidence, self.subject.typical_norm, self._error
-        )
+        pooled = self.bounded.pooled
+        # What is one and the same function of the noise in all draws is so in those that were not seen.
+        errors = self._error if self._the_same else self._errors(pooled.n)
+        error = float(errors[:, :-1].norm())
+        return bias_of(self.subject.oracle, pooled, confidence, self.subject.typical_norm, error)
 
     def _tight(self, bias: BiasBound) -> bool:
         tolerance = self.subject.settings.tolerance
@@ -262,25 +288,8 @@ def _largest(draws: list[Draws], exact: Tensor) -> Tensor:
     return torch.stack([(one.value + exact).abs().amax(0) for one in draws]).amax(0)
 
 
-def _unseen(noise: list[Noise], draws: int, like: Tensor, enough: int = _SEEN) -> Tensor:
-    """Probability of states so rare that so many draws may not show one of them, (B,).
-
-    A mean over draws without them is off by as much as that, times what they are worth, and looks certain.
-    """
-    total = like.new_zeros(len(like))
-    for one in noise:
-        if not one.states:
-            continue
-        assert one.parameter is not None
-        p = one.parameter[0, 0]  # (B, V) or (B, V, K)
-        each = torch.stack((p, 1 - p), -1) if one.kind == "bits" else p
-        rare = each * draws * one.values.shape[0] < enough
-        total += torch.where(rare, each, torch.zeros_like(each)).sum((-2, -1))
-    return total
-
-
 def _in_parts(n: int) -> list[int]:
-    """As four numbers, so that draws that differ from call to call show; as one where it is less than four."""
+    """As four numbers, so that draws that differ from call to call show; as one where it is less."""
     return [n // 4] * 3 + [n - 3 * (n // 4)] if n >= 4 else [n]
 
 

@@ -95,7 +95,7 @@ def _where(condition: Tensor, values: Tensor) -> Tensor:
 
 def _judged(subject: Subject, sums: _Sums) -> Outcome:
     oracle = subject.oracle
-    blocks, _ = subject.blocks(torch.zeros(*oracle.eta_grad.shape[:1], oracle.eta_grad.shape[1] + 1))
+    blocks, _ = subject.blocks()
     draws = Draws(sums.gradient.unsqueeze(0), sums.value.unsqueeze(0))
     centre = 0.0 if subject.mean is None else subject.mean - oracle.eta_grad
     spread = (sums.square - sums.gradient.square()).clamp_min(0).sqrt()

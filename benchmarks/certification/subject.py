@@ -175,17 +175,12 @@ class Subject:
     def _theta_grad(self, means: GroupMeans) -> Tensor:
         return self.oracle.theta_grad if means.theta.numel() else self.oracle.theta_grad[:0]
 
-    def blocks(self, of_means: Tensor) -> tuple[list[Block], Block]:
-        """What is claimed here, and the gradient's block, which may claim nothing and be measured alone.
-
-        Args:
-            of_means: what the errors of features' means may move gradient and value by, (B, P + 1).
-        """
+    def blocks(self) -> tuple[list[Block], Block]:
+        """What is claimed here, and the gradient's block, which may claim nothing and be measured alone."""
         oracle, level, found = self.oracle, self.settings.confirm_level, []
         error = error_of(oracle, self.estimator.deterministic)
         of_gradient = error_of_gradient(oracle, self.estimator)
-        gradients, values = of_means[:, :-1], of_means[:, -1]
-        gradient = gradient_block(oracle, level, of_gradient, gradients)
+        gradient = gradient_block(oracle, level, of_gradient)
         if not self.claims:
             return [], gradient
         if self.unbiased:
@@ -193,9 +188,9 @@ class Subject:
             if oracle.phi_grad.numel():
                 found.append(phi_block(oracle, level, of_gradient))
         if self.mean is not None:
-            found.append(mean_block(oracle, self.mean, level, of_gradient, gradients))
+            found.append(mean_block(oracle, self.mean, level, of_gradient))
         if self.estimator.unbiased_value:
-            found.append(value_block(oracle, level, error, values))
+            found.append(value_block(oracle, level, error))
             if oracle.theta_grad.numel() and not self.corner.frozen:
                 found.append(theta_block(oracle, level, error))
         # Elsewhere its closed form would be wanted at many S, and few draws are taken.
