@@ -131,6 +131,19 @@ def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"],
     return bool((after <= _ALL * before + rounding).all())
 
 
+def unexplained(
+    columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"], features: Features, data: int
+) -> float:
+    """The share of the columns' variance that a fit to them leaves of other draws.
+
+    Of those that it was fitted to it leaves less: 1 − F/N of the noise, where others keep 1 + F/N.
+    """
+    before, after = (float(part.var(0).sum()) for part in (columns, left))
+    draws = len(columns) * max(columns.shape[1] // data, 1)
+    fitted_to = min(features.values.shape[-1], draws // _DRAWS_A_FEATURE) / draws
+    return after / max(before, 1e-300) * (1 + fitted_to) / (1 - fitted_to)
+
+
 def _centred(values: Float[Tensor, "R B K"], data: int) -> Float[Tensor, "data N K"]:
     """All draws of each datum less their mean; of a part of the data that a batch ends with none."""
     times = values.shape[1] // data

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...estimators.errors import EstimatorError
 from ..rows.certificate_checks import BiasBound
-from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate
+from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate, unexplained
 from .basis import cuts_of
 from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
@@ -37,6 +37,9 @@ _LOOKS_OF_MEANS = 2  # at least; they take as long as all else, and no bound nee
 _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
+_WORTH_ITS_TIME = (
+    0.25  # of the variance, left at most: features of noise take as long as four times the draws
+)
 _SEEN_BY_A_FIT = 25  # times that a pilot must be expected to show what a feature tells apart
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
 _WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
@@ -139,7 +142,10 @@ class Looks:
             others = joined([self._noise_features(noise, len(draws.value)) for draws, noise in drawn])
             # What hardly shows in a pilot would be explained by whatever is there.
             seen = count * subject.oracle.copies * self._expected(drawn[0][1]) >= _SEEN_BY_A_FIT
-            self._of_noise = Adjustment(fitted(left, others.only(seen), rows))
+            others = others.only(seen)
+            by_noise = Adjustment(fitted(left, others, rows))
+            if unexplained(left, by_noise(left, others), others, rows) <= _WORTH_ITS_TIME:
+                self._of_noise = by_noise
         self._error = self._of_integrand.error(features.means, subject.oracle.accuracy)
 
     def _errors(self, draws: int) -> Tensor:
