@@ -21,7 +21,7 @@ from .noise import Noise, noise_of
 from .noise_features import expected, noise_features
 from .oracle import Draws
 from .outcome import Outcome
-from .rare_states import RareStates
+from .rare_states import SEEN_BY_A_FIT, RareStates
 from .subject import OtherDraws, Subject
 
 _FIRST_LOOK = 4096
@@ -40,9 +40,8 @@ _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _WORTH_ITS_TIME = (
     0.25  # of the variance, left at most: features of noise take as long as four times the draws
 )
-_SEEN_BY_A_FIT = 25  # times that a pilot must be expected to show what a feature tells apart
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
-_WORTH = 4.0  # of a value: what a gradient may be at a state that is never seen
+_WORTH = 4.0  # times how far an estimate was off at most: what one may be at a state that is never seen
 _VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
 
 
@@ -115,7 +114,7 @@ class Looks:
         """
         subject, like = self.subject, self.subject.oracle.eta_grad
         self._error = like.new_zeros(like.shape[0], like.shape[1] + 1)
-        self._largest = like.new_zeros(like.shape[0])
+        self._worth = like.new_zeros(like.shape[0], 2)
         self._of_integrand = self._of_noise = Adjustment(
             like.new_zeros(*like.shape[:1], 0, like.shape[1] + 1)
         )
@@ -128,22 +127,28 @@ class Looks:
         drawn = [self._draw(size) for size in sizes]
         columns = torch.cat([_columns(draws) for draws, _ in drawn])
         features = joined([self._integrand_features(noise, len(draws.value)) for draws, noise in drawn])
-        self._largest = _largest([draws for draws, _ in drawn], subject.oracle.value)
+        largest, rows = _largest([draws for draws, _ in drawn], subject.oracle.value), subject.oracle.rows
+        rounding = subject.oracle.unit * _CANCELLED * (1 + float(largest.max()))
         self._rare = RareStates(drawn[0][1], len(like), self._cuts)
-        rows = subject.oracle.rows
-        rounding = subject.oracle.unit * _CANCELLED * (1 + float(self._largest.max()))
+        # Of one state alone estimates do not show how far they go.
+        as_values = self._rare.single(count).unsqueeze(-1) * (1 + largest).unsqueeze(-1)
+        self._worth = _WORTH * torch.maximum(_far(columns), as_values)
         beta, self._the_same = fitted_by_coordinate(columns, features, rows, rounding)
         self._of_integrand = Adjustment(beta)
         left = self._of_integrand(columns, features)
+        times = count * subject.oracle.copies
+        # What a pilot hardly shows would be explained by whatever is there.
+        hardly = self._rare.hardly(times)
         if not all_explained(columns, left, rounding):
-            self._of_integrand = Adjustment(beta + fitted(left, features, rows))
+            more = fitted(left, features, rows)
+            more[hardly] = 0
+            self._of_integrand = Adjustment(beta + more)
             left = self._of_integrand(columns, features)
         if not all_explained(columns, left, rounding):
             others = joined([self._noise_features(noise, len(draws.value)) for draws, noise in drawn])
-            # What hardly shows in a pilot would be explained by whatever is there.
-            seen = count * subject.oracle.copies * self._expected(drawn[0][1]) >= _SEEN_BY_A_FIT
-            others = others.only(seen)
+            others = others.only(times * self._expected(drawn[0][1]) >= SEEN_BY_A_FIT)
             by_noise = Adjustment(fitted(left, others, rows))
+            by_noise.coefficients[hardly] = 0
             if unexplained(left, by_noise(left, others), others, rows) <= _WORTH_ITS_TIME:
                 self._of_noise = by_noise
         self._error = self._of_integrand.error(features.means, subject.oracle.accuracy)
@@ -155,8 +160,10 @@ class Looks:
         """
         if self._rare is None:
             return self._error
-        missed = self._rare.unseen(draws) * _WORTH * (1 + self._largest)
-        return self._error + missed.unsqueeze(-1)
+        missed = self._rare.unseen(draws).unsqueeze(-1) * self._worth
+        return self._error + torch.cat(
+            (missed[:, :1].expand(-1, self._error.shape[1] - 1), missed[:, 1:]), -1
+        )
 
     def _chosen_control(self) -> int | None:
         """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
@@ -292,6 +299,12 @@ class Looks:
 def _largest(draws: list[Draws], exact: Tensor) -> Tensor:
     """|value| of each datum at most, (B,)."""
     return torch.stack([(one.value + exact).abs().amax(0) for one in draws]).amax(0)
+
+
+def _far(columns: Tensor) -> Tensor:
+    """How far any coordinate of a datum's gradient, and its value, were off at most, (B, 2)."""
+    most = columns.abs().amax(0)
+    return torch.stack((most[:, :-1].amax(-1), most[:, -1]), -1)
 
 
 def _in_parts(n: int) -> list[int]:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .noise import Noise
@@ -18,6 +18,8 @@ from .noise import Noise
 Cuts = dict[int, Tensor]  # p of V numbers (B, V), by V; see `basis.cuts_of`
 
 _SEEN = 10  # times that a set of states must be expected: it is missed with probability e⁻¹⁰ then
+SEEN_BY_A_FIT = 25  # times that draws must be expected to show what a function of them tells apart
+_NEVER = 1e-12  # a probability that is rounding
 _MOST = 4096  # joint states of a sample's numbers, beyond which those of pairs of numbers are looked at
 _REPLICATES = 64  # whose probabilities are averaged, where these are drawn themselves
 
@@ -35,8 +37,11 @@ class RareStates:
 
     def __init__(self, noise: Sequence[Noise], data: int, cuts: Cuts) -> None:
         self._data = data
-        tables = ((one.values.shape[0], probabilities(one, cuts)) for one in noise)
-        self._sums = [(samples, _rarest(table)) for samples, table in tables if table is not None]
+        found = ((one.values.shape[0], probabilities(one, cuts)) for one in noise)
+        tables = [(samples, table) for samples, table in found if table is not None]
+        self._tables = tables
+        self._sums = [(samples, _rarest(table)) for samples, table in tables]
+        self._others = [(samples, 1 - table.amax(-1).prod(-1)) for samples, table in tables]
 
     def unseen(self, draws: int) -> Float[Tensor, "B"]:
         """The probability of the rarest states that so many estimates may not show one of, together."""
@@ -44,6 +49,21 @@ class RareStates:
         for samples, sums in self._sums:
             total = total.to(sums) + (sums * (draws * samples * sums <= _SEEN)).amax(-1)
         return total
+
+    def single(self, draws: int) -> Bool[Tensor, "B"]:
+        """Whether so many estimates may have seen no state but the likeliest one."""
+        alone = torch.zeros(self._data, dtype=torch.bool)
+        for samples, others in self._others:
+            alone = alone.to(others.device) | (draws * samples * others <= _SEEN)
+        return alone
+
+    def hardly(self, draws: int) -> Bool[Tensor, "B"]:
+        """Whether so many estimates are expected to show some state of a number less than 25 times."""
+        found = torch.zeros(self._data, dtype=torch.bool)
+        for samples, table in self._tables:
+            rare = (table > _NEVER) & (draws * samples * table < SEEN_BY_A_FIT)
+            found = found.to(rare.device) | rare.flatten(1).any(-1)
+        return found
 
 
 def probabilities(noise: Noise, cuts: Cuts) -> Float[Tensor, "B V K"] | None:
