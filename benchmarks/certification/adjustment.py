@@ -17,6 +17,7 @@ _DRAWS_A_FEATURE = 6  # of a pilot, at least
 _CONSTANT = 1e-8  # relative to the feature that varies most, below which one is rounding
 _ROUNDING = 1e-12  # of terms of order 1 that cancel: below it nothing is left of a feature
 _RANK = 1e-11  # relative, below which features say the same
+_WORTH_ITS_TIME = 0.25  # features of noise take as long as four times the draws
 _ALL = 1e-7  # of a column, that is left where features explain all of it but its own rounding
 
 
@@ -131,17 +132,23 @@ def all_explained(columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"],
     return bool((after <= _ALL * before + rounding).all())
 
 
-def unexplained(
-    columns: Float[Tensor, "R B K"], left: Float[Tensor, "R B K"], features: Features, data: int
-) -> float:
-    """The share of the columns' variance that a fit to them leaves of other draws.
+def pays(
+    columns: Float[Tensor, "R B K"],
+    left: Float[Tensor, "R B K"],
+    features: Features,
+    data: int,
+    rounding: float,
+) -> bool:
+    """Whether a fit is worth its time: it leaves a quarter of the variance at most, or nothing of a column.
 
-    Of those that it was fitted to it leaves less: 1 − F/N of the noise, where others keep 1 + F/N.
+    Of draws that it was fitted to it leaves less: 1 − F/N of the noise, where others keep 1 + F/N.
     """
-    before, after = (float(part.var(0).sum()) for part in (columns, left))
+    before, after = (part.var(0).sum(0) for part in (columns, left))
     draws = len(columns) * max(columns.shape[1] // data, 1)
     fitted_to = min(features.values.shape[-1], draws // _DRAWS_A_FEATURE) / draws
-    return after / max(before, 1e-300) * (1 + fitted_to) / (1 - fitted_to)
+    others = (1 + fitted_to) / (1 - fitted_to)
+    nothing = (before > rounding**2) & (after <= _ALL**2 * before + rounding**2)
+    return bool(nothing.any()) or float(after.sum()) * others <= _WORTH_ITS_TIME * float(before.sum())
 
 
 def _centred(values: Float[Tensor, "R B K"], data: int) -> Float[Tensor, "data N K"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...estimators.errors import EstimatorError
 from ..rows.certificate_checks import BiasBound
-from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate, unexplained
+from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate, pays
 from .basis import cuts_of
 from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
@@ -37,9 +37,6 @@ _LOOKS_OF_MEANS = 2  # at least; they take as long as all else, and no bound nee
 _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
-_WORTH_ITS_TIME = (
-    0.25  # of the variance, left at most: features of noise take as long as four times the draws
-)
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
 _WORTH = 4.0  # times how far an estimate was off at most: what one may be at a state that is never seen
 _VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
@@ -149,7 +146,7 @@ class Looks:
             others = others.only(times * self._expected(drawn[0][1]) >= SEEN_BY_A_FIT)
             by_noise = Adjustment(fitted(left, others, rows))
             by_noise.coefficients[hardly] = 0
-            if unexplained(left, by_noise(left, others), others, rows) <= _WORTH_ITS_TIME:
+            if pays(left, by_noise(left, others), others, rows, rounding):
                 self._of_noise = by_noise
         self._error = self._of_integrand.error(features.means, subject.oracle.accuracy)
 
