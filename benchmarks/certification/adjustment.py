@@ -17,6 +17,8 @@ _DRAWS_A_FEATURE = 6  # of a pilot, at least
 _CONSTANT = 1e-8  # relative to the feature that varies most, below which one is rounding
 _ROUNDING = 1e-12  # of terms of order 1 that cancel: below it nothing is left of a feature
 _RANK = 1e-11  # relative, below which features say the same
+#: The same, in turn, until what errors of the features' means move is small: β grows like its inverse.
+RANKS = (_RANK, 1e-6, 1e-3)
 _WORTH_ITS_TIME = 0.25  # features of noise take as long as four times the draws
 _ALL = 1e-7  # of a column, that is left where features explain all of it but its own rounding
 
@@ -42,18 +44,21 @@ class Adjustment:
         return torch.einsum("bf,bfk->bk", size, self.coefficients.abs())
 
 
-def fitted(columns: Float[Tensor, "R B K"], features: Features, data: int) -> Float[Tensor, "B F K"]:
+def fitted(
+    columns: Float[Tensor, "R B K"], features: Features, data: int, rank: float = _RANK
+) -> Float[Tensor, "B F K"]:
     """β by least squares over the pilot's draws, for each datum; of features that say the same the least β.
 
     Args:
         columns: to be explained.
         features: of the same draws; no more than a sixth as many as there are draws of a datum are used.
         data: the batch is these data over and over, and all draws of a datum are taken together.
+        rank: see `RANKS`.
     """
     target, design = (_centred(part, data) for part in (columns, features.centred))
     used = min(design.shape[-1], design.shape[1] // _DRAWS_A_FEATURE)
     beta = torch.zeros(data, features.values.shape[-1], columns.shape[-1]).to(columns)
-    beta[:, :used] = _least_squares(design[..., :used], target)
+    beta[:, :used] = _least_squares(design[..., :used], target, rank)
     return beta[torch.arange(columns.shape[1]) % data]
 
 
@@ -67,12 +72,14 @@ def _the_same_for_all(
     return _least_squares(rows, wanted).expand(*design.shape[:2], -1, -1)
 
 
-def _least_squares(design: Float[Tensor, "*batch N F"], target: Float[Tensor, "*batch N K"]) -> Tensor:
+def _least_squares(
+    design: Float[Tensor, "*batch N F"], target: Float[Tensor, "*batch N K"], rank: float = _RANK
+) -> Tensor:
     """β (*batch, F, K), zero of what does not vary."""
     spread, size = (part.square().mean(-2, keepdim=True).sqrt() for part in (design, target))
     scale = torch.where(_usable(spread), spread, torch.inf)
     size = size.clamp_min(torch.finfo(size.dtype).tiny)
-    solved = torch.linalg.lstsq(design / scale, target / size, rcond=_RANK, driver="gelsd").solution
+    solved = torch.linalg.lstsq(design / scale, target / size, rcond=rank, driver="gelsd").solution
     return solved / scale.mT * size
 
 

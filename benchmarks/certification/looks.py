@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...estimators.errors import EstimatorError
 from ..rows.certificate_checks import BiasBound
-from .adjustment import Adjustment, all_explained, fitted, fitted_by_coordinate, pays
+from .adjustment import RANKS, Adjustment, all_explained, fitted, fitted_by_coordinate, pays
 from .basis import cuts_of
 from .blocks import Block, Chunk, bias_of
 from .features import Features, joined
@@ -38,6 +38,7 @@ _NUMBERS_AT_A_TIME = 2**21  # of one call
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
+_HARMLESS = 0.1  # of the tolerance, that errors of the features' means may take
 _WORTH = 4.0  # times how far an estimate was off at most: what one may be at a state that is never seen
 _VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
 
@@ -137,9 +138,13 @@ class Looks:
         # What a pilot hardly shows would be explained by whatever is there.
         hardly = self._rare.hardly(times)
         if not all_explained(columns, left, rounding):
-            more = fitted(left, features, rows)
-            more[hardly] = 0
-            self._of_integrand = Adjustment(beta + more)
+            for rank in RANKS:
+                more = fitted(left, features, rows, rank)
+                more[hardly] = 0
+                found = Adjustment(beta + more)
+                if self._harmless(found, features.means):
+                    self._of_integrand = found
+                    break
             left = self._of_integrand(columns, features)
         if not all_explained(columns, left, rounding):
             others = joined([self._noise_features(noise, len(draws.value)) for draws, noise in drawn])
@@ -149,6 +154,12 @@ class Looks:
             if pays(left, by_noise(left, others), others, rows, rounding):
                 self._of_noise = by_noise
         self._error = self._of_integrand.error(features.means, subject.oracle.accuracy)
+
+    def _harmless(self, adjustment: Adjustment, means: Tensor) -> bool:
+        """Whether the errors of the features' means are as nothing to the tolerance."""
+        oracle = self.subject.oracle
+        error = float(adjustment.error(means, oracle.accuracy)[:, :-1].norm())
+        return error <= _HARMLESS * self.subject.settings.tolerance * oracle.norm
 
     def _errors(self, draws: int) -> Tensor:
         """What the mean of so many estimates may be off by, beside its noise, (B, P + 1).
