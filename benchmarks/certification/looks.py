@@ -278,10 +278,14 @@ class Looks:
         # The bound that is reported is chosen among those of all looks.
         confidence = 1 - (1 - self.subject.settings.confidence) / LOOKS
         pooled = self.bounded.pooled
-        # What is one and the same function of the noise in all draws is so in those that were not seen.
-        errors = self._error if self._the_same else self._errors(pooled.n)
-        error = float(errors[:, :-1].norm())
+        error = self.error(pooled.n)
         return bias_of(self.subject.oracle, pooled, confidence, self.subject.typical_norm, error)
+
+    def error(self, draws: int) -> float:
+        """What the mean gradient of so many estimates may be off by, beside its noise, as a norm."""
+        # What is one and the same function of the noise in all draws is so in those that were not seen.
+        errors = self._error if self._the_same else self._errors(draws)
+        return float(errors[:, :-1].norm())
 
     def _tight(self, bias: BiasBound) -> bool:
         tolerance = self.subject.settings.tolerance

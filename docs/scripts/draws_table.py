@@ -119,7 +119,7 @@ def _needed(subject: Subject, typical: float) -> _Needed:
     needed = _draws(torch.cat(raw), scale)
     if proof is not None:
         return _Needed(needed, None, proof.draws)
-    return _Needed(needed, _draws(torch.cat(left), scale, looks._error))
+    return _Needed(needed, _draws(torch.cat(left), scale, looks.error(_DRAWS)))
 
 
 def _draws(columns: Tensor, scale: float, error: float = 0.0) -> float:
