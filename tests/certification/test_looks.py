@@ -8,8 +8,10 @@ import pytest
 import torch
 from elbograd.benchmarks.certification import looks as looks_module
 from elbograd.benchmarks.certification import problem as problem_module
+from elbograd.benchmarks.certification.adjustment import pays
 from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.corners import Corner
+from elbograd.benchmarks.certification.features import Features
 from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.looks import sample
 from elbograd.benchmarks.certification.noise import Noise
@@ -165,3 +167,49 @@ def test_a_pilot_that_leaves_a_few_estimates_for_its_last_part_is_whole(oracle, 
     looks_module.Looks(here, float("inf"), followed=True)
     assert sum(drawn) == 64 + more
     assert min(drawn) > 0
+
+
+@pytest.mark.parametrize("point", ["initial", "scales", "extreme scales"])
+def test_features_that_nearly_say_the_same_do_not_blow_up_the_errors_of_their_means(point):
+    """Coefficients of 1e7 had made a bound of 1,425% out of errors of 1e-6 at extreme scales."""
+    problem = place(load_problem("cosine[loc=0.9,scale=0.8,k=1.2]"), dtype=torch.float64)
+    x = first_batch(problem, 1, 0)
+    oracle = solve(problem, point, x, points_of(problem, x, 0)[point], "elbo", 1)
+    made, settings = warmed(partial(create, "measure-valued"), oracle, 1, 0), Settings()
+    here = Subject(made, oracle, Corner(1, 1), oracle.norm, settings, claims=True)
+    looks = looks_module.Looks(here, float("inf"), followed=True)
+    assert looks.error(4096) <= 0.1 * settings.tolerance * oracle.norm
+
+
+def test_a_fit_pays_where_it_leaves_little_or_nothing_of_a_column():
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(600, 1, 2, generator=generator, dtype=torch.float64)
+    few = Features(torch.zeros(600, 1, 10).double(), torch.zeros(1, 10).double())
+    half, tenth = h * 0.5**0.5, h * 0.1**0.5
+    one_of_them = torch.stack((torch.zeros_like(h[..., 0]), h[..., 1]), -1)
+    found = [pays(h, left, few, 1, 1e-12) for left in (half, tenth, one_of_them)]
+    assert found == [False, True, True]
+    many = Features(torch.zeros(600, 1, 100).double(), torch.zeros(1, 100).double())
+    assert not pays(h, h * 0.2**0.5, many, 1, 1e-12)  # of other draws it leaves 1.4 times as much
+    assert pays(h, h * 0.2**0.5, few, 1, 1e-12)
+
+
+def test_a_place_need_not_be_better_than_the_worst_but_not_much_worse_either(monkeypatch):
+    """At 1e-9 no place is done: the first has that tolerance, the others ten times it and no more."""
+    few = (Corner(1, 2), Corner(2, 3))
+    monkeypatch.setattr(problem_module, "_corners", lambda label, seed: few)
+    asked = []
+    whole = problem_module.certify_cell
+
+    def recorded(*arguments, **options):
+        asked.append(arguments[5].tolerance)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(problem_module, "certify_cell", recorded)
+    settings = Settings(tolerance=1e-9, confirm_level=1e-6, max_evaluations=1)
+    name = "cosine[loc=0.9,scale=0.8,k=1.2]"
+    certificate = certify_problem(partial(create, "measure-valued"), load_problem(name), name, settings)
+    assert not certificate.holds
+    assert asked[0] == 1e-9
+    assert asked[1:] == [pytest.approx(1e-8)] * (len(asked) - 1)
+    assert len(asked) > 2

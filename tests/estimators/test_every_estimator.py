@@ -433,10 +433,11 @@ def of_known_objective(spec):
 def test_its_mean_is_certified_or_its_bias_measured(spec):
     """A right estimator fails with probability 1e-4 at most: 7 looks at each of three means, at 1e-6 each."""
     checks = certified(spec)
-    if spec.partition("[")[0] == "local-disarm":  # too skewed for a verdict at the work of a test
-        assert [check for check in checks.values() if check.holds is False] == []
-        return
-    assert [check for check in checks.values() if check.holds is not True] == []
+    assert [check for check in checks.values() if check.holds is False] == []
+    # Those of local-disarm are too skewed for a verdict at the work of a test.
+    assert [check for check in checks.values() if check.holds is None] == [] or spec.startswith(
+        "local-disarm"
+    )
     if create(spec).unbiased:
         assert "gradient" in checks
         return
