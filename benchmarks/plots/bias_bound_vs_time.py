@@ -72,15 +72,15 @@ def draw(rows: pd.DataFrame) -> Figure | None:
         [
             "A point for each problem, point in η-space, S, B, floating-point type and mode.",
             f"Dashed: what is tolerated, {percent(tolerance)}.",
-            "Exact: all that can be drawn was gone through." if any(p.exact for p in everything) else "",
+            _below(everything, limits)[1],
             _left_out([c.estimator for c in certified if not c.unbiased]),
         ],
         _legend(everything),
     )
-    exact = "exact" if any(p.exact or p.bound < limits.low for p in everything) else ""
+    below = _below(everything, limits)[0]
     for index, (axes, (title, some)) in enumerate(zip(grid, panels.items(), strict=True)):
         log_axis(axes, "x", min(seconds) / 1.6, max(seconds) * 1.6, most=5)
-        bias_axis(axes, "y", limits, exact)
+        bias_axis(axes, "y", limits, below)
         _panel(axes, some, tolerance, limits)
         axes.set_title(literal(title))
         lowest, leftmost = index >= len(panels) - columns, index % columns == 0
@@ -90,6 +90,18 @@ def draw(rows: pd.DataFrame) -> Figure | None:
             if not labelled:
                 axis.set_major_formatter(NullFormatter())
     return figure
+
+
+def _below(points: Sequence[_Point], limits: BiasLimits) -> tuple[str, str]:
+    """What stands below the axis, in a word and in a sentence; empty where nothing does."""
+    small = any(p.bound < limits.low and not p.exact for p in points)
+    exact = any(p.exact for p in points)
+    proofs = "all that can be drawn was gone through"
+    if small and exact:
+        return "less", f"Less: than the axis shows, or {proofs}."
+    if small:
+        return "less", "Less: than the axis shows."
+    return ("exact", f"Exact: {proofs}.") if exact else ("", "")
 
 
 def _panels(points: dict[str, list[_Point]]) -> dict[str, list[_Point]]:

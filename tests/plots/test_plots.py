@@ -714,6 +714,20 @@ def test_a_point_for_each_place_of_a_certificate(drawn: dict[tuple[str, str], Fi
     assert points["elsewhere"][1] == (0.1, axes.get_yticks()[0])  # what was proven
 
 
+def test_a_bound_that_is_merely_small_is_not_called_exact() -> None:
+    small = check(bias=bound(1e-12), seconds=1.0, point="scales")
+    for checks, word in (
+        ((small,), "less"),
+        ((small, check(bias=bound(0.0), exact=True, seconds=1.0, point="middle")), "less"),
+    ):
+        figure = draw(
+            "bias-bound-vs-time", rows_of(certificate(*checks, check(bias=bound(0.001), seconds=1.0)))
+        )
+        assert figure is not None
+        assert next(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == word
+        assert any("than the axis shows" in " ".join(text.get_text().split()) for text in figure.texts)
+
+
 def test_what_failed_is_crossed_and_what_is_biased_as_declared_is_named(
     drawn: dict[tuple[str, str], Figure],
 ) -> None:
