@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .features import Features
@@ -32,6 +32,11 @@ class Adjustment:
     """
 
     coefficients: Float[Tensor, "B F K"]
+
+    @property
+    def used(self) -> Bool[Tensor, "F"]:
+        """Which features anything is made of."""
+        return self.coefficients.ne(0).any(2).any(0)
 
     def __call__(self, columns: Float[Tensor, "R B K"], features: Features) -> Float[Tensor, "R B K"]:
         """The columns, less β times the features about their means."""

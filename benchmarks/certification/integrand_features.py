@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
@@ -172,7 +172,11 @@ def _is_gaussian(q: Distribution) -> bool:
 
 
 def integrand_features(
-    noise: Sequence[Noise], known: Known | None, replicates: int, like: Tensor
+    noise: Sequence[Noise],
+    known: Known | None,
+    replicates: int,
+    like: Tensor,
+    needed: Bool[Tensor, "F"] | None = None,
 ) -> Features:
     """Of R estimates that were made of this noise; none where q would not draw from it.
 
@@ -181,6 +185,7 @@ def integrand_features(
         known: at the B data; None where nothing is.
         replicates: R.
         like: what says how many data there are, and of which type.
+        needed: what of them is looked at, as of earlier draws; the others are zeros. None for all.
     """
     none = no_features(replicates, like)
     if known is None or not noise or isinstance(known.target.kl_weight, FreeBits):
@@ -200,7 +205,7 @@ def integrand_features(
             columns.of_one_sample()
         else:
             columns.of_all_samples()
-    return columns.features
+        return columns.features(needed)
 
 
 def theta_controls(
@@ -271,44 +276,110 @@ def _draw(q: Distribution, known: Known) -> Tensor:
     return drawing.draw(q, known.num_samples, known.draws)
 
 
-class _Columns:
-    """Features one after the other; gradients in η are summed over the samples by one backward pass each."""
+@dataclass(frozen=True)
+class _Part:
+    """Features that are made together.
 
-    def __init__(self, q: Distribution, leaf: Tensor, z: Tensor, known: Known) -> None:
-        self.q, self.leaf, self.known, self.samples = q, leaf, known, known.num_samples
-        self.path = z.requires_grad and explicit(q)
-        z = z if self.path else z.detach()
-        self.z = z
-        self.log_q = q.log_prob(z.detach())
-        self.score = self._gradient(self.log_q)
-        self.f = known.target.log_likelihood(z)
-        self.ratio = None
-        if has_kl(known.target):
-            self.ratio = log_ratio(q, known.target, z, q.log_prob(z) if self.path else self.log_q)
-        self._values: list[Tensor] = []
-        self._means: list[Tensor] = []
-        self._zero = torch.zeros_like(known.eta_grad)
-        self._sets: list[list[int]] = []
-        self._scalars: list[list[int]] = []
-        self._add(self.score / self.samples, self._zero)
+    Attributes:
+        values: makes them, (R, B) or (R, B, P).
+        means: (B,) or (B, P).
+        by_path: whether this takes the integrand's gradient in z.
+    """
+
+    values: Callable[[], Tensor]
+    means: Tensor
+    by_path: bool
 
     @property
-    def features(self) -> Features:
-        """All so far; the score belongs to every set, and the last set has all."""
+    def width(self) -> int:
+        return 1 if self.means.dim() == 1 else self.means.shape[-1]
+
+
+class _Integrand:
+    """The parts of an integrand at the z of an estimate, each computed where something is made of it.
+
+    Args:
+        q: over the leaf.
+        z: (S, R, B, *event), along a path where that is explicit.
+        known: at the B data.
+        by_path: whether gradients in z are wanted.
+    """
+
+    def __init__(self, q: Distribution, z: Tensor, known: Known, by_path: bool) -> None:
+        self._q, self._target, self._by_path = q, known.target, by_path
+        self.z = z if by_path else z.detach()
+
+    @cached_property
+    def log_q(self) -> Float[Tensor, "S R B"]:
+        """log q(z) at a fixed z."""
+        return self._q.log_prob(self.z.detach())
+
+    @cached_property
+    def likelihood(self) -> Float[Tensor, "S R B"]:
+        """log p(x|z)."""
+        with torch.set_grad_enabled(self._by_path):
+            return self._target.log_likelihood(self.z)
+
+    @cached_property
+    def ratio(self) -> Float[Tensor, "S R B"]:
+        """w (log p(z) − log q(z))."""
+        log_q = self._q.log_prob(self.z) if self._by_path else self.log_q
+        return log_ratio(self._q, self._target, self.z, log_q)
+
+    @cached_property
+    def whole(self) -> Float[Tensor, "S R B"]:
+        """log p(x|z) + w (log p(z) − log q(z))."""
+        return self.likelihood + self.ratio if has_kl(self._target) else self.likelihood
+
+    def inside(self, z: Tensor) -> Float[Tensor, "S R B"]:
+        """Minus the closed-form KLs of latents given others at z, which depend on η at a fixed z too."""
+        return -total(conditional_kls(self._q, self._target, z))
+
+    @cached_property
+    def conditional(self) -> Float[Tensor, "S R B"]:
+        """log p(x|z) less those KLs."""
+        return self.likelihood + self.inside(self.z)
+
+
+class _Columns:
+    """Features one after the other; gradients in η are summed over the samples by one backward pass each.
+
+    What they are is said first, and those that are wanted are computed then.
+    """
+
+    def __init__(self, q: Distribution, leaf: Tensor, z: Tensor, known: Known) -> None:
+        self._q, self._leaf, self._z, self._known = q, leaf, z, known
+        self._samples, self._path = known.num_samples, z.requires_grad and explicit(q)
+        self._zero = torch.zeros_like(known.eta_grad)
+        self._parts: list[_Part] = []
+        self._sets: list[list[int]] = []
+        self._scalars: list[list[int]] = []
+        self._add(lambda: self._score / self._samples, self._zero)
+
+    def features(self, needed: Bool[Tensor, "F"] | None = None) -> Features:
+        """All that were said; the score belongs to every set, and the last set has all."""
         sets, scalars = ([*found[::-1], [*chain(*found)]] for found in (self._sets, self._scalars))
+        widths = [part.width for part in self._parts]
+        wanted = [True] * len(widths) if needed is None else [bool(p.any()) for p in needed.split(widths)]
+        by_path = any(part.by_path for part, wants in zip(self._parts, wanted, strict=True) if wants)
+        self._integrand = _Integrand(self._q, self._z, self._known, by_path)
+        columns = []
+        for part, wants in zip(self._parts, wanted, strict=True):
+            shape = (len(self._leaf), len(self._known.eta), part.width)
+            columns.append(part.values().detach().reshape(shape) if wants else self._zero.new_zeros(shape))
+        means = [part.means.unsqueeze(-1) if part.means.dim() == 1 else part.means for part in self._parts]
         return Features(
-            torch.cat(self._values, -1).detach(),
-            torch.cat(self._means, -1),
+            torch.cat(columns, -1),
+            torch.cat(means, -1),
             tuple((0, *places) for places in sets),
             tuple(map(tuple, scalars)),
         )
 
-    def _add(self, values: Tensor, means: Tensor) -> None:
-        flat, place = means.dim() == 1, sum(part.shape[-1] for part in self._means)
-        self._values.append(values.unsqueeze(-1) if flat else values)
-        self._means.append(means.unsqueeze(-1) if flat else means)
+    def _add(self, values: Callable[[], Tensor], means: Tensor, by_path: bool = False) -> None:
+        place = sum(part.width for part in self._parts)
+        self._parts.append(_Part(values, means, by_path))
         if self._sets:
-            (self._scalars if flat else self._sets)[-1].append(place)
+            (self._scalars if means.dim() == 1 else self._sets)[-1].append(place)
 
     def _begin(self) -> None:
         """A set of features that may be all that an estimate is made of."""
@@ -316,57 +387,83 @@ class _Columns:
         self._scalars.append([])
 
     def _gradient(self, outputs: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad(outputs.sum(), self.leaf, retain_graph=True)
+        (gradient,) = torch.autograd.grad(outputs.sum(), self._leaf, retain_graph=True)
         return gradient
+
+    @cached_property
+    def _score(self) -> Tensor:
+        return self._gradient(self._integrand.log_q)
 
     def of_one_sample(self) -> None:
         """Of an objective that is the mean of a function of z."""
-        whole = self.f if self.ratio is None else self.f + self.ratio
-        self._of_integrand(whole, self.known.value, self.known.eta_grad)
-        if self.ratio is not None and self.known.ratio is not None:
-            value, gradient = self.known.value - self.known.ratio.value, self.known.ratio.eta_grad
-            self._of_integrand(self.f, value, self.known.eta_grad - gradient)
-            if self.known.conditional is not None:
-                self._of_conditional(self.known.ratio, self.known.conditional)
+        known = self._known
+        self._of_integrand(lambda: self._integrand.whole, known.value, known.eta_grad)
+        if known.ratio is None or not has_kl(known.target):
+            return
+        value, gradient = known.value - known.ratio.value, known.eta_grad - known.ratio.eta_grad
+        self._of_integrand(lambda: self._integrand.likelihood, value, gradient)
+        if known.conditional is not None:
+            self._of_integrand(
+                lambda: self._integrand.conditional,
+                value + known.conditional.value,
+                gradient + known.conditional.eta_grad,
+                lambda: self._integrand.inside(self._integrand.z.detach()),
+            )
 
-    def _of_conditional(self, ratio: Ratio, conditional: Ratio) -> None:
-        """Of log p(x|z) less closed-form KLs at z, which depend on η at a fixed z too."""
-        value = self.known.value - ratio.value + conditional.value
-        gradient = self.known.eta_grad - ratio.eta_grad + conditional.eta_grad
-        along, fixed = (
-            -total(conditional_kls(self.q, self.known.target, z)) for z in (self.z, self.z.detach())
-        )
-        self._of_integrand(self.f + along, value, gradient, fixed)
-
-    def _of_integrand(self, f: Tensor, value: Tensor, gradient: Tensor, fixed: Tensor | None = None) -> None:
-        """``fixed`` is the part of f that depends on η at a fixed z, other than through log q."""
+    def _of_integrand(
+        self,
+        integrand: Callable[[], Tensor],
+        value: Tensor,
+        gradient: Tensor,
+        fixed: Callable[[], Tensor] | None = None,
+    ) -> None:
+        """``fixed`` is the part of the integrand that depends on η at a fixed z, other than through log q."""
         self._begin()
-        flat = f.detach()  # not about its mean, so that an estimator is the same sum of these at every datum
-        self._add(flat.mean(0), value)
-        weighted = self._gradient(flat * self.log_q)
-        beside = torch.zeros_like(weighted) if fixed is None else self._gradient(fixed)
-        self._add((weighted + beside) / self.samples, gradient)
-        if self.samples > 1 and self.known.draws == "iid":
-            crossed = flat.sum(0).unsqueeze(-1) * self.score - weighted
-            self._add(crossed / (self.samples * (self.samples - 1)), self._zero)
-        if self.path:
-            self._add(self._gradient(f) / self.samples, gradient)
+
+        def flat() -> Tensor:  # not about its mean, so that an estimator is the same sum of these everywhere
+            return integrand().detach()
+
+        @cache
+        def weighted() -> Tensor:
+            return self._gradient(flat() * self._integrand.log_q)
+
+        def times_score() -> Tensor:
+            beside = 0.0 if fixed is None else self._gradient(fixed())
+            return (weighted() + beside) / self._samples
+
+        def crossed() -> Tensor:
+            others = flat().sum(0).unsqueeze(-1) * self._score - weighted()
+            return others / (self._samples * (self._samples - 1))
+
+        self._add(lambda: flat().mean(0), value)
+        self._add(times_score, gradient)
+        if self._samples > 1 and self._known.draws == "iid":
+            self._add(crossed, self._zero)
+        if self._path:
+            self._add(lambda: self._gradient(integrand()) / self._samples, gradient, by_path=True)
 
     def of_all_samples(self) -> None:
         """Of log (1/S) Σ_s w_s, whose gradient is E[log w̄ Σ_s ∇ log q_s − Σ_s (w_s/Σ w) ∇ log q_s]."""
-        assert self.ratio is not None
-        log_w = self.f + self.ratio
-        flat = log_w.detach()
+
+        def flat() -> Tensor:
+            return self._integrand.whole.detach()
+
+        def naive() -> Tensor:
+            log_q = self._integrand.log_q
+            at_z = flat() + log_q.detach() - log_q  # attached through log q at a fixed z alone
+            return self._gradient((_bound(flat()) * log_q.sum(0)).sum() + _bound(at_z).sum())
+
+        def others() -> Tensor:
+            return self._gradient(_bounds_of_others(flat()) * self._integrand.log_q)
+
+        known = self._known
         self._begin()
-        self._add(_bound(flat), self.known.value)
-        at_z = flat + self.log_q.detach() - self.log_q  # attached through log q at a fixed z alone
-        naive = self._gradient((_bound(flat) * self.log_q.sum(0)).sum() + _bound(at_z).sum())
-        self._add(naive, self.known.eta_grad)
-        if self.samples > 1:
-            others = self._gradient(_bounds_of_others(flat) * self.log_q)
+        self._add(lambda: _bound(flat()), known.value)
+        self._add(naive, known.eta_grad)
+        if self._samples > 1:
             self._add(others, self._zero)
-        if self.path:
-            self._add(self._gradient(_bound(log_w)), self.known.eta_grad)
+        if self._path:
+            self._add(lambda: self._gradient(_bound(self._integrand.whole)), known.eta_grad, by_path=True)
 
 
 def _bound(log_w: Float[Tensor, "S R B"]) -> Float[Tensor, "R B"]:

@@ -77,7 +77,7 @@ class _Sums:
         draws = oracle.gradients(estimate, self._leaf)
         possible = weights > 0  # an estimate from what is never drawn may be anything
         draws = Draws(_where(possible.unsqueeze(-1), draws.gradient), _where(possible, draws.value))
-        require_finite(draws)
+        require_finite(draws._asdict())
         w = weights.unsqueeze(-1)
         self.weights += weights.sum(0)
         self.gradient += (w * draws.gradient).sum(0)

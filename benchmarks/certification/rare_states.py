@@ -37,11 +37,12 @@ class RareStates:
 
     def __init__(self, noise: Sequence[Noise], data: int, cuts: Cuts) -> None:
         self._data = data
-        found = ((one.values.shape[0], probabilities(one, cuts)) for one in noise)
-        tables = [(samples, table) for samples, table in found if table is not None]
-        self._tables = tables
-        self._sums = [(samples, _rarest(table)) for samples, table in tables]
-        self._others = [(samples, 1 - table.amax(-1).prod(-1)) for samples, table in tables]
+        found = ((one.values.shape[0], probabilities(one, cuts), one.states) for one in noise)
+        tables = [(samples, table, states) for samples, table, states in found if table is not None]
+        self._tables = [(samples, table) for samples, table, _ in tables]
+        self._sums = [(samples, _rarest(table)) for samples, table in self._tables]
+        # Between p and 1 − p other states meet, but none that is not drawn elsewhere.
+        self._states = [(samples, table if states else table[..., :2]) for samples, table, states in tables]
 
     def unseen(self, draws: int) -> Float[Tensor, "B"]:
         """The probability of the rarest states that so many estimates may not show one of, together."""
@@ -50,18 +51,20 @@ class RareStates:
             total = total.to(sums) + (sums * (draws * samples * sums <= _SEEN)).amax(-1)
         return total
 
-    def single(self, draws: int) -> Bool[Tensor, "B"]:
-        """Whether so many estimates may have seen no state but the likeliest one."""
-        alone = torch.zeros(self._data, dtype=torch.bool)
-        for samples, others in self._others:
-            alone = alone.to(others.device) | (draws * samples * others <= _SEEN)
-        return alone
+    def missing(self, draws: int) -> Bool[Tensor, "B"]:
+        """Whether so many estimates may lack some state of one number, whatever the others are."""
+        return self._fewer(self._states, draws, _SEEN)
 
     def hardly(self, draws: int) -> Bool[Tensor, "B"]:
         """Whether so many estimates are expected to show some state of a number less than 25 times."""
+        return self._fewer(self._tables, draws, SEEN_BY_A_FIT)
+
+    def _fewer(
+        self, tables: list[tuple[int, Float[Tensor, "B V K"]]], draws: int, times: int
+    ) -> Bool[Tensor, "B"]:
         found = torch.zeros(self._data, dtype=torch.bool)
-        for samples, table in self._tables:
-            rare = (table > _NEVER) & (draws * samples * table < SEEN_BY_A_FIT)
+        for samples, table in tables:
+            rare = (table > _NEVER) & (draws * samples * table < times)
             found = found.to(rare.device) | rare.flatten(1).any(-1)
         return found
 

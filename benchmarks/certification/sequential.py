@@ -18,6 +18,7 @@ from ...estimators.testing.mean_test import MAX_SKEW, SCREEN_LEVEL, hall_transfo
 from .moments import ColumnSums
 
 _ENOUGH_FOR_JOINT = 16_384  # draws
+_TINY = 1e-300
 _SMALLEST_EIGENVALUE = 1e-8  # of the correlation matrix, relative to the largest
 
 
@@ -88,7 +89,8 @@ class MeanTest:
         judged = g.abs() <= MAX_SKEW
         self.settled = bool((g.abs() <= self._skew).all())
         if screen:
-            self._suspect = self._largest(h, judged, sums.n)
+            t = mean[:columns] / (variance[:columns] / sums.n + self.floor**2).sqrt().clamp_min(_TINY)
+            self._suspect = self._largest(h, t, judged, sums.n)
             if self._suspect is None:
                 self._suspect = self._jointly(sums, mean, variance)
 
@@ -107,13 +109,13 @@ class MeanTest:
             stderr = float((variance[worst] / sums.n).sqrt())
             self.rejection = Rejection(worst, float(mean[worst]), stderr, self._draws)
 
-    def _largest(self, h: Tensor, judged: Tensor, n: int) -> Tensor | None:
+    def _largest(self, h: Tensor, t: Tensor, judged: Tensor, n: int) -> Tensor | None:
         level = SCREEN_LEVEL / 2 if self.joint else SCREEN_LEVEL
-        threshold = _quantile(level / (2 * len(h)), n)
-        size = torch.where(judged, h.abs(), torch.zeros_like(h))
-        column = int(size.argmax())
-        if not size[column] > threshold:
+        alarmed = judged & (h.abs() > _quantile(level / (2 * len(h)), n))
+        if not bool(alarmed.any()):
             return None
+        # Far out H grows with the skewness, and the most skewed column is the last to be confirmed.
+        column = int(torch.where(alarmed, t.abs(), -torch.ones_like(t)).argmax())
         suspect = torch.zeros(len(h) + 1, dtype=torch.float64)  # one longer, so that no direction is like it
         suspect[column] = h[column].sign()
         return suspect

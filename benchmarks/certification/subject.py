@@ -125,9 +125,20 @@ class Subject:
         """
         with RandomOperations() as seen:
             estimate, leaf = self.estimates(replicates)
+        return self._deviations(estimate, leaf), seen.drawn
+
+    def draw_unseen(self, replicates: int) -> Draws:
+        """The same estimates alone, which takes less time.
+
+        Raises:
+            NotFinite: some are not.
+        """
+        return self._deviations(*self.estimates(replicates))
+
+    def _deviations(self, estimate: Estimate, leaf: Tensor) -> Draws:
         draws = self.oracle.gradients(estimate, leaf)
-        require_finite(draws)
-        return draws, seen.drawn
+        require_finite(draws._asdict())
+        return draws
 
     def draw_means(self, replicates: int, control: int | None = None) -> GroupMeans:
         """Means over R estimates and the data, less the exact answers and one of `theta_controls`.
@@ -136,7 +147,7 @@ class Subject:
             OtherDraws: the control is not known here.
         """
         if control is None:
-            return self._drawn_means(replicates)[0]
+            return self._means(self.estimates(replicates)[0], replicates)
         means, controls = self.draw_controlled(replicates, control)
         if not controls:
             raise OtherDraws
@@ -144,19 +155,19 @@ class Subject:
 
     def draw_controlled(self, replicates: int, only: int | None = None) -> tuple[GroupMeans, list[Tensor]]:
         """Means over R estimates and the data, less the exact answers, and all `theta_controls`, or one."""
-        means, drawn = self._drawn_means(replicates)
+        with RandomOperations() as seen:
+            estimate, _ = self.estimates(replicates)
+        means = self._means(estimate, replicates)
         if not means.theta.numel():
             return means, []
-        found = (noise_of(one, replicates, len(self.oracle.eta)) for one in drawn)
+        found = (noise_of(one, replicates, len(self.oracle.eta)) for one in seen.drawn)
         noise = [one for one in found if one is not None]
         return means, theta_controls(noise, self.known, replicates, only)
 
-    def _drawn_means(self, replicates: int) -> tuple[GroupMeans, list[Drawn]]:
-        with RandomOperations() as seen:
-            estimate, _ = self.estimates(replicates)
+    def _means(self, estimate: Estimate, replicates: int) -> GroupMeans:
+        require_finite({"value": estimate.value.detach()})
         count = replicates * len(self.oracle.eta)
-        means = self.oracle.of_parameters(estimate.value / count, estimate.surrogate / count)
-        return self.deviations(means), seen.drawn
+        return self.deviations(self.oracle.of_parameters(estimate.value / count, estimate.surrogate / count))
 
     def deviations(self, means: GroupMeans) -> GroupMeans:
         """Less the exact answers.
@@ -215,9 +226,9 @@ def warmed(build: Callable[[], Estimator], oracle: Oracle, num_samples: int, see
     return estimator.eval()
 
 
-def require_finite(draws: Draws) -> None:
-    """Raise `NotFinite` where an estimate is not, saying how many are and where the first is."""
-    for name, part in draws._asdict().items():
+def require_finite(parts: dict[str, Tensor]) -> None:
+    """Raise `NotFinite` where estimates (R, B, ...) are not, saying how many are and where the first is."""
+    for name, part in parts.items():
         good = part.isfinite().flatten(1).all(1)
         if good.all():
             continue

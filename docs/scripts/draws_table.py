@@ -111,11 +111,8 @@ def _needed(subject: Subject, typical: float) -> _Needed:
     proof = prove(subject)
     looks = Looks(subject, deadline=math.inf, followed=True)
     subject.seed("look")
-    raw, left = [], []
-    for _ in range(_DRAWS // _AT_A_TIME):
-        draws, noise = looks._draw(_AT_A_TIME)
-        raw.append(draws.gradient)
-        left.append(looks._adjusted(draws, noise)[..., :-1])
+    drawn = [looks.explained.draw(_AT_A_TIME) for _ in range(_DRAWS // _AT_A_TIME)]
+    raw, left = ([draws.gradient for draws in both] for both in zip(*drawn, strict=True))
     needed = _draws(torch.cat(raw), scale)
     if proof is not None:
         return _Needed(needed, None, proof.draws)

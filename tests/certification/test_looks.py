@@ -7,7 +7,9 @@ from functools import partial
 import pytest
 import torch
 from elbograd.benchmarks.certification import looks as looks_module
+from elbograd.benchmarks.certification import pilot as pilot_module
 from elbograd.benchmarks.certification import problem as problem_module
+from elbograd.benchmarks.certification import source as source_module
 from elbograd.benchmarks.certification.adjustment import pays
 from elbograd.benchmarks.certification.candidate import builder
 from elbograd.benchmarks.certification.corners import Corner
@@ -66,7 +68,7 @@ def small_looks(monkeypatch):
     """One look, and another that confirms: many whole runs in seconds."""
     monkeypatch.setattr(looks_module, "_FIRST_LOOK", SMALL_LOOK)
     monkeypatch.setattr(looks_module, "_LEAST_WORK", 0)
-    monkeypatch.setattr(looks_module, "_PILOT", 1024)
+    monkeypatch.setattr(pilot_module, "_PILOT", 1024)
 
 
 @pytest.mark.usefixtures("small_looks")
@@ -152,8 +154,8 @@ def test_a_right_estimator_is_right_where_probabilities_are_nearly_a_half():
 
 @pytest.mark.parametrize("more", [1, 2, 3, 4])
 def test_a_pilot_that_leaves_a_few_estimates_for_its_last_part_is_whole(oracle, monkeypatch, more):
-    monkeypatch.setattr(looks_module, "_NUMBERS_AT_A_TIME", 1)  # 64 at a time
-    monkeypatch.setattr(looks_module, "_PILOT", 64 + more)
+    monkeypatch.setattr(source_module, "_NUMBERS_AT_A_TIME", 1)  # 64 at a time
+    monkeypatch.setattr(pilot_module, "_PILOT", 64 + more)
     drawn = []
     whole = Subject.draw
 
