@@ -196,6 +196,24 @@ def test_every_feature_has_the_mean_that_it_is_said_to_have(name, spec, num_samp
     assert bool((off[parts[0].values.std(0) > 1e-9] > FAR).all())
 
 
+@pytest.mark.parametrize(("name", "spec", "num_samples"), [*PLACES, ("small-vae", "iwae", 2)])
+def test_a_feature_that_is_needed_is_the_same_without_the_others(name, spec, num_samples):
+    here = subject(spec, name, num_samples)
+    torch.manual_seed(0)
+    _, operations = here.draw(3)
+    noise = [one for one in (noise_of(o, 3, 3) for o in operations) if one is not None]
+    whole = integrand_features(noise, here.known, 3, here.oracle.eta_grad)
+    left_out = 0
+    for index in range(whole.values.shape[-1]):
+        needed = torch.arange(whole.values.shape[-1]) == index
+        found = integrand_features(noise, here.known, 3, here.oracle.eta_grad, needed)
+        assert (found.sets, found.scalars) == (whole.sets, whole.scalars)
+        assert torch.equal(found.means, whole.means)
+        torch.testing.assert_close(found.values[..., index], whole.values[..., index])
+        left_out += bool((found.values == 0).all(0).all(0).any())
+    assert left_out
+
+
 @pytest.mark.parametrize(
     ("problem", "controls"),
     [("small-vae", 2), ("small-hierarchy[lower=gaussian,upper=gaussian,direction=top-down]", 3)],

@@ -21,6 +21,7 @@ from elbograd.benchmarks.certification.oracle import solve
 from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.problem import certify_problem
 from elbograd.benchmarks.certification.rare_states import RareStates
+from elbograd.benchmarks.certification.sequential import MeanTest
 from elbograd.benchmarks.certification.subject import Subject, warmed
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import first_batch, place
@@ -127,6 +128,49 @@ def test_between_the_places_where_a_uniform_number_decides_there_may_be_little_r
     rare = RareStates([Noise("uniform", torch.zeros(1, 1, 1, 2).double())], 1, cuts)
     assert float(rare.unseen(8000)) == pytest.approx(0.001)  # between 0.4995 and 0.5005, whatever the other
     assert float(rare.unseen(40_000)) == 0
+
+
+def test_a_state_that_one_number_lacks_is_told_whatever_the_others_are():
+    """A bit that is nearly certain, beside one that is not, goes on being looked at by itself."""
+    probability = torch.tensor([0.001, 0.5], dtype=torch.float64).expand(4, 1, 1, 2)
+    bits = RareStates([Noise("bits", torch.zeros(4, 1, 1, 2).double(), probability)], 1, {})
+    assert [bool(bits.missing(draws)) for draws in (2400, 2600)] == [True, False]
+    uniform = [Noise("uniform", torch.zeros(1, 1, 1, 2).double())]
+    nearly_certain = RareStates(uniform, 1, {2: torch.tensor([[0.999, 0.3]], dtype=torch.float64)})
+    assert [bool(nearly_certain.missing(draws)) for draws in (9000, 11_000)] == [True, False]
+    nearly_a_half = RareStates(uniform, 1, {2: torch.tensor([[0.5005, 0.3]], dtype=torch.float64)})
+    assert not nearly_a_half.missing(9000)  # both states are drawn, and no third is between them
+
+
+@pytest.mark.parametrize(("build", "draws"), [(partial(create, "leave-one-out"), 512), (HeavyTailed, 2048)])
+def test_a_pilot_is_short_where_an_estimate_is_one_sum_of_features(oracle, monkeypatch, build, draws):
+    drawn = []
+    whole = Subject.draw
+
+    def counted(self, replicates):
+        drawn.append(replicates)
+        return whole(self, replicates)
+
+    monkeypatch.setattr(Subject, "draw", counted)
+    here = Subject(warmed(build, oracle, 2, 0), oracle, Corner(2, 1), oracle.norm, Settings(), claims=True)
+    explained = pilot_module.explain(source_module.Source(here, followed=True))
+    assert sum(drawn) == draws
+    assert explained.the_same is (draws < 2048)
+
+
+def test_an_alarm_follows_a_column_that_can_be_confirmed():
+    """Far out Hall's H grows with the skewness: the most skewed column is the first to lose its verdict."""
+    n = 10_000
+    alternating = 1 + 0.05 * torch.tensor([1.0, -1.0]).repeat(n // 2).double()
+    test = MeanTest(torch.full((2,), 1e-9).double(), joint=0, confirm_level=1e-6)
+    for spikes in (156, 70):  # g is 0.08, then 0.12
+        skewed = torch.ones(n, dtype=torch.float64)
+        skewed[:spikes] += 0.8
+        sums = test.sums()
+        sums.add(torch.stack((skewed, alternating), 1))
+        test.take(sums)
+    assert test.rejection is not None
+    assert test.rejection.column == 1
 
 
 def test_a_right_estimator_is_right_where_probabilities_are_nearly_a_half():
