@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -13,12 +15,12 @@ from ..rows.certificate_checks import Check
 from .blocks import exact_bias
 from .corners import Corner
 from .levels import Settings
-from .looks import sample
+from .looks import Looks
 from .oracle import Oracle
 from .outcome import Outcome
 from .proof import prove
 from .shapes import plain_batch
-from .subject import NotFinite, Subject
+from .subject import NotFinite, OtherDraws, Subject
 
 
 def certify_cell(
@@ -28,10 +30,21 @@ def certify_cell(
     label: str,
     typical_norm: float,
     settings: Settings,
-    deadline: float = float("inf"),
     claims: bool = True,
 ) -> list[Check] | str:
     """The checks of one estimator at one point of a problem, in one corner, or why it refuses that.
+
+    Args: see `Cell`.
+    """
+    cell = Cell(estimator, oracle, corner, label, typical_norm, settings, claims)
+    cell.begin(math.inf)
+    while cell.excess > settings.tolerance and cell.can(math.inf):
+        cell.go_on(math.inf)
+    return cell.checks() if cell.refused is None else cell.refused
+
+
+class Cell:
+    """One estimator at one point of a problem, in one corner.
 
     Of a gradient that is biased as declared the bias is measured, or exact where the mean is known, which the
     draws are then held against.
@@ -43,31 +56,117 @@ def certify_cell(
         label: the problem's name, for the checks.
         typical_norm: see `blocks.bias_of`; for the data of the oracle.
         settings: of the tests.
-        deadline: `time.monotonic()` after which no further look is begun.
         claims: whether the oracle's objective is the estimator's. Else nothing is claimed of it, and how far
             the gradient is from that of this objective is a check called "elbo-bias".
+
+    Attributes:
+        refused: why the estimator cannot be used there; None where it can.
     """
-    start = time.monotonic()
-    here = partial(Check, problem=label, point=oracle.point, **vars(corner))
-    try:
-        moved = oracle.at(corner.batch_size, corner.dtype)
-        typical = typical_norm * (corner.batch_size / len(oracle.eta)) ** 0.5
-        subject = Subject(estimator(), moved, corner, typical, settings, claims)
-        refused = subject.refusal()
-        if refused is not None:
-            return refused
-        with subject.asking():
-            outcome = prove(subject) or sample(subject, deadline)
-            checks = _checks(subject, outcome, here)
-            if claims:
-                checks += _shape(subject, here)
-    except NotFinite as error:
-        checks = [here(name=error.name, holds=False, reason=str(error))]
-    except Exception as error:  # a plugin may raise anything
-        checks = [
-            here(name="gradient", holds=False, reason=f"raises {type(error).__name__}: {one_line(error)}")
-        ]
-    return [replace(checks[0], seconds=time.monotonic() - start), *checks[1:]] if checks else []
+
+    def __init__(
+        self,
+        estimator: Callable[[], Estimator],
+        oracle: Oracle,
+        corner: Corner,
+        label: str,
+        typical_norm: float,
+        settings: Settings,
+        claims: bool = True,
+    ) -> None:
+        self._estimator, self._oracle, self._corner = estimator, oracle, corner
+        self._typical = typical_norm * (corner.batch_size / len(oracle.eta)) ** 0.5
+        self._settings, self._claims = settings, claims
+        self._here = partial(Check, problem=label, point=oracle.point, **vars(corner))
+        self.refused: str | None = None
+        self._subject: Subject | None = None
+        self._looks: Looks | None = None
+        self._proof: Outcome | None = None
+        self._broken: Check | None = None
+        self._seconds = 0.0
+
+    def begin(self, deadline: float) -> None:
+        """Prove the claims, or draw until each has a verdict; `time.monotonic()` ends at the deadline."""
+        with self._told():
+            moved = self._oracle.at(self._corner.batch_size, self._corner.dtype)
+            arguments = (moved, self._corner, self._typical, self._settings, self._claims)
+            subject = Subject(self._estimator(), *arguments)
+            self.refused = subject.refusal()
+            if self.refused is not None:
+                return
+            self._subject = subject
+            with subject.asking():
+                self._proof = prove(subject)
+                if self._proof is None:
+                    self._draw(deadline, lambda looks: looks.clear)
+
+    def can(self, deadline: float) -> bool:
+        """Whether more draws are allowed and end in time."""
+        return self._broken is None and self._looks is not None and self._looks.can(deadline)
+
+    def go_on(self, deadline: float) -> None:
+        """One look more."""
+        assert self._subject is not None
+        with self._told(), self._subject.asking():
+            self._draw(deadline, lambda looks: True)
+
+    @property
+    def excess(self) -> float:
+        """See `Looks.excess`; zero where draws would bring nothing down."""
+        return 0.0 if self._looks is None or self._broken is not None else self._looks.excess
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the excess is a bound that the verdict is about."""
+        return self._subject is not None and self._subject.unbiased
+
+    @property
+    def failed(self) -> bool:
+        """Whether a claim is known to be wrong."""
+        return self._broken is not None or any(check.holds is False for check in self._found())
+
+    def checks(self) -> list[Check]:
+        """All that is known so far."""
+        found = self._found()
+        if self._broken is None and self._subject is not None and self._claims:
+            with self._told(), self._subject.asking():
+                found = found + _shape(self._subject, self._here)
+        if self._broken is not None:
+            found = [self._broken]
+        return [replace(found[0], seconds=self._seconds), *found[1:]] if found else []
+
+    def _draw(self, deadline: float, enough: Callable[[Looks], bool]) -> None:
+        assert self._subject is not None
+        try:
+            self._looks = self._looks or Looks(self._subject, followed=True)
+            self._looks.look_on(deadline)
+            while not enough(self._looks) and self._looks.can(deadline):
+                self._looks.look_on(deadline)
+        except OtherDraws:
+            self._looks = Looks(self._subject, followed=False)
+            self._draw(deadline, lambda looks: looks.clear)
+
+    def _found(self) -> list[Check]:
+        if self._proof is not None:
+            outcome = self._proof
+        elif self._looks is not None and self._looks.bias is not None:
+            outcome = self._looks.outcome()
+        else:
+            return []
+        assert self._subject is not None
+        return _checks(self._subject, outcome, self._here)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What is raised inside becomes a check that fails; the time is added."""
+        start = time.monotonic()
+        try:
+            yield
+        except NotFinite as error:
+            self._broken = self._here(name=error.name, holds=False, reason=str(error))
+        except Exception as error:  # a plugin may raise anything
+            reason = f"raises {type(error).__name__}: {one_line(error)}"
+            self._broken = self._here(name="gradient", holds=False, reason=reason)
+        self._seconds += time.monotonic() - start
 
 
 def _checks(subject: Subject, outcome: Outcome, here: Callable[..., Check]) -> list[Check]:

@@ -30,6 +30,7 @@ _LOOKS_OF_MEANS = 2  # at least; they take as long as all else, and no bound nee
 _FEW_EVALUATIONS = 2**15  # of a first look
 _LEAST_WORK = 2**17  # evaluations that are spent where the time allows
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
+_WIDE = 0.1  # of a declared bias, the width of its interval that is too much
 _VARIANCE_LOOKS, _MOST_VARIANCE_LOOKS = 2, 3  # where a variance is tested; more where it has no verdict
 
 
@@ -45,9 +46,9 @@ def sample(subject: Subject, deadline: float) -> Outcome:
         EstimatorError: it breaks the protocol.
     """
     try:
-        return Looks(subject, deadline, followed=True).run()
+        return Looks(subject, followed=True).run(deadline)
     except OtherDraws:
-        return Looks(subject, deadline, followed=False).run()
+        return Looks(subject, followed=False).run(deadline)
 
 
 class Looks:
@@ -55,12 +56,14 @@ class Looks:
 
     Args:
         subject: what is drawn.
-        deadline: see `sample`.
         followed: whether estimates are compared with features of their noise.
+
+    Attributes:
+        bias: by all looks so far; None before the first.
     """
 
-    def __init__(self, subject: Subject, deadline: float, followed: bool) -> None:
-        self.subject, self.deadline, self._groups = subject, deadline, _GROUPS
+    def __init__(self, subject: Subject, followed: bool) -> None:
+        self.subject, self.followed, self._groups = subject, followed, _GROUPS
         self._source = Source(subject, followed)
         self.first = min(max(_FEW_EVALUATIONS // self._source.work, _LEAST_LOOK), _FIRST_LOOK)
         self.explained = explain(self._source)
@@ -68,27 +71,68 @@ class Looks:
         self._grouped = [block for block in self.blocks if block.name in _OF_MEANS]
         of_theta = any(block.name == "theta" for block in self._grouped)
         self._control = self._chosen_control() if of_theta and followed else None
+        self.bias: BiasBound | None = None
+        self._looks = self._last = self._total = 0
+        self._ended, self._took = False, 0.0
 
-    def run(self) -> Outcome:
-        n, total, screen = self.first, 0, True
-        for look in range(LOOKS + 1):
-            self._begun = time.monotonic()
-            self._look(n, look, screen)
-            total += n
-            bias = self._bias()
-            if any(block.test.rejection for block in self.blocks):
-                break
-            waiting = any(block.test.waiting for block in self.blocks)
-            if not waiting and ((self._clear(look) and self._tight(bias)) or not screen):
-                break
-            if look < LOOKS - 1 and self._affordable(_GROWTH * n):
-                n *= _GROWTH
-            elif waiting:
-                screen = False  # one look more of the same size, for the alarm that waits
+    def run(self, deadline: float) -> Outcome:
+        """Look on until every claim has a verdict and the bound is as tight as was asked for."""
+        self.look_on(deadline)
+        while not (self.clear and self.excess <= self.subject.settings.tolerance) and self.can(deadline):
+            self.look_on(deadline)
+        return self.outcome()
+
+    def can(self, deadline: float) -> bool:
+        """Whether one look more is allowed, and ends in time."""
+        if self._ended or self._looks >= LOOKS:
+            return False
+        return self._looks == 0 or self._affordable(_GROWTH * self._last, deadline)
+
+    def look_on(self, deadline: float) -> None:
+        """Take one look, four times the last, and what confirms its alarm where it raises one."""
+        self._take(_GROWTH * self._last or self.first, screen=True)
+        while not self._ended and any(block.test.waiting for block in self.blocks):
+            if self.can(deadline):
+                self._take(_GROWTH * self._last, screen=True)
             else:
-                break
-        verdicts = {block.name: _verdict(block, total) for block in self.blocks}
-        return Outcome(self.blocks, verdicts, bias, total)
+                self._take(self._last, screen=False)
+                self._ended = True
+
+    def outcome(self) -> Outcome:
+        """What all looks so far tell."""
+        assert self.bias is not None
+        verdicts = {block.name: _verdict(block, self._total) for block in self.blocks}
+        return Outcome(self.blocks, verdicts, self.bias, self._total)
+
+    @property
+    def excess(self) -> float:
+        """What more draws bring down: the bound, or of a declared bias an interval that is too wide."""
+        assert self.bias is not None
+        if self.subject.unbiased:
+            return self.bias.high
+        width = self.bias.high - self.bias.low
+        return width if width > _WIDE * self.bias.estimate else 0.0
+
+    @property
+    def clear(self) -> bool:
+        """Whether every claim has a verdict; for the variance's, which may never have one, a few looks do."""
+        settled = {block.name: block.test.settled for block in self.blocks}
+        if "variance" not in settled:
+            return all(settled.values())
+        least = _VARIANCE_LOOKS if settled.pop("variance") else _MOST_VARIANCE_LOOKS
+        return all(settled.values()) and self._looks >= least
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a claim is."""
+        return any(block.test.rejection for block in self.blocks)
+
+    def _take(self, n: int, screen: bool) -> None:
+        begun = time.monotonic()
+        self._look(n, self._looks, screen)
+        self._took = time.monotonic() - begun
+        self._looks, self._last, self._total = self._looks + 1, n, self._total + n
+        self.bias, self._ended = self._bias(), self.rejected
 
     def _chosen_control(self) -> int | None:
         """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
@@ -160,24 +204,9 @@ class Looks:
         """What the mean gradient of so many estimates may be off by, beside its noise, as a norm."""
         return self.explained.error(draws)
 
-    def _tight(self, bias: BiasBound) -> bool:
-        tolerance = self.subject.settings.tolerance
-        if self.subject.unbiased:
-            return bias.high <= tolerance
-        return bias.high - bias.low <= max(tolerance, 0.1 * bias.estimate)
-
-    def _clear(self, look: int) -> bool:
-        """Whether every claim has a verdict; for the variance's, which may never have one, a few looks do."""
-        settled = {block.name: block.test.settled for block in self.blocks}
-        if "variance" not in settled:
-            return all(settled.values())
-        least = _VARIANCE_LOOKS if settled.pop("variance") else _MOST_VARIANCE_LOOKS
-        return all(settled.values()) and look + 1 >= least
-
-    def _affordable(self, n: int) -> bool:
+    def _affordable(self, n: int, deadline: float) -> bool:
         """Whether a look of so many draws, four times those of the last one, is allowed and ends in time."""
-        now = time.monotonic()
-        in_time = now + _GROWTH * (now - self._begun) <= self.deadline
+        in_time = time.monotonic() + _GROWTH * self._took <= deadline
         return in_time and n * self._source.work <= max(self.subject.settings.max_evaluations, _LEAST_WORK)
 
 

@@ -18,6 +18,7 @@ from .source import Source
 _PILOT = 2048  # estimates that the features' coefficients are fitted to
 _SHORT = 4  # a part of them that is enough where an estimate is one and the same sum of features everywhere
 _LEAST = 64
+_WORK = 2**19  # evaluations of a whole pilot, a quarter of what all looks may take
 _CANCELLED = 100  # units of rounding, where a gradient is made of values of order 1
 _HARMLESS = 0.1  # of the tolerance, that errors of the features' means may take
 _WORTH = 4.0  # times how far an estimate was off at most: what one may be at a state that is never seen
@@ -99,7 +100,7 @@ def explain(source: Source) -> Explained:
         zeros = like.new_zeros(len(like), width), like.new_zeros(len(like), 2)
         return Explained(source, none, none, True, *zeros, None)
     source.subject.seed("pilot")
-    count = max(_PILOT // oracle.copies, _LEAST)
+    count = max(min(_PILOT // oracle.copies, _WORK // source.work), _LEAST)
     short = min(max(count // _SHORT, _LEAST), count)
     pilot = _Pilot(source)
     pilot.add([size for most in source.sizes(short) for size in _in_parts(most)])

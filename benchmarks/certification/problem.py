@@ -29,7 +29,7 @@ from ..rows.certificate_untried import refused_sizes
 from ..seeds import derived
 from .blocks import exact_bias
 from .candidate import certificate_of
-from .cell import certify_cell
+from .cell import Cell
 from .corners import CORNERS, Corner, drawn_corner, nearest
 from .levels import Settings
 from .oracle import Oracle, solve
@@ -79,36 +79,44 @@ def certify_problem(
         if isinstance(answers, str) or not sizes:
             reason = answers if isinstance(answers, str) else str(next(iter(answers.values())))
             return certificate_of(build, [], settings, {label: reason})
-        checks: list[Check] = []
-        unsolved: dict[str, str] = {}
+        untried: dict[str, str] = {}
         seen = _Warmed(build, settings.seed)
         corners = _corners(label, settings.seed)
         count = len(points) + len(corners)
+        found: list[Cell | Check] = []
         for index, place in enumerate(_places(estimator, problem, x, points, sizes, corners)):
-            if isinstance(place.oracle, str):
-                where = f"{label} at {place.point}, S = {place.corner.num_samples}"
-                unsolved.setdefault(where, place.oracle)
-            tolerance = min(_reached(checks, settings.tolerance), _WORSE * settings.tolerance)
-            own = replace(settings, seed=derived(settings.seed, "cell", index), tolerance=tolerance)
             left = deadline - time.monotonic()
             if left <= 0 and index > 0:
-                checks.append(_out_of_time(place, label))
+                found.append(_out_of_time(place, label))
                 continue
             # One place may take more than its share, but not all that is left.
             share = left if math.isinf(left) else _SHARES * left / (count - index)
-            found, refused = _certify_at(seen, place, label, own, min(deadline, time.monotonic() + share))
-            checks += found
-            unsolved |= refused
-            if any(check.holds is False for check in checks):
+            own = replace(settings, seed=derived(settings.seed, "cell", index))
+            begun = _begin(seen, place, label, own, min(deadline, time.monotonic() + share))
+            found += begun
+            untried |= _untried(begun, place, label)
+            if any(isinstance(one, Cell) and one.failed for one in begun):
                 break  # clear already; the rest would only take time
+        _bring_down([one for one in found if isinstance(one, Cell)], settings.tolerance, deadline)
+        checks = [check for one in found for check in (one.checks() if isinstance(one, Cell) else [one])]
     claimed = any(check.name != "elbo-bias" for check in checks)
-    skipped = unsolved | refused_sizes(label, answers) if claimed else {label: next(iter(unsolved.values()))}
+    skipped = untried | refused_sizes(label, answers) if claimed else {label: next(iter(untried.values()))}
     return certificate_of(build, checks, settings, skipped)
 
 
-def _reached(checks: Sequence[Check], tolerance: float) -> float:
-    """The worst bound so far, which the verdict will tell: nothing is won by lower ones elsewhere."""
-    return max([tolerance, *(c.bias.high for c in checks if c.name == "gradient" and c.bias is not None)])
+def _bring_down(cells: Sequence[Cell], tolerance: float, deadline: float) -> None:
+    """Draw more where a bound is the worst, look by look.
+
+    A verdict tells the worst of all places: where that can be brought down no further, lower bounds elsewhere
+    win nothing, and none is brought below it.
+    """
+    while not any(cell.failed for cell in cells):
+        ended = [cell.excess for cell in cells if cell.bounded and not cell.can(deadline)]
+        reached = max(tolerance, min(max(ended, default=0.0), _WORSE * tolerance))
+        open_ = [cell for cell in cells if cell.excess > reached and cell.can(deadline)]
+        if not open_:
+            return
+        max(open_, key=lambda cell: cell.excess).go_on(deadline)
 
 
 def _out_of_time(place: _Place, label: str) -> Check:
@@ -217,36 +225,39 @@ def _objective(estimator: Estimator) -> str:
     return estimator.objective
 
 
-def _certify_at(
+def _begin(
     seen: _Warmed, place: _Place, label: str, settings: Settings, deadline: float
-) -> tuple[list[Check], dict[str, str]]:
-    """What is claimed there, of relaxed latents also how far the gradient is from that of the ELBO.
+) -> list[Cell | Check]:
+    """What is claimed there, of relaxed latents also how far the gradient is from that of the ELBO."""
+    found: list[Cell | Check] = []
 
-    And where the estimator refuses to be used, with the reason.
-    """
-    checks: list[Check] = []
-    refused: dict[str, str] = {}
-
-    def certify(oracle: Oracle, typical_norm: float, claims: bool) -> None:
+    def begin(oracle: Oracle, typical_norm: float, claims: bool) -> None:
         estimator = seen.at(oracle, place.corner.num_samples)
-        arguments = (oracle, place.corner, label, typical_norm, settings, deadline)
-        found = certify_cell(estimator, *arguments, claims=claims)
-        if isinstance(found, str):
-            corner = Check("", None, **vars(place.corner)).corner
-            refused[f"{label} at {place.point}, {corner}"] = found
-        else:
-            checks.extend(found)
+        found.append(Cell(estimator, oracle, place.corner, label, typical_norm, settings, claims))
+        found[-1].begin(deadline)  # type: ignore[union-attr]
 
     elbo = place.beside
     if isinstance(place.oracle, Oracle):
-        certify(place.oracle, place.typical_norm, claims=True)
+        begin(place.oracle, place.typical_norm, claims=True)
         if isinstance(elbo, Oracle):
             bias = exact_bias(elbo, place.oracle.eta_grad, place.typical_norm)
             where = {"problem": label, "point": place.point, **vars(place.corner)}
-            checks.append(Check("elbo-bias", True, bias=bias, exact=True, **where))
+            found.append(Check("elbo-bias", True, bias=bias, exact=True, **where))
     elif isinstance(elbo, Oracle):
-        certify(elbo, elbo.norm, claims=False)
-    return checks, refused
+        begin(elbo, elbo.norm, claims=False)
+    return found
+
+
+def _untried(begun: Sequence[Cell | Check], place: _Place, label: str) -> dict[str, str]:
+    """Where there are no exact answers, or the estimator refuses to be used, with the reason."""
+    found = {}
+    if isinstance(place.oracle, str):
+        found[f"{label} at {place.point}, S = {place.corner.num_samples}"] = place.oracle
+    corner = Check("", None, **vars(place.corner)).corner
+    for one in begun:
+        if isinstance(one, Cell) and one.refused is not None:
+            found[f"{label} at {place.point}, {corner}"] = one.refused
+    return found
 
 
 def _answers(estimator: Estimator, problem: Problem, x: Tensor, eta: Tensor) -> dict[int, str | None] | str:

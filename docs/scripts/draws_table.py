@@ -109,7 +109,7 @@ def _needed(subject: Subject, typical: float) -> _Needed:
     size = exact_bias(subject.oracle, subject.oracle.eta_grad + 1, typical)
     scale = size.absolute / size.high  # what a bias is relative to
     proof = prove(subject)
-    looks = Looks(subject, deadline=math.inf, followed=True)
+    looks = Looks(subject, followed=True)
     subject.seed("look")
     drawn = [looks.explained.draw(_AT_A_TIME) for _ in range(_DRAWS // _AT_A_TIME)]
     raw, left = ([draws.gradient for draws in both] for both in zip(*drawn, strict=True))

@@ -307,9 +307,9 @@ def test_what_draws_otherwise_from_call_to_call_is_not_compared_with_its_noise(b
     tried = []
     whole = looks_module.Looks
 
-    def watched(subject, deadline, followed):
+    def watched(subject, followed):
         tried.append(followed)
-        return whole(subject, deadline, followed)
+        return whole(subject, followed)
 
     monkeypatch.setattr(looks_module, "Looks", watched)
     assert rejected(build) == set()
@@ -321,7 +321,7 @@ def test_features_take_the_noise_away():
 
     def bound(followed):
         here = subject(Pathwise, "small-vae", 2, settings=Settings(max_evaluations=1))
-        return looks_module.Looks(here, 0.0, followed).run().bias.high
+        return looks_module.Looks(here, followed).run(0.0).bias.high
 
     assert bound(True) < 0.3 * bound(False)
 

@@ -7,7 +7,6 @@ held against how often it should; and how often a look raises an alarm, against 
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 
@@ -97,7 +96,7 @@ def levels(cell: LevelCell, looks: int, seconds: float, seed: int = 0) -> list[L
         if look % _LOOKS_A_PILOT == 0:
             one = subject(warm(), oracle, cell.num_samples, seed, look)
             with one.asking():
-                drawing = Looks(one, math.inf, followed=True)
+                drawing = Looks(one, followed=True)
         with one.asking():
             sums = drawing.sums(_DRAWS, look % _LOOKS_A_PILOT)
         for block, taken in sums:
