@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-_SERIES = 0.01  # of logits² / 4: below it four terms of the series are exact to float64
+_SERIES = 0.1  # below it three terms of the series, and their derivatives, are exact to 1e-13
 
 
 def pixel_log_likelihood(binarization: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -35,14 +35,15 @@ def continuous_bernoulli_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def _log_normalizer(logits: Tensor) -> Tensor:
-    """log ∫₀¹ exp(a t) dt = a/2 + log(sinh(a/2) / (a/2)).
+    """log ∫₀¹ exp(a t) dt = log((eᵃ − 1)/a), near 0 by its series, whose derivatives do not cancel.
 
     torch's ContinuousBernoulli goes through probabilities, which end at 1 − ε: beyond logits of 16 in
-    float32 its normalizer no longer grows.
+    float32 its normalizer no longer grows. It also takes half as long again.
     """
-    half = logits / 2
-    square = half.square()
-    small = square < _SERIES
-    series = square / 6 - square**2 / 180 + square**3 / 2835 - square**4 / 37800
-    far = half.where(~small, torch.ones_like(half)).abs()  # where() passes gradients of both branches on
-    return half + torch.where(small, series, far + torch.log(-torch.expm1(-2 * far) / (2 * far)))
+    size = logits.abs()
+    small = size < _SERIES
+    negative = -torch.where(small, 1.0, size)  # where() passes the gradients of both branches on
+    far = nn.functional.relu(logits) + torch.log(torch.expm1(negative) / negative)
+    square = logits.square()
+    near = torch.add(square * (1 / 24 + square * (-1 / 2880 + square * (1 / 181440))), logits, alpha=0.5)
+    return torch.where(small, near, far)
