@@ -12,6 +12,7 @@ from ...estimators.errors import UsageError
 from ...estimators.text import clean
 from .benchmarks import add_benchmarks, resumable
 from .commands import add_commands
+from .data import add_data
 from .interrupts import ending_interrupts
 
 
@@ -27,6 +28,7 @@ def application() -> typer.Typer:
     )
     add_benchmarks(app)
     add_commands(app)
+    add_data(app)
     return app
 
 

@@ -14,9 +14,9 @@ from ...estimators.base import Target
 from ...estimators.network import Apply, Linear, Network
 from ...estimators.pieces.arguments import one_of, positive_number
 from ...estimators.posteriors.layered import Layered
-from .data import BinarizedDigits
+from .datasets.images import Images
 from .layers import check_sizes, mlp, weights_from
-from .vae import bernoulli_log_likelihood
+from .likelihoods import bernoulli_log_likelihood
 from .weights import WeightPosterior, mean_field, normal_prior
 
 _PIXELS = 64
@@ -87,7 +87,8 @@ class BayesianVAE:
         seed: int = 0,
     ) -> None:
         check_sizes(latent_dim=latent_dim, hidden=hidden, layers=layers)
-        self.latent_dim, self.data = latent_dim, BinarizedDigits(binarization)
+        self.latent_dim = latent_dim
+        self.data = Images("digits", one_of("binarization", binarization, ("dynamic", "fixed")))
         self.prior_scale = positive_number("prior_scale", prior_scale)
         self.both = one_of("weights", weights, ("decoder", "both")) == "both"
         scale = positive_number("scale", scale)
@@ -109,7 +110,7 @@ class BayesianVAE:
     @property
     def data_size(self) -> int:
         """N, of the training data."""
-        return len(self.data.fixed["train"])
+        return self.data.size("train")
 
     @property
     def eta_parts(self) -> dict[str, slice]:

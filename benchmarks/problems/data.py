@@ -1,4 +1,4 @@
-"""Real data: scikit-learn's handwritten digits, split and binarized."""
+"""Real data: scikit-learn's handwritten digits, split; and how any data are served."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from ...estimators.errors import UsageError
-from ...estimators.pieces.arguments import one_of
 
 SPLITS = ("train", "test")
-BINARIZATIONS = ("dynamic", "fixed")
 _SEED = 20131220  # the date of arXiv:1312.6114; only has to stay the same
 
 
@@ -40,45 +38,6 @@ def labelled_digits() -> dict[str, Tensor]:
     order = torch.randperm(len(digit), generator=torch.Generator().manual_seed(_SEED))
     splits = dict(zip(SPLITS, digit[order].split([1500, len(digit) - 1500]), strict=True))
     return {split: torch.cat((digits()[split], splits[split].unsqueeze(1)), 1) for split in SPLITS}
-
-
-class BinarizedDigits:
-    """Digits as binary pixels, each 1 with its intensity as probability.
-
-    Args:
-        binarization: "dynamic" draws training pixels anew each time they are served; "fixed" draws
-            them once. Held-out images are always the same one draw, so that numbers compare.
-
-    Raises:
-        UsageError: an unknown binarization, or an unknown split in `batches`.
-    """
-
-    def __init__(self, binarization: str = "dynamic") -> None:
-        self.binarization = one_of("binarization", binarization, BINARIZATIONS)
-        generator = torch.Generator().manual_seed(_SEED + 1)
-        self.fixed = {split: torch.bernoulli(digits()[split], generator=generator) for split in SPLITS}
-
-    def batches(self, split: str, batch_size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """One pass over a split, x (B, 64) in {0, 1}; in order and fixed when there is no generator."""
-        return serve(self._source(split, generator), batch_size, generator)
-
-    def indexed_batches(
-        self, split: str, batch_size: int, generator: torch.Generator | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """What `batches` serves, with which images they are, (B,)."""
-        source = self._source(split, generator)
-        images = torch.arange(len(source))
-        state = None if generator is None else generator.get_state()
-        batches = list(serve(source, batch_size, generator))
-        if generator is not None and state is not None:
-            generator.set_state(state)
-        yield from zip(batches, serve(images, batch_size, generator), strict=True)
-
-    def _source(self, split: str, generator: torch.Generator | None) -> Tensor:
-        check_split(split)
-        if generator is None or split == "test" or self.binarization == "fixed":
-            return self.fixed[split]
-        return torch.bernoulli(digits()[split], generator=generator)
 
 
 def check_split(split: str) -> None:

@@ -43,6 +43,8 @@ class Problem(Protocol):
     ) -> Iterator[Tensor]:
         """One pass over the real data of ``split`` ("train" or "test"), x (B, ...) at a time.
 
+        A problem may have others: "validation", of data that "train" then leaves out.
+
         Shuffled by ``generator`` where one is given, in order otherwise; the last batch may be smaller.
         """
         ...

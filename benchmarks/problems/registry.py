@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from .protocol import Problem
 
 _BUILTINS = {
-    "vae": ("vae:GaussianVAE", "VAE on 8×8 digits: Gaussian posterior, Bernoulli decoder, MLPs"),
+    "vae": (
+        "vae:GaussianVAE",
+        "VAE on digits or other images: Gaussian posterior, MLPs or convolutions",
+    ),
     "bernoulli-vae": ("vae:BernoulliVAE", "the same VAE with Bernoulli latents"),
     "categorical-vae": ("vae:CategoricalVAE", "the same VAE with categorical (one-hot) latents"),
     "sigmoid-belief-network": (
         "sigmoid_belief_network:SigmoidBeliefNetwork",
-        "two layers of binary latents on the digits, the upper one inferred from the lower",
+        "two layers of binary latents on digits or other images, the upper one inferred from the lower",
     ),
     "two-layer-gaussian": (
         "two_layer_gaussian:TwoLayerGaussian",

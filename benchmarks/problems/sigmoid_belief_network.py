@@ -1,4 +1,4 @@
-"""A sigmoid belief network of two stochastic layers on the digits: the classic model of this literature."""
+"""A sigmoid belief network of two stochastic layers on images: the classic model of this literature."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch.distributions import Bernoulli, Distribution, Independent
 
 from ...estimators.base import Target
 from ...estimators.posteriors.layered import Layered, reading
-from .data import BinarizedDigits
+from .datasets.images import Images
 from .layers import check_sizes, weights_from
-from .vae import bernoulli_log_likelihood
-
-_PIXELS = 64
+from .likelihoods import pixel_log_likelihood
 
 
 class SigmoidBeliefNetwork:
@@ -29,11 +27,16 @@ class SigmoidBeliefNetwork:
     Args:
         latent_dim: D₁.
         upper_dim: D₂.
-        binarization: "dynamic" or "fixed".
+        binarization: "dynamic", "fixed", or "none" (or None) for intensities in [0, 1], whose likelihood is
+            the continuous Bernoulli density.
         seed: of the initial weights.
+        data: which images: "digits", "mnist-5k", "mnist", "fashion-mnist" or "omniglot".
+        validation: how many training images are held out as split "validation"; None for what is usual of
+            the data (`Images`).
 
     Raises:
-        UsageError: a size that is not a positive integer, an unknown binarization.
+        UsageError: a size that is not a positive integer, an unknown binarization or data set, or data that
+            cannot be had.
 
     References:
         Neal, Connectionist Learning of Belief Networks, 1992.
@@ -41,14 +44,21 @@ class SigmoidBeliefNetwork:
     """
 
     def __init__(
-        self, latent_dim: int = 8, upper_dim: int = 4, binarization: str = "dynamic", seed: int = 0
+        self,
+        latent_dim: int = 8,
+        upper_dim: int = 4,
+        binarization: str | None = "dynamic",
+        seed: int = 0,
+        *,
+        data: str = "digits",
+        validation: int | None = None,
     ) -> None:
         check_sizes(latent_dim=latent_dim, upper_dim=upper_dim)
         self.latent_dim, self.upper_dim = latent_dim, upper_dim
-        self.data = BinarizedDigits(binarization)
+        self.data = Images(data, binarization, validation)
         with weights_from(seed):
-            self.encoder: nn.Module = _Recognition(latent_dim, upper_dim)
-            self.decoder: nn.Module = _Generation(latent_dim, upper_dim)
+            self.encoder: nn.Module = _Recognition(self.data.pixels, latent_dim, upper_dim)
+            self.decoder: nn.Module = _Generation(self.data.pixels, latent_dim, upper_dim)
 
     def posterior(self, eta: Tensor) -> Distribution:
         """q(z¹, z²) for logits eta (*batch, D₁) of z¹."""
@@ -56,21 +66,22 @@ class SigmoidBeliefNetwork:
         return Layered({"z1": _bits(eta), "z2": lambda z1: _bits(upper(z1))})
 
     def target(self, x: Tensor) -> Target:
-        """log p(x|z¹) of Bernoulli pixels x (B, 64) in nats, and the prior p(z²) p(z¹|z²)."""
+        """log p(x|z¹) of pixels x (B, pixels) in nats, and the prior p(z²) p(z¹|z²)."""
         prior_logits: Tensor = self.decoder.prior  # type: ignore[assignment]
         upper: nn.Module = self.decoder.upper  # type: ignore[assignment]
         lower: nn.Module = self.decoder.lower  # type: ignore[assignment]
+        log_p = pixel_log_likelihood(self.data.binarization)
         prior = Layered({"z1": lambda z2: _bits(upper(z2)), "z2": _bits(prior_logits)})
 
         def log_likelihood(z1: Tensor) -> Tensor:
-            return bernoulli_log_likelihood(lower(z1), x)
+            return log_p(lower(z1), x)
 
         return Target(reading(prior, log_likelihood), prior, features=x)
 
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
-        """One pass over the digits of a split, x (B, 64)."""
+        """One pass over the images of a split, x (B, pixels)."""
         return self.data.batches(split, batch_size, generator)
 
     def indexed_batches(
@@ -85,15 +96,15 @@ def _bits(logits: Tensor) -> Distribution:
 
 
 class _Recognition(nn.Module):
-    """Holds φ: x (B, 64) to the logits of z¹, and z¹ to those of z²."""
+    """Holds φ: x (B, pixels) to the logits of z¹, and z¹ to those of z²."""
 
-    def __init__(self, latent_dim: int, upper_dim: int) -> None:
+    def __init__(self, pixels: int, latent_dim: int, upper_dim: int) -> None:
         super().__init__()
-        self.lower = nn.Linear(_PIXELS, latent_dim)
+        self.lower = nn.Linear(pixels, latent_dim)
         self.upper = nn.Linear(latent_dim, upper_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, 64) to eta (B, D₁)."""
+        """Map x (B, pixels) to eta (B, D₁)."""
         eta: Tensor = self.lower(x)
         return eta
 
@@ -101,8 +112,8 @@ class _Recognition(nn.Module):
 class _Generation(nn.Module):
     """Holds θ: the logits of z², z² to those of z¹, and z¹ to those of the pixels."""
 
-    def __init__(self, latent_dim: int, upper_dim: int) -> None:
+    def __init__(self, pixels: int, latent_dim: int, upper_dim: int) -> None:
         super().__init__()
         self.prior = nn.Parameter(torch.zeros(upper_dim))
         self.upper = nn.Linear(upper_dim, latent_dim)
-        self.lower = nn.Linear(latent_dim, _PIXELS)
+        self.lower = nn.Linear(latent_dim, pixels)

@@ -1,4 +1,4 @@
-"""The shared VAE on handwritten digits, with Gaussian, Bernoulli or categorical latents."""
+"""The shared VAE on images, digits by default, with Gaussian, Bernoulli or categorical latents."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, On
 from ...estimators.base import Target
 from ...estimators.kl_weight import weight_or_free_bits
 from ...estimators.pieces.arguments import integer_from
-from .data import BinarizedDigits
-from .layers import check_sizes, mlp, weights_from
+from .architectures import networks
+from .datasets.images import Images
+from .layers import check_sizes, weights_from
+from .likelihoods import pixel_log_likelihood
 
-_PIXELS = 64
 
-
-class DigitsVAE:
-    """What the VAEs share: MLPs, a Bernoulli decoder of 64 pixels, the digits.
+class ImageVAE:
+    """What the VAEs share: their networks, a decoder of independent pixels, the images.
 
     Args:
         latent_dim: D.
         hidden: units of each hidden tanh layer.
         layers: hidden layers of encoder and decoder each.
-        binarization: "dynamic" or "fixed".
+        binarization: "dynamic", "fixed", or "none" (or None) for intensities in [0, 1], whose likelihood is
+            the continuous Bernoulli density.
         seed: of the initial weights.
         kl_weight: what the KL is multiplied by.
         free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
+        data: which images: "digits", "mnist-5k", "mnist", "fashion-mnist" or "omniglot".
+        architecture: "mlp", or "conv" for convolutions before and after the MLPs.
+        channels: of the first convolution; the second has twice as many.
+        validation: how many training images are held out as split "validation"; None for what is usual of
+            the data (`Images`).
 
     Raises:
-        UsageError: a size that is not a positive integer, an unknown binarization, a weight below 0.
+        UsageError: a size that is not a positive integer, an unknown binarization, data set or architecture,
+            a weight below 0, or data that cannot be had.
     """
 
     eta_per_latent: int
@@ -41,27 +48,42 @@ class DigitsVAE:
         latent_dim: int = 8,
         hidden: int = 64,
         layers: int = 1,
-        binarization: str = "dynamic",
+        binarization: str | None = "dynamic",
         seed: int = 0,
         kl_weight: float = 1.0,
         free_bits: float | None = None,
+        *,
+        data: str = "digits",
+        architecture: str = "mlp",
+        channels: int = 16,
+        validation: int | None = None,
     ) -> None:
-        check_sizes(latent_dim=latent_dim, hidden=hidden, layers=layers)
+        check_sizes(latent_dim=latent_dim)
         self.latent_dim = latent_dim
         self.kl_weight = weight_or_free_bits(kl_weight, free_bits)
-        self.data = BinarizedDigits(binarization)
+        self.data = Images(data, binarization, validation)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
         with weights_from(seed):
-            self.encoder: nn.Module = mlp(_PIXELS, hidden, self.eta_per_latent * latent_dim, layers)
-            self.decoder: nn.Module = mlp(self.numbers_per_latent * latent_dim, hidden, _PIXELS, layers)
+            self.encoder, self.decoder = networks(
+                architecture,
+                self.data.data_set.side,
+                self.numbers_per_latent * latent_dim,
+                self.eta_per_latent * latent_dim,
+                hidden=hidden,
+                layers=layers,
+                channels=channels,
+            )
 
     def prior(self, like: Tensor) -> Distribution:
         """p(z), event shape (D,), on the device and in the dtype of ``like``."""
         raise NotImplementedError
 
     def target(self, x: Tensor) -> Target:
-        """log p(x|z) of Bernoulli pixels x (B, 64) in nats, and the prior."""
+        """log p(x|z) of pixels x (B, pixels) in nats, and the prior."""
+        log_p = pixel_log_likelihood(self.data.binarization)
         return Target(
-            lambda z: bernoulli_log_likelihood(self.decoder(z), x),
+            lambda z: log_p(self.decoder(z), x),
             self.prior(x),
             features=x,
             kl_weight=self.kl_weight,
@@ -70,7 +92,7 @@ class DigitsVAE:
     def batches(
         self, split: str, batch_size: int, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
-        """One pass over the digits of a split, x (B, 64)."""
+        """One pass over the images of a split, x (B, pixels)."""
         return self.data.batches(split, batch_size, generator)
 
     def indexed_batches(
@@ -80,7 +102,7 @@ class DigitsVAE:
         return self.data.indexed_batches(split, batch_size, generator)
 
 
-class GaussianVAE(DigitsVAE):
+class GaussianVAE(ImageVAE):
     """The shared VAE: q(z|x) = N(μ, diag σ²), eta = (μ, log σ), p(z) = N(0, I)."""
 
     eta_per_latent = 2
@@ -101,7 +123,7 @@ class GaussianVAE(DigitsVAE):
         return Independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1, validate_args=False)
 
 
-class BernoulliVAE(DigitsVAE):
+class BernoulliVAE(ImageVAE):
     """The shared VAE with binary latents: q(z|x) = Bernoulli(logits eta), p(z) = Bernoulli(1/2)."""
 
     eta_per_latent = 1
@@ -116,7 +138,7 @@ class BernoulliVAE(DigitsVAE):
         return Independent(Bernoulli(logits=zero, validate_args=False), 1, validate_args=False)
 
 
-class CategoricalVAE(DigitsVAE):
+class CategoricalVAE(ImageVAE):
     """The shared VAE with K-ary latents: q(z|x) = D one-hot variables of logits eta (D, K), p(z) uniform.
 
     Args:
@@ -124,14 +146,17 @@ class CategoricalVAE(DigitsVAE):
         categories: K.
         hidden: units of each hidden tanh layer.
         layers: hidden layers of encoder and decoder each.
-        binarization: "dynamic" or "fixed".
+        binarization: "dynamic", "fixed" or "none".
         seed: of the initial weights.
         kl_weight: what the KL is multiplied by.
         free_bits: nats of the KL that each latent has free, in place of kl_weight; None for none.
+        data: which images, as in `ImageVAE`.
+        architecture: "mlp" or "conv".
+        channels: of the first convolution.
+        validation: how many training images are held out as split "validation".
 
     Raises:
-        UsageError: a size that is not a positive integer, fewer than two categories, an unknown
-            binarization, a weight below 0.
+        UsageError: fewer than two categories, and what `ImageVAE` raises.
     """
 
     def __init__(
@@ -140,13 +165,30 @@ class CategoricalVAE(DigitsVAE):
         categories: int = 8,
         hidden: int = 64,
         layers: int = 1,
-        binarization: str = "dynamic",
+        binarization: str | None = "dynamic",
         seed: int = 0,
         kl_weight: float = 1.0,
         free_bits: float | None = None,
+        *,
+        data: str = "digits",
+        architecture: str = "mlp",
+        channels: int = 16,
+        validation: int | None = None,
     ) -> None:
         self.eta_per_latent = self.numbers_per_latent = integer_from(2, "categories", categories)
-        super().__init__(latent_dim, hidden, layers, binarization, seed, kl_weight, free_bits)
+        super().__init__(
+            latent_dim,
+            hidden,
+            layers,
+            binarization,
+            seed,
+            kl_weight,
+            free_bits,
+            data=data,
+            architecture=architecture,
+            channels=channels,
+            validation=validation,
+        )
         self.decoder = nn.Sequential(nn.Flatten(-2), self.decoder)
 
     def posterior(self, eta: Tensor) -> Distribution:
@@ -160,9 +202,3 @@ class CategoricalVAE(DigitsVAE):
 
 def _one_hot(logits: Tensor) -> Distribution:
     return Independent(OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
-
-
-def bernoulli_log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """log Bernoulli(x; logits) summed over the last dimension; x (B, pixels) broadcasts from the right."""
-    # One pass less over the largest tensor there is than x * logits - softplus(logits).
-    return -torch.addcmul(nn.functional.softplus(logits), x, logits, value=-1).sum(-1)

@@ -56,6 +56,7 @@ def test_help_and_list_name_everything(elbograd):
         "new-estimator",
         "new-problem",
         "check-problem",
+        "data",
         "report",
     )
     for command in commands:

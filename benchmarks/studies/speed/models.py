@@ -11,7 +11,8 @@ from torch.distributions import Distribution, Independent, Normal
 from ....estimators.base import Target
 from ....estimators.posteriors.layered import Layered
 from ...problems.layers import mlp, weights_from
-from ...problems.vae import GaussianVAE, bernoulli_log_likelihood
+from ...problems.likelihoods import bernoulli_log_likelihood
+from ...problems.vae import GaussianVAE
 
 
 class SizedVAE(GaussianVAE):
