@@ -21,7 +21,7 @@ DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")
 }
 DEFAULT_BATCH_SIZE = 64
-_AHEAD = 2**18  # bytes; entering the draws of a problem costs a tenth of a small model's training step
+_AHEAD = 2**20  # bytes; entering the draws of a problem costs a tenth of a small model's training step
 
 
 def check_device(name: str) -> torch.device:

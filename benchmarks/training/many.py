@@ -181,14 +181,16 @@ def _batches(begun: Sequence[Begun]) -> Iterator[list[Tensor]]:
 
 def _chosen_stack(begun: Sequence[Begun], rates: Sequence[float], optimizer: str, pilot: Pilot) -> Stack:
     """The faster stack, or the one that can do more."""
-    fault: str | None = None
+    if pilot.moves_numbers:
+        raise _NotStacked("its steps move numbers that are neither parameters nor buffers")
+    fault = ""
     for inside in (False, True):
         try:
             stack = Stack(begun, rates, optimizer, inside)
             fault = pilot.fault(stack)
         except Exception as error:  # what cannot be vectorized may raise anything
             fault = one_line(error)
-        if fault is None:
+        if not fault:
             return stack
     raise _NotStacked(shortened(fault, _SHOWN))
 

@@ -12,7 +12,7 @@ from ..linalg import all_finite
 from .begin import Begun
 from .stack import Stack, stacked_batches
 from .step import out_of_domain
-from .tensors import RunTensors
+from .tensors import RunTensors, plain_numbers
 
 STEPS = 2  # the second sees what the first has left in the state
 _TOLERANCE = 1e-3
@@ -39,6 +39,10 @@ class Pilot:
         begun: the runs; these steps move them, so that they have to be written over.
         batches: of each step those of all runs; `STEPS` of them.
 
+    Attributes:
+        moves_numbers: whether the steps move what no stack can hold, numbers that are neither parameters nor
+            buffers.
+
     Raises:
         Exception: whatever a run raises that is alone.
     """
@@ -46,21 +50,21 @@ class Pilot:
     def __init__(self, begun: Sequence[Begun], batches: Sequence[Sequence[Tensor]]) -> None:
         self._states = [each.generator_states() for each in begun]
         self._batches = batches
+        first = begun[0].run
+        numbers = plain_numbers(first.problem, first.estimator)
         self._alone = [[_alone(each, x) for each, x in zip(begun, step, strict=True)] for step in batches]
+        self.moves_numbers = plain_numbers(first.problem, first.estimator) != numbers
 
-    def fault(self, stack: Stack) -> str | None:
-        """Why the steps of the stack are not these, or None; it is left where the runs began."""
-        numbers = stack.plain_numbers()
+    def fault(self, stack: Stack) -> str:
+        """Why the steps of the stack are not these, or ""; it is left where the runs began."""
         for k, (batch, alone) in enumerate(zip(self._batches, self._alone, strict=True)):
             stack.load([each.before for each in alone], self._states if k == 0 else None)
             stack.step(stacked_batches(batch))
             for row, each in enumerate(alone):
                 if each.gradients and not _agree(each, stack, row):
                     return "the gradients of all runs at once are not those of separate runs"
-        if stack.plain_numbers() != numbers:
-            return "its steps move numbers that are neither parameters nor buffers"
         stack.load([each.before for each in self._alone[0]], self._states)
-        return None
+        return ""
 
 
 def _alone(begun: Begun, x: Tensor) -> _Alone:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from .lane import TrainingLane
 from .own_draws import OwnDraws, generators
 from .run import OPTIMIZERS
 from .step import estimate_gradient
-from .tensors import RunTensors, plain_numbers
+from .tensors import RunTensors
 from .trained import Trained
 
 _ANCHOR = "anchor"  # beside the names of parameters
@@ -29,7 +30,8 @@ _ANCHOR = "anchor"  # beside the names of parameters
 Stacked = dict[str, Tensor]
 
 
-class Data(NamedTuple):
+@dataclass(frozen=True)
+class Data:
     """A batch of every run.
 
     Attributes:
@@ -107,10 +109,6 @@ class Stack:
         self._held = {name: tensor[list(rows)] for name, tensor in self._held.items()}
         self._draws = OwnDraws([self._draws.generators[row] for row in rows])
         self.refused_at = self.refused_at[list(rows)]
-
-    def plain_numbers(self) -> list[object]:
-        """What model and estimator keep in attributes that are numbers: of one run, and so of none."""
-        return plain_numbers(self._problem, self._estimator)
 
     @torch.no_grad()
     def write(self, row: int, to: RunTensors) -> None:

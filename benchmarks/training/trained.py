@@ -49,7 +49,7 @@ class Trained:
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """Take a step along name -> (R, *shape), of all names."""
         for dtype, names in self._names.items():
-            whole = torch.cat([gradients[name].flatten(1) for name in names], 1)
+            whole = torch.cat([gradients[n].reshape(len(self._rates), -1) for n in names], 1)
             for part, gradient in zip(self._parts[dtype], whole.split(self._counts), strict=True):
                 part.grad = gradient
         self._optimizer.step()
@@ -79,12 +79,11 @@ class Trained:
         each = [(rate, len(list(equal))) for rate, equal in groupby(self._rates)]
         self._counts = [count for _, count in each]
         self._parts = {dtype: flat.split(self._counts) for dtype, flat in self._flat.items()}
-        self._optimizer = self._kind(
-            [
-                {"params": [parts[k] for parts in self._parts.values()], "lr": rate}
-                for k, (rate, _) in enumerate(each)
-            ]  # type: ignore[call-arg]
-        )
+        groups = [
+            {"params": [parts[k] for parts in self._parts.values()], "lr": rate}
+            for k, (rate, _) in enumerate(each)
+        ]
+        self._optimizer = self._kind(groups, fused=True)  # type: ignore[call-arg]
         self.stacked = {
             name: part.view(len(self._rates), *self._shapes[name])
             for dtype, names in self._names.items()
