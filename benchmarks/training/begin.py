@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -101,6 +101,43 @@ def begin(
         "seed": seed,
     }
     return Begun(run, first, chain((first,), batches), draws, case)
+
+
+def begin_all(
+    problem: Problem | str,
+    estimator: Estimator | str,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    optimizer: str,
+    settings: Mapping[str, Any],
+) -> list[Begun]:
+    """A run of each learning rate and seed, with its optimizers; the seeds of the first rate come first.
+
+    Args:
+        problem: as for `begin`.
+        estimator: as for `begin`.
+        seeds: each begins once; those of other rates are copies.
+        learning_rates: at least one.
+        optimizer: one of `OPTIMIZERS`.
+        settings: the other arguments of `begin`.
+
+    Raises:
+        UsageError: as `begin`.
+        EstimatorError: as `begin`.
+    """
+    first = [begin(problem, estimator, seed=seed, **settings) for seed in seeds]
+    begun = first + [each.again() for _ in learning_rates[1:] for each in first]
+    for each, (rate, _) in zip(begun, product(learning_rates, seeds), strict=True):
+        each.run.optimize(optimizer, rate)
+    return begun
+
+
+def batches_of_all(begun: Sequence[Begun]) -> Iterator[list[Tensor]]:
+    """Those of all runs, x (B, ...) each; of one seed they are the same at every learning rate."""
+    streams = {id(each.batches): each.batches for each in begun}
+    while True:
+        now = {key: next(stream) for key, stream in streams.items()}
+        yield [now[id(each.batches)] for each in begun]
 
 
 def finish(

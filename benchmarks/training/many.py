@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.text import one_line, shortened
 from ..gradients import seeded
 from ..problems.arguments import (
     check_called,
@@ -26,8 +25,8 @@ from ..problems.arguments import (
 )
 from ..problems.as_trained import as_trained
 from ..problems.protocol import Problem
-from .begin import Begun, begin, finish
-from .pilot import STEPS, Pilot
+from .begin import Begun, batches_of_all, begin_all, finish
+from .pilot import STEPS, NotStacked, stack_of
 from .result import TrainResult
 from .run import OPTIMIZERS
 from .stack import Stack, stacked_batches
@@ -35,11 +34,6 @@ from .tensors import RunTensors
 from .train import train
 
 _T = TypeVar("_T")
-_SHOWN = 160  # characters of a reason
-
-
-class _NotStacked(Exception):
-    """Why runs cannot be trained at once, in one line."""
 
 
 @as_trained()
@@ -111,10 +105,10 @@ def train_many(
     notes: tuple[str, ...] = ()
     if len(planned) > 1:
         every = evaluate_every or max(1, steps // 20)
-        begun = _begin_all(problem, estimator, seeds, learning_rates, optimizer, settings)
+        begun = begin_all(problem, estimator, seeds, learning_rates, optimizer, settings)
         try:
             _train_stacked(begun, [rate for rate, _ in planned], optimizer, steps, every, on_step)
-        except _NotStacked as reason:
+        except NotStacked as reason:
             notes = (f"trained one run at a time: {reason}",)
         else:
             return [
@@ -128,21 +122,6 @@ def train_many(
     ]
 
 
-def _begin_all(
-    problem: Problem | str,
-    estimator: Estimator | str,
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    optimizer: str,
-    settings: dict[str, Any],
-) -> list[Begun]:
-    first = [begin(problem, estimator, seed=seed, **settings) for seed in seeds]
-    begun = first + [each.again() for _ in learning_rates[1:] for each in first]
-    for each, (rate, _) in zip(begun, itertools.product(learning_rates, seeds), strict=True):
-        each.run.optimize(optimizer, rate)
-    return begun
-
-
 def _train_stacked(
     begun: Sequence[Begun],
     rates: Sequence[float],
@@ -154,12 +133,12 @@ def _train_stacked(
     """Let all runs take their steps, evaluated as `train` does.
 
     Raises:
-        _NotStacked: they have to be trained one at a time, from the beginning.
+        NotStacked: they have to be trained one at a time, from the beginning.
     """
     with seeded(begun[0].run.seed, begun[0].first.device):
-        batches = _batches(begun)
+        batches = batches_of_all(begun)
         tried = list(itertools.islice(batches, STEPS))
-        stack = _chosen_stack(begun, rates, optimizer, Pilot(begun, tried))
+        stack = stack_of(begun, rates, optimizer, tried)
         race = _Race(begun, stack)
         for done, batch in enumerate(itertools.islice(itertools.chain(tried, batches), steps), 1):
             race.step(batch)
@@ -169,30 +148,6 @@ def _train_stacked(
                 race.evaluate(done)
                 if not race.going:
                     break
-
-
-def _batches(begun: Sequence[Begun]) -> Iterator[list[Tensor]]:
-    """Those of all runs, x (B, ...) each; of one seed they are the same at every learning rate."""
-    streams = {id(each.batches): each.batches for each in begun}
-    while True:
-        now = {key: next(stream) for key, stream in streams.items()}
-        yield [now[id(each.batches)] for each in begun]
-
-
-def _chosen_stack(begun: Sequence[Begun], rates: Sequence[float], optimizer: str, pilot: Pilot) -> Stack:
-    """The faster stack, or the one that can do more."""
-    if pilot.moves_numbers:
-        raise _NotStacked("its steps move numbers that are neither parameters nor buffers")
-    fault = ""
-    for inside in (False, True):
-        try:
-            stack = Stack(begun, rates, optimizer, inside)
-            fault = pilot.fault(stack)
-        except Exception as error:  # what cannot be vectorized may raise anything
-            fault = one_line(error)
-        if not fault:
-            return stack
-    raise _NotStacked(shortened(fault, _SHOWN))
 
 
 class _Race:
@@ -213,7 +168,7 @@ class _Race:
         try:
             self._stack.step(stacked_batches([batch[number] for number in self.going]))
         except Exception as error:  # of one run; alone it tells which
-            raise _NotStacked(shortened(one_line(error), _SHOWN)) from error
+            raise NotStacked(error) from error
         self._seconds += time.perf_counter() - before
 
     def evaluate(self, done: int) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...estimators.text import one_line, shortened
 from ..linalg import all_finite
 from .begin import Begun
 from .stack import Stack, stacked_batches
@@ -16,6 +17,44 @@ from .tensors import RunTensors, plain_numbers
 
 STEPS = 2  # the second sees what the first has left in the state
 _TOLERANCE = 1e-3
+_SHOWN = 160  # characters of a reason
+
+
+class NotStacked(Exception):
+    """Why runs cannot be trained at once, in one line."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(shortened(one_line(why) if isinstance(why, Exception) else str(why), _SHOWN))
+
+
+def stack_of(
+    begun: Sequence[Begun], rates: Sequence[float], optimizer: str, batches: Sequence[Sequence[Tensor]]
+) -> Stack:
+    """The faster stack of runs, or the one that can do more, ready for their first step.
+
+    Args:
+        begun: the runs, of which from now on the stack alone has the numbers.
+        rates: learning rate of each; equal ones stand together.
+        optimizer: one of `OPTIMIZERS`.
+        batches: of the first `STEPS` steps those of all runs, to try the stack on.
+
+    Raises:
+        NotStacked: there is none.
+    """
+    why: Exception | str = "its steps move numbers that are neither parameters nor buffers"
+    try:
+        pilot = Pilot(begun, batches)
+    except Exception as error:  # of one run; alone it tells which
+        raise NotStacked(error) from error
+    for inside in () if pilot.moves_numbers else (False, True):
+        try:
+            stack = Stack(begun, rates, optimizer, inside)
+            why = pilot.fault(stack)
+        except Exception as error:  # what cannot be vectorized may raise anything
+            why = error
+        if not why:
+            return stack
+    raise NotStacked(why)
 
 
 class _Alone(NamedTuple):
