@@ -18,6 +18,7 @@ from elbograd.estimators import Estimate, Estimator, Target, UsageError, catalog
 from elbograd.estimators.support import refusal
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GAUSSIAN, BERNOULLI = "vae[latent_dim=2,hidden=8]", "bernoulli-vae[latent_dim=3,hidden=8]"
 CATEGORICAL = "categorical-vae[latent_dim=2,categories=3,hidden=8]"
@@ -406,6 +407,36 @@ def test_nothing_of_the_users_is_changed():
     assert float(estimator.weight) == 0
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
+
+
+class NoReads(TorchDispatchMode):
+    """A tensor's value that is asked for would make a step wait for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("problem", "estimator"),
+    [
+        (Images(nn.BatchNorm2d), "reparameterization"),
+        (GAUSSIAN, "moving-average-baseline"),
+        (BERNOULLI, "relax"),
+        (CATEGORICAL, "learned-baseline"),
+    ],
+)
+def test_no_step_reads_a_value(problem, estimator, monkeypatch):
+    step, looked = Stack.step, []
+
+    def unread(self, data):
+        looked.append(data)
+        with NoReads():
+            step(self, data)
+
+    monkeypatch.setattr(Stack, "step", unread)
+    assert stacked(train_many(problem, estimator, seeds=range(2), **SETTINGS))
+    assert len(looked) >= SETTINGS["steps"]
 
 
 def test_seconds_are_shares_of_all():
