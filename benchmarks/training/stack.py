@@ -113,8 +113,9 @@ class Stack:
     @torch.no_grad()
     def write(self, row: int, to: RunTensors) -> None:
         """Put a run's numbers into its own problem and estimator."""
+        tensors = self.tensors
         for name, tensor in to.now().items():
-            tensor.copy_(self.tensors[name][row])
+            tensor.copy_(tensors[name][row])
 
     @property
     def tensors(self) -> Stacked:
