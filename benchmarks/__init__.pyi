@@ -8,6 +8,7 @@ from .statistics.ratios import Ratio as Ratio
 from .store import load_results as load_results
 from .throughput.measure import ThroughputResult as ThroughputResult
 from .throughput.measure import measure_throughput as measure_throughput
+from .training.many import train_many as train_many
 from .training.train import TrainResult as TrainResult
 from .training.train import train as train
 from .variance.measure import measure_variance as measure_variance

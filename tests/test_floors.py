@@ -23,7 +23,7 @@ FLOORS = {
         ("estimators",),
     ),
     "benchmarks": (
-        ("rows", "statistics", "linalg", "seeds"),
+        ("rows", "statistics", "linalg", "seeds", "vmapping"),
         ("store", "problems"),
         ("gradients",),
         ("jacobians", "training"),

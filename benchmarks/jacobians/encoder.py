@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..linalg import in_float64, square_root
 from ..problems.module_modes import check_acts_on_each_datum
+from ..vmapping import plain_operations
 from .factors import MAX_ELEMENTS, ParameterGradient
-from .products import plain_operations, trainable
+from .products import trainable
 from .recording import Recording, known_layers, record
 from .rows import RowsJacobian
 

@@ -5,16 +5,12 @@ Shapes: B data, P coordinates of η, N vectors.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..linalg import in_float64
+from ..vmapping import plain_operations
 from .rows import RowsJacobian
 
 _BLOCK_ELEMENTS = 2**21
@@ -88,15 +84,3 @@ def shaped(vector: Float[Tensor, " phi"], parameters: dict[str, nn.Parameter]) -
     """The transpose of `flat`: name -> tensor of its parameter's shape."""
     parts = vector.split([p.numel() for p in parameters.values()])
     return {n: v.view_as(p) for (n, p), v in zip(parameters.items(), parts, strict=True)}
-
-
-@contextmanager
-def plain_operations() -> Iterator[None]:
-    """Inside, what is fused or compiled runs as plain operations, which have batching rules and hooks."""
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        if "torch._dynamo.eval_frame" in sys.modules:  # importing it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield

@@ -21,6 +21,7 @@ DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")
 }
 DEFAULT_BATCH_SIZE = 64
+_AHEAD = 2**20  # bytes; entering the draws of a problem costs a tenth of a small model's training step
 
 
 def check_device(name: str) -> torch.device:
@@ -120,6 +121,7 @@ def batches_of(
     batch_size: int,
     generator: torch.Generator | None = None,
     draws: Draws | None = None,
+    ahead: bool = False,
 ) -> Iterator[Tensor]:
     """One pass over the data of ``split``, x (B, ...) at a time, where the encoder is.
 
@@ -132,21 +134,33 @@ def batches_of(
         batch_size: B.
         generator: for their order; None for the data in order.
         draws: for who asks global generators; None for a new one from the seed of ``generator``, or from 0.
+        ahead: take small batches several at a time, each copied; the data are the same.
 
     Raises:
         UsageError: batches raises, or yields what is no tensor of data.
     """
     draws = draws or Draws(0 if generator is None else generator.initial_seed())
+    fewest = _AHEAD if ahead else 0
     try:
         with draws.scope():
             passing = iter(served(problem, split, batch_size, generator))
         while True:
-            with draws.scope():  # at each step: what is lazy draws while it is asked
-                item = next(passing, None)
-            if item is None:
+            taken: list[Tensor] = []
+            failure: Exception | None = None
+            try:
+                with draws.scope():  # at each step: what is lazy draws while it is asked
+                    for x, index in passing:
+                        x = to_encoder(problem, _checked(x))
+                        taken.append(noted(x.clone() if ahead else x, index))
+                        if sum(t.nbytes for t in taken) >= fewest:
+                            break
+            except Exception as error:
+                failure = error
+            yield from taken
+            if failure is not None:
+                raise failure
+            if not taken:
                 return
-            x, index = item
-            yield noted(to_encoder(problem, _checked(x)), index)
     except UsageError:
         raise
     except Exception as error:  # a user's method may raise anything

@@ -22,7 +22,7 @@ def endless(problem: Problem, batch_size: int, seed: int) -> Iterator[Tensor]:
     generator, draws = torch.Generator().manual_seed(seed), Draws(seed)
     while True:
         served = False
-        for x in batches_of(problem, "train", batch_size, generator, draws):
+        for x in batches_of(problem, "train", batch_size, generator, draws, ahead=True):
             if len(x) == batch_size:
                 served = True
                 yield x

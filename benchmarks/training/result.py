@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ class TrainResult:
         learning_rate: of φ and θ.
         case: the settings, as columns of `rows`.
         objective: what the objectives in `history` are, where that is not the plain ELBO.
+        notes: what else has to be known of the run, each in a few words.
     """
 
     history: list[Checkpoint]
@@ -43,6 +45,7 @@ class TrainResult:
     learning_rate: float
     case: dict[str, Any] = field(default_factory=dict)
     objective: str = ""
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Long rows: the objectives and seconds at each step, the final log-likelihood."""
@@ -58,4 +61,5 @@ class TrainResult:
             value = self.heldout_log_likelihood
             rows.append(row(**last, metric="heldout_log_likelihood", value=value, unit="nat"))
         rows.append(row(**last, metric="learning_rate", value=self.learning_rate))
+        rows += [row(**last, metric="note", value=math.nan, reason=note) for note in self.notes]
         return rows

@@ -35,6 +35,7 @@ class Run:
         history: the objective at each evaluation.
         steps: taken.
         diverged: step at which the objective was found not to be finite, or None.
+        training_step: once the optimizers are made.
         heldout: data that the objective is evaluated on, (N, ...).
     """
 
@@ -47,40 +48,52 @@ class Run:
             evaluation_data(problem, split, _EVALUATION_DATA) for split in ("train", "test")
         )
 
-    def start(self, x: Tensor, optimizer: str, learning_rate: float) -> None:
-        """Show the estimator the first batch x (B, ...), and make the optimizers.
+    def start(self, x: Tensor) -> None:
+        """Show the estimator the first batch x (B, ...).
 
         Raises:
             UsageError: the estimator does not support the problem.
             EstimatorError: it breaks the protocol.
         """
-        sides = (self.problem.encoder, self.problem.decoder)
         with kept_buffers_of(self.problem):  # which only steps are to move
             q, target = make_ready(
                 self.problem, self.estimator, x, checked_eta(self.problem, x), self.num_samples
             )
             self.estimator.train()
             check_estimate(self.estimator(q, target, self.num_samples), x.shape[:1])
+
+    def optimize(self, optimizer: str, learning_rate: float) -> None:
+        """Make the optimizers: that of the model, one of `OPTIMIZERS`, and that of the estimator's own."""
+        sides = (self.problem.encoder, self.problem.decoder)
         model = [p for side in sides for p in side.parameters() if p.requires_grad]
         own = list(self.estimator.parameters())
         optimizers = [OPTIMIZERS[optimizer](model, lr=learning_rate)]  # type: ignore[call-arg]
         if own:
             optimizers.append(torch.optim.Adam(own, lr=STATE_LEARNING_RATE))
-        self._step = TrainingStep(self.problem, self.estimator, optimizers, self.num_samples)
+        self.training_step = TrainingStep(self.problem, self.estimator, optimizers, self.num_samples)
 
     def step(self, x: Tensor) -> bool:
         """Take one step on a batch x (B, ...), timed; False where it could not be taken: the run diverged."""
         before = time.perf_counter()
         try:
-            self._step(x)
-        except ValueError as error:
+            self.training_step(x)
+        except (ValueError, RuntimeError) as error:
             if not out_of_domain(error):
                 raise
-            self._put_down(math.nan, math.nan, self.steps + 1)
+            self.refuse()
             return False
         self._seconds += time.perf_counter() - before
         self.steps += 1
         return True
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Note steps that others have taken: how many in all, and in how many more seconds."""
+        self.steps = steps
+        self._seconds += seconds
+
+    def refuse(self) -> None:
+        """Put down that the next step cannot be taken: the run has diverged."""
+        self._put_down(math.nan, math.nan, self.steps + 1)
 
     def evaluate(self) -> None:
         """Put down the objective as it is now; see whether it is finite."""
@@ -92,7 +105,7 @@ class Run:
             train, heldout = (
                 evaluate_elbo(self.problem, x, self.seed) for x in (self._train_data, self.heldout)
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             if not out_of_domain(error):
                 raise
             train = heldout = math.nan

@@ -11,6 +11,13 @@ from ...estimators.base import Estimate, Estimator
 from ..problems.datum_index import target_of
 from ..problems.protocol import Problem
 
+_REFUSALS = (
+    "Expected parameter ",
+    "Expected value argument ",
+    "Expected p_in >= 0 && p_in <= 1",
+    "probability tensor contains either `inf`, `nan` or element < 0",
+)
+
 
 def estimate_gradient(problem: Problem, estimator: Estimator, x: Tensor, num_samples: int) -> Estimate:
     """The estimate for a batch x (B, ...), attached to φ and θ."""
@@ -40,9 +47,12 @@ def backward(
         estimate.aux_loss.mean().backward(inputs=list(own))
 
 
-def out_of_domain(error: ValueError) -> bool:
-    """Whether a distribution refuses what it is given: NaN, a scale that has become 0 or infinite."""
-    return str(error).startswith(("Expected parameter ", "Expected value argument "))
+def out_of_domain(error: Exception) -> bool:
+    """Whether a distribution refuses what it is given: NaN, a scale that has become 0 or infinite.
+
+    So do drawing from Bernoulli and from categorical probabilities that are none.
+    """
+    return str(error).startswith(_REFUSALS)
 
 
 class TrainingStep:

@@ -11,8 +11,6 @@ import torch
 
 from ...estimators.base import Estimator
 from ...estimators.errors import UsageError
-from ...estimators.support import weighted_elbo
-from ..gradients import seeded
 from ..problems.arguments import (
     check_called,
     check_choice,
@@ -22,15 +20,10 @@ from ..problems.arguments import (
     optional_counts,
 )
 from ..problems.as_trained import as_trained
-from ..problems.checks import check_trainable
-from ..problems.forward_checks import check_forward
-from ..problems.placement import duplicate
-from ..problems.point import columns, label_of, placed, resolve_estimator
 from ..problems.protocol import Problem
-from .batches import endless
-from .held_out import importance_weighted_log_likelihood
+from .begin import begin, finish
 from .result import Checkpoint, TrainResult
-from .run import OPTIMIZERS, Run
+from .run import OPTIMIZERS
 
 __all__ = ["OPTIMIZERS", "Checkpoint", "TrainResult", "train", "tune_learning_rate"]
 
@@ -85,21 +78,20 @@ def train(
     if on_step is not None:
         check_called(on_step=on_step)
     check_positive(learning_rate=learning_rate)
-    problem, x = placed(problem, batch_size=batch_size, seed=seed, device=device, dtype=dtype)
-    described = columns(problem, x)  # of the initial weights
-    check_trainable(problem)
-    label, problem = label_of(problem), duplicate(problem)
-    estimator = resolve_estimator(estimator, seed)
-    with seeded(seed, x.device):
-        check_forward(problem, x)
-    run = Run(problem, estimator, num_samples, seed)
-    batches = endless(problem, len(x), seed)
-    first = next(batches)
-    with seeded(seed, x.device):
-        run.start(first, optimizer, learning_rate)
-        run.evaluate()
-        every = evaluate_every or max(1, steps // 20)
-        for batch in itertools.islice(itertools.chain((first,), batches), steps):
+    begun = begin(
+        problem,
+        estimator,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    run = begun.run
+    run.optimize(optimizer, learning_rate)
+    every = evaluate_every or max(1, steps // 20)
+    with begun.draws.scope():
+        for batch in itertools.islice(begun.batches, steps):
             if not run.step(batch):
                 break
             if on_step is not None:
@@ -108,19 +100,7 @@ def train(
                 run.evaluate()
                 if run.diverged is not None:
                     break
-        final = None
-        if importance_samples and run.diverged is None:
-            final = importance_weighted_log_likelihood(problem, run.heldout, importance_samples, seed)
-    case = {
-        **described,
-        "benchmark": "convergence",
-        "problem": label,
-        "estimator": estimator.label,
-        "num_samples": num_samples,
-        "seed": seed,
-    }
-    evaluated = weighted_elbo(problem.target(first))
-    return TrainResult(run.history, problem, estimator, final, run.diverged, learning_rate, case, evaluated)
+        return finish(begun, learning_rate, importance_samples)
 
 
 def tune_learning_rate(

@@ -8,29 +8,23 @@ parameters, wherever model and posterior find them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn.functional import one_hot
-from torch.overrides import TorchFunctionMode
 
-from ..jacobians.products import plain_operations, pull_back_each
+from ..jacobians.products import pull_back_each
 from ..problems.module_modes import couples_data
 from ..problems.protocol import Problem
+from ..vmapping import LaneOf, Place, placed, plain_operations
 from .one_by_one import Subject
 
 _LANES: ContextVar[int] = ContextVar("lanes", default=1)
 _ETA, _ANCHOR = "η", "anchor"  # beside the names of parameters
-_NEW_MEMORY = (torch.empty, torch.empty_like, Tensor.new_empty, Tensor.new)
-
-#: Where a parameter stands: the module that holds it, and its name there.
-Place = tuple[nn.Module, str]
 
 
 def lanes() -> int:
@@ -94,7 +88,7 @@ class Lanes:
         What it finds itself is the same, but it imports the compiler, which takes seconds.
         """
         anchor = leaves[_ANCHOR]
-        with _placed(self._places, leaves), _LaneOf(anchor):
+        with placed(self._places, leaves), LaneOf(anchor):
             eta = leaves[_ETA] if self.eta is not None else self.subject.problem.encoder(self.subject.x)
             objective = self.subject.objective(eta)
         grads = torch.autograd.grad(
@@ -109,60 +103,11 @@ def _places(problem: Problem, parameters: Mapping[str, nn.Parameter]) -> list[tu
     sides = (problem.encoder, problem.decoder, *([problem] if isinstance(problem, nn.Module) else []))
     modules = {id(module): module for side in sides for module in side.modules()}
     return [
-        ((module, own), names[id(p)])
+        ((module._parameters, own), names[id(p)])
         for module in modules.values()
         for own, p in module._parameters.items()
         if p is not None and id(p) in names
     ]
-
-
-@contextmanager
-def _placed(places: list[tuple[Place, str]], values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, modules hold these tensors in place of their parameters."""
-    before = [module._parameters[own] for (module, own), _ in places]
-    try:
-        for (module, own), name in places:
-            module._parameters[own] = values[name]  # type: ignore[assignment]
-        yield
-    finally:
-        for ((module, own), _), parameter in zip(places, before, strict=True):
-            module._parameters[own] = parameter
-
-
-class _LaneOf(TorchFunctionMode):
-    """Lets a lane do what is refused there although each lane could do it.
-
-    ``z.detach().requires_grad_()`` becomes z.detach() + anchor: a tensor of the same numbers from which the
-    way back leads to the anchor alone. New memory becomes each lane's own, so that ``empty(n).uniform_()``
-    draws in each. `one_hot` of a known number of classes does not ask which there are.
-
-    Args:
-        anchor: zero, (), of this lane.
-    """
-
-    def __init__(self, anchor: Tensor) -> None:
-        super().__init__()
-        self._anchor, self._own = anchor, anchor.detach()
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func is Tensor.requires_grad_ and (len(args) < 2 or args[1]) and not kwargs:
-            return self._leaf(args[0])
-        if func is one_hot and len(args) == 2 and args[1] > 0:
-            classes = torch.arange(args[1], device=args[0].device)
-            return (args[0].unsqueeze(-1) == classes).long()
-        result = func(*args, **(kwargs or {}))
-        if func in _NEW_MEMORY and result.is_floating_point():
-            return result + self._own.to(result.dtype)
-        return result
-
-    def _leaf(self, tensor: Tensor) -> Tensor:
-        try:
-            return tensor.requires_grad_()  # which `torch.func` does itself
-        except RuntimeError:
-            with torch.enable_grad():
-                return tensor + self._anchor.to(tensor.dtype)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from elbograd.benchmarks.studies.speed import __main__ as command
-from elbograd.benchmarks.studies.speed import rate, whole
+from elbograd.benchmarks.studies.speed import many, rate, whole
 from elbograd.benchmarks.studies.speed.by_hand import STEPS
 from elbograd.benchmarks.studies.speed.models import SizedVAE, TwoLayerGaussian
 from elbograd.benchmarks.studies.speed.rate import engine_rate
@@ -55,12 +55,17 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "engine_rate", lambda *_: engine_rate(SizedVAE(*SIZE), "score-function", 1))
     monkeypatch.setitem(whole.CASES, "tiny", (lambda: SizedVAE(*SIZE), (2,), (("batch-mean", 1),)))
     monkeypatch.setattr(command, "whole_rates", lambda rounds: whole.whole_rates(rounds, ("tiny",)))
+    together = many.ManyRate("reparameterization", 1, 32, 8e-4, 1e-4, (8.0, 7.0, 9.0), (1.9, 1.8, 2.0))
+    monkeypatch.setattr(command, "many_rates", lambda rounds: [together])
     command.main(rounds=6, output=tmp_path)
     found = json.loads((tmp_path / "speed.json").read_text())
     assert len(found["steps"]) == 12
     assert all(s["ratio_low"] <= s["ratio"] <= s["ratio_high"] for s in found["steps"])
     assert "| tiny | `score-function` | 4 |" in (tmp_path / "speed.md").read_text()
     assert "| tiny | 2 | `batch-mean` | 1 | through eta |" in (tmp_path / "speed.md").read_text()
+    assert found["many"][0]["ratio"] == [8.0, 7.0, 9.0]
+    line = "| vae | `reparameterization` | 1 | 32 | 800 | 100 | 8.0 [7.0, 9.0] | 1.9 [1.8, 2.0] |"
+    assert line in (tmp_path / "speed.md").read_text()
     told = capsys.readouterr().out
     assert "of a step by hand" in told
     assert "times as many replicates as a loop" in told
@@ -76,3 +81,37 @@ def test_what_is_drawn_at_once_is_timed_by_the_replicate(monkeypatch):
     assert (found.way, found.loop) == ("in lanes", 1 / whole._LOOPED)
     assert set(drawn) == {round(1 / found.together)}
     assert found.ratio == pytest.approx((drawn[0] / whole._LOOPED,) * 3)
+
+
+class InProcess:
+    """Two processes that are one, and take no time to start."""
+
+    def __init__(self, number, spawning, prepare, arguments):
+        prepare(*arguments)
+
+    def map(self, function, steps):
+        return map(function, steps)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        many._PREPARED.clear()
+
+
+def test_runs_at_once_are_timed_by_the_step_of_each(monkeypatch):
+    taken, seen = [], []
+    step = many.Stack.step
+    monkeypatch.setattr(many.Stack, "step", lambda self, data: taken.append(len(data.x)) or step(self, data))
+    monkeypatch.setattr(many, "_take", lambda begun, steps: seen.append(steps))
+    monkeypatch.setattr(many, "_seconds", lambda run: (run(), 1.0)[-1])
+    monkeypatch.setattr(many, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(many, "CASES", (("reparameterization", 1),))
+    (found,) = many.many_rates(6, (3,))
+    rounds = 7  # the first warms up
+    each = (len(taken) - many.STEPS) / rounds  # without those of the pilot
+    assert set(taken) == {3}
+    assert seen == [many._CALLS] * 3 * rounds
+    assert (found.alone, found.stacked) == (1 / many._CALLS, pytest.approx(1 / (each * 3)))
+    assert found.ratio[0] == pytest.approx(found.alone / found.stacked)
+    assert found.processes[0] == pytest.approx(2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from elbograd.benchmarks import train
 from elbograd.benchmarks.problems import load_problem
-from elbograd.benchmarks.training import train as module
+from elbograd.benchmarks.training import begin as module
 from elbograd.benchmarks.training.held_out import importance_weighted_log_likelihood
 from elbograd.benchmarks.training.step import TrainingStep, backward
 from elbograd.benchmarks.training.train import tune_learning_rate

@@ -15,6 +15,7 @@ import typer
 
 from ...store.environment import describe_environment
 from .by_hand import STEPS
+from .many import ManyRate, many_rates
 from .models import SIZES, SizedVAE
 from .rate import PASSES, engine_rate
 from .steps import step_cost
@@ -31,8 +32,8 @@ def main(
         typer.Option("--output", "-o", metavar="FOLDER", help="For speed.json and speed.md."),
     ] = None,
 ) -> None:
-    """Time both routes, against a matrix product and a loop, and training steps against hand-written ones."""
-    rates, steps, whole = [], [], []
+    """Time both routes against a matrix product and a loop, and training steps by hand and of many runs."""
+    rates, steps, whole, many = [], [], [], []
     print(f"{torch.get_num_threads()} threads", flush=True)
     for row in _rates(rounds):
         rates.append(row)
@@ -47,15 +48,27 @@ def main(
         )
     for found in whole_rates(rounds):
         whole.append(found)
-        print(f"{_case(found)}: {_ratio(found)} times as many replicates as a loop", flush=True)
+        print(f"{_case(found)}: {_ratio(found.ratio)} times as many replicates as a loop", flush=True)
+    for together in many_rates(rounds):
+        many.append(together)
+        print(
+            f"{together.estimator}, S={together.num_samples}, {together.runs} runs: {_ratio(together.ratio)} "
+            f"times as many steps as a loop, two processes {_ratio(together.processes)}",
+            flush=True,
+        )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         environment = describe_environment("cpu")
         environment["command"] = shlex.join(["python", "-m", __package__, *sys.argv[1:]])
-        rows = {"rates": rates, "steps": steps, "whole": [asdict(found) for found in whole]}
+        rows = {
+            "rates": rates,
+            "steps": steps,
+            "whole": [asdict(found) for found in whole],
+            "many": [asdict(found) for found in many],
+        }
         text = json.dumps({"environment": environment, **rows}, indent=1, ensure_ascii=False)
         (output / "speed.json").write_text(text, encoding="utf-8")
-        (output / "speed.md").write_text(_page(environment, rates, steps, whole), encoding="utf-8")
+        (output / "speed.md").write_text(_page(environment, rates, steps, whole, many), encoding="utf-8")
 
 
 def _rates(rounds: int) -> Iterator[Row]:
@@ -94,12 +107,18 @@ def _case(found: WholeRate) -> str:
     return f"{found.model}, B={found.batch_size}, {found.estimator}, S={found.num_samples}"
 
 
-def _ratio(found: WholeRate) -> str:
-    ratio, low, high = found.ratio
+def _ratio(found: tuple[float, float, float]) -> str:
+    ratio, low, high = found
     return f"{ratio:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _page(environment: dict[str, Any], rates: list[Row], steps: list[Row], whole: list[WholeRate]) -> str:
+def _page(
+    environment: dict[str, Any],
+    rates: list[Row],
+    steps: list[Row],
+    whole: list[WholeRate],
+    many: list[ManyRate],
+) -> str:
     lines = [
         "# How fast the suite is",
         "",
@@ -135,8 +154,20 @@ def _page(environment: dict[str, Any], rates: list[Row], steps: list[Row], whole
         "|---|---:|---|---:|---|---:|---:|---:|",
         *(
             f"| {w.model} | {w.batch_size} | `{w.estimator}` | {w.num_samples} | {w.way} "
-            f"| {w.loop * 1e6:.0f} | {w.together * 1e6:.1f} | {_ratio(w)} |"
+            f"| {w.loop * 1e6:.0f} | {w.together * 1e6:.1f} | {_ratio(w.ratio)} |"
             for w in whole
+        ),
+        "",
+        "Training runs at once (`train_many`) beside one run alone, with the data they are shown, in turns, "
+        "on one thread; and what two processes gain that each train a run.",
+        "",
+        "| model | estimator | S | runs | alone, µs a step | at once, µs a step and run | ratio "
+        "| two processes |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| vae | `{m.estimator}` | {m.num_samples} | {m.runs} | {m.alone * 1e6:.0f} "
+            f"| {m.stacked * 1e6:.0f} | {_ratio(m.ratio)} | {_ratio(m.processes)} |"
+            for m in many
         ),
     ]
     return "\n".join(lines) + "\n"
