@@ -42,6 +42,7 @@ class ImageVAE:
 
     eta_per_latent: int
     numbers_per_latent = 1  # that the decoder sees
+    binarization = "dynamic"  # of what is shown; a class with data of its own need not say it
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class ImageVAE:
         self.latent_dim = latent_dim
         self.kl_weight = weight_or_free_bits(kl_weight, free_bits)
         self.data = Images(data, binarization, validation)
+        self.binarization = self.data.binarization
         self.encoder: nn.Module
         self.decoder: nn.Module
         with weights_from(seed):
@@ -81,7 +83,7 @@ class ImageVAE:
 
     def target(self, x: Tensor) -> Target:
         """log p(x|z) of pixels x (B, pixels) in nats, and the prior."""
-        log_p = pixel_log_likelihood(self.data.binarization)
+        log_p = pixel_log_likelihood(self.binarization)
         return Target(
             lambda z: log_p(self.decoder(z), x),
             self.prior(x),
