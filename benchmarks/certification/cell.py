@@ -85,7 +85,11 @@ class Cell:
         self._seconds = 0.0
 
     def begin(self, deadline: float) -> None:
-        """Prove the claims, or draw until each has a verdict; `time.monotonic()` ends at the deadline."""
+        """Prove the claims, or draw until each has a verdict.
+
+        Args:
+            deadline: `time.monotonic()` after which no further look is begun.
+        """
         with self._told():
             moved = self._oracle.at(self._corner.batch_size, self._corner.dtype)
             arguments = (moved, self._corner, self._typical, self._settings, self._claims)

@@ -63,7 +63,7 @@ class Looks:
     """
 
     def __init__(self, subject: Subject, followed: bool) -> None:
-        self.subject, self.followed, self._groups = subject, followed, _GROUPS
+        self.subject, self._groups = subject, _GROUPS
         self._source = Source(subject, followed)
         self.first = min(max(_FEW_EVALUATIONS // self._source.work, _LEAST_LOOK), _FIRST_LOOK)
         self.explained = explain(self._source)

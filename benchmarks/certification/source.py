@@ -26,7 +26,8 @@ class Source:
 
     def __init__(self, subject: Subject, followed: bool) -> None:
         self.subject, self.followed = subject, followed
-        self._cuts = cuts_of(subject.oracle.problem.posterior(subject.oracle.eta)) if followed else {}
+        #: Where uniform numbers decide of something, see `basis.cuts_of`.
+        self.cuts = cuts_of(subject.oracle.problem.posterior(subject.oracle.eta)) if followed else {}
         self._signature: list[tuple[str, int, int]] | None = None
         #: Evaluations of log p(x|z) of an estimate of the whole batch.
         self.work = subject.evaluations * len(subject.oracle.eta)
@@ -56,11 +57,6 @@ class Source:
         self._signature = signature
         return draws, noise
 
-    @property
-    def cuts(self) -> dict[int, Tensor]:
-        """Where uniform numbers decide of something, see `basis.cuts_of`."""
-        return self._cuts
-
     def of_integrand(
         self, noise: list[Noise], count: int, needed: Bool[Tensor, "F"] | None = None
     ) -> Features:
@@ -70,11 +66,11 @@ class Source:
 
     def of_noise(self, noise: list[Noise], count: int) -> Features:
         """See `noise_features`."""
-        return noise_features(self._of_samples(noise), count, self.subject.oracle.eta_grad, self._cuts)
+        return noise_features(self._of_samples(noise), count, self.subject.oracle.eta_grad, self.cuts)
 
     def expected(self, noise: list[Noise]) -> Float[Tensor, "B F"]:
         """See `noise_features.expected`."""
-        return expected(self._of_samples(noise), self.subject.oracle.eta_grad, self._cuts)
+        return expected(self._of_samples(noise), self.subject.oracle.eta_grad, self.cuts)
 
     def _of_samples(self, noise: list[Noise]) -> list[Noise]:
         """Numbers drawn many more times, for a mean inside, tell little."""

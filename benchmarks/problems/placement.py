@@ -140,7 +140,7 @@ def batches_of(
         UsageError: batches raises, or yields what is no tensor of data.
     """
     draws = draws or Draws(0 if generator is None else generator.initial_seed())
-    fewest = _AHEAD if ahead else 0
+    most = 1  # batches at a time, ever more: a short run asks for few that it does not need
     try:
         with draws.scope():
             passing = iter(served(problem, split, batch_size, generator))
@@ -152,7 +152,7 @@ def batches_of(
                     for x, index in passing:
                         x = to_encoder(problem, _checked(x))
                         taken.append(noted(x.clone() if ahead else x, index))
-                        if sum(t.nbytes for t in taken) >= fewest:
+                        if len(taken) >= most or sum(t.nbytes for t in taken) >= _AHEAD:
                             break
             except Exception as error:
                 failure = error
@@ -161,6 +161,7 @@ def batches_of(
                 raise failure
             if not taken:
                 return
+            most *= 2 if ahead else 1
     except UsageError:
         raise
     except Exception as error:  # a user's method may raise anything

@@ -140,9 +140,7 @@ def batches_of_all(begun: Sequence[Begun]) -> Iterator[list[Tensor]]:
         yield [now[id(each.batches)] for each in begun]
 
 
-def finish(
-    begun: Begun, learning_rate: float, importance_samples: int, notes: tuple[str, ...] = ()
-) -> TrainResult:
+def finish(begun: Begun, learning_rate: float, importance_samples: int) -> TrainResult:
     """What a run leaves that has taken its steps."""
     run, final = begun.run, None
     if importance_samples and run.diverged is None:
@@ -157,5 +155,4 @@ def finish(
         learning_rate,
         begun.case,
         evaluated,
-        notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from elbograd.benchmarks import train, train_many
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems.placement import batches_of
 from elbograd.benchmarks.training import many, stack
 from elbograd.benchmarks.training.begin import begin_all
 from elbograd.benchmarks.training.own_draws import OwnDraws
@@ -186,6 +188,7 @@ def test_a_model_of_a_users_own_is_stacked(normalization, dropout, estimator):
 FILE = """
 import torch
 from elbograd.benchmarks.problems import load_problem
+from elbograd.benchmarks.problems.placement import batches_of
 
 def model():
     problem = load_problem("vae[latent_dim=2,hidden=8]")
@@ -472,3 +475,23 @@ def test_bad_arguments_are_one_line(arguments, message):
     with pytest.raises(UsageError) as caught:
         train_many("vae", "score-function", **{"seeds": [0, 1], **arguments})
     assert str(caught.value) == message
+
+
+def test_batches_taken_ahead_are_the_same_and_few_more_than_are_used():
+    """What a run of a few steps never sees may take its owner's time: less than as many again."""
+    asked = []
+
+    class Counted(type(load_problem("quadratic"))):
+        def batches(self, split, batch_size, generator=None):
+            for number in range(100):
+                asked.append(number)
+                yield torch.full((batch_size, 1), float(number))
+
+    for steps in (1, 2, 5, 40):
+        found = []
+        for ahead in (False, True):
+            asked.clear()
+            passing = batches_of(Counted(), "train", 1, torch.Generator().manual_seed(0), ahead=ahead)
+            found.append(torch.cat(list(itertools.islice(passing, steps))))
+            assert steps <= len(asked) <= (2 * steps if ahead else steps)
+        assert torch.equal(*found)
