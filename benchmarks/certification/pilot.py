@@ -103,7 +103,7 @@ def explain(source: Source) -> Explained:
     count = max(min(_PILOT // oracle.copies, _WORK // source.work), _LEAST)
     short = min(max(count // _SHORT, _LEAST), count)
     pilot = _Pilot(source)
-    pilot.add([size for most in source.sizes(short) for size in _in_parts(most)])
+    pilot.add(source.apart([size for most in source.sizes(short) for size in _in_parts(most)]))
     if not (pilot.simple or short == count):
         pilot.add(source.sizes(count - short))
     return pilot.explained()

@@ -36,7 +36,12 @@ class Source:
         """n in parts that fit into memory."""
         width = max(self.subject.oracle.eta.shape[1], 8)
         most = max(_NUMBERS_AT_A_TIME // (self.work * width), 64)
-        return [min(most, n - start) for start in range(0, n, most)]
+        return self.apart([min(most, n - start) for start in range(0, n, most)])
+
+    def apart(self, sizes: list[int]) -> list[int]:
+        """None as many as there are data: of (S, R, B) alike nobody could tell which is which."""
+        data = len(self.subject.oracle.eta)
+        return [part for n in sizes for part in ([n - 1, 1] if n == data > 1 else [n])]
 
     def draw(self, replicates: int) -> tuple[Draws, list[Noise]]:
         """R estimates less the exact answers, and the noise that is understood.

@@ -238,3 +238,13 @@ def test_a_fit_pays_where_it_leaves_little_or_nothing_of_a_column():
     many = Features(torch.zeros(600, 1, 100).double(), torch.zeros(1, 100).double())
     assert not pays(h, h * 0.2**0.5, many, 1, 1e-12)  # of other draws it leaves 1.4 times as much
     assert pays(h, h * 0.2**0.5, few, 1, 1e-12)
+
+
+def test_noise_is_followed_where_samples_data_and_a_part_of_the_pilot_are_as_many():
+    """16 of each: a part of the pilot had taken samples for replicates, and all features were given up."""
+    problem = place(load_problem("exponential[loc=0.4,scale=1.3,k=0.8]"), dtype=torch.float64)
+    x, corner = first_batch(problem, 1, 0), Corner(16, 16)
+    solved = solve(problem, "initial", x, points_of(problem, x, 0)["initial"], "elbo", 16)
+    made = warmed(partial(create, "reparameterization"), solved, 16, 0)
+    here = Subject(made, solved.at(16, "float64"), corner, solved.norm, Settings(), claims=True)
+    assert looks_module.Looks(here, followed=True).explained.the_same
