@@ -1,4 +1,7 @@
-"""Certifying one estimator at one place: by a proof where all that can be drawn is little, else by draws."""
+"""Certifying one estimator at one place: by a proof where all that can be drawn is little, else by draws.
+
+Where draws do not answer in the work that is allowed, a longer proof is tried.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from .outcome import Outcome
 from .proof import prove
 from .shapes import plain_batch
 from .subject import NotFinite, OtherDraws, Subject
+
+_PROOF = 2  # times the evaluations of the longest look, that a proof may take which replaces it
 
 
 def certify_cell(
@@ -81,6 +86,7 @@ class Cell:
         self._subject: Subject | None = None
         self._looks: Looks | None = None
         self._proof: Outcome | None = None
+        self._last_resort = True  # whether a longer proof was not tried yet
         self._broken: Check | None = None
         self._seconds = 0.0
 
@@ -102,21 +108,30 @@ class Cell:
                 self._proof = prove(subject)
                 if self._proof is None:
                     self._draw(deadline, lambda looks: looks.clear)
+                if self._looks is not None and not (self._looks.clear or self._looks.rejected):
+                    self._prove_after_all(deadline)
 
     def can(self, deadline: float) -> bool:
-        """Whether more draws are allowed and end in time."""
-        return self._broken is None and self._looks is not None and self._looks.can(deadline)
+        """Whether more work is allowed and ends in time."""
+        if self._broken is not None or self._proof is not None or self._looks is None:
+            return False
+        return self._looks.can(deadline) or self._combinations(deadline) > 0
 
     def go_on(self, deadline: float) -> None:
-        """One look more."""
-        assert self._subject is not None
+        """One look more, or a proof where no look is allowed."""
+        assert self._subject is not None and self._looks is not None
         with self._told(), self._subject.asking():
-            self._draw(deadline, lambda looks: True)
+            if self._looks.can(deadline):
+                self._draw(deadline, lambda looks: True)
+            else:
+                self._prove_after_all(deadline)
 
     @property
     def excess(self) -> float:
-        """See `Looks.excess`; zero where draws would bring nothing down."""
-        return 0.0 if self._looks is None or self._broken is not None else self._looks.excess
+        """See `Looks.excess`; zero where more work would bring nothing down."""
+        if self._looks is None or self._broken is not None or self._proof is not None:
+            return 0.0
+        return self._looks.excess
 
     @property
     def bounded(self) -> bool:
@@ -148,6 +163,19 @@ class Cell:
         except OtherDraws:
             self._looks = Looks(self._subject, followed=False)
             self._draw(deadline, lambda looks: looks.clear)
+
+    def _combinations(self, deadline: float) -> int:
+        """That a proof may go through after all draws; 0 where none is left to be tried."""
+        if not self._last_resort or self._looks is None:
+            return 0
+        return self._looks.as_many_as(_PROOF * self._settings.max_evaluations, deadline)
+
+    def _prove_after_all(self, deadline: float) -> None:
+        assert self._subject is not None
+        most = self._combinations(deadline)
+        self._last_resort = False
+        if most > 0:
+            self._proof = prove(self._subject, most)
 
     def _found(self) -> list[Check]:
         if self._proof is not None:

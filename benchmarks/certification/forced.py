@@ -17,7 +17,7 @@ from torch import Tensor
 from ...estimators.testing.random_operations import Drawn, RandomOperations
 from .noise import Noise, noise_of
 
-MOST_ROWS = 2**14  # combinations
+MOST_ROWS = 2**14  # combinations, which take less time than draws
 _ROWS_AT_A_TIME = 2**11
 
 
@@ -40,8 +40,13 @@ class Numbers:
         return int(self.states ** (self.samples * self.variables))
 
 
-def numbers_of(operations: Sequence[Drawn], replicates: int, data: int) -> list[Numbers] | None:
-    """What the operations of one call draw for a datum, or None where that is not few bits or states."""
+def numbers_of(
+    operations: Sequence[Drawn], replicates: int, data: int, most: int = MOST_ROWS
+) -> list[Numbers] | None:
+    """What the operations of one call draw for a datum, or None where that is not few bits or states.
+
+    Few are those with ``most`` combinations or less.
+    """
     found = []
     for operation in operations:
         noise = noise_of(operation, replicates, data)
@@ -50,7 +55,7 @@ def numbers_of(operations: Sequence[Drawn], replicates: int, data: int) -> list[
         samples, *_, variables = noise.values.shape
         found.append(Numbers(samples, variables, noise.states))
     combinations = math.prod(one.count for one in found)
-    return found if found and combinations <= MOST_ROWS else None
+    return found if found and combinations <= most else None
 
 
 class Forced:

@@ -88,6 +88,12 @@ class Looks:
             return False
         return self._looks == 0 or self._affordable(_GROWTH * self._last, deadline)
 
+    def as_many_as(self, evaluations: float, deadline: float) -> int:
+        """How many estimates take no more evaluations, nor more time, going by the last look."""
+        allowed = evaluations / self._source.work
+        in_time = (deadline - time.monotonic()) / self._took * self._last if self._took else 0.0
+        return int(max(min(allowed, in_time), 0))
+
     def look_on(self, deadline: float) -> None:
         """Take one look, four times the last, and what confirms its alarm where it raises one."""
         self._take(_GROWTH * self._last or self.first, screen=True)
@@ -138,7 +144,8 @@ class Looks:
         """Which of the gradients in θ whose mean is known leaves least of the estimate's noise."""
         if self.subject.estimator.deterministic:
             return None
-        drawn = [self.subject.draw_controlled(_OF_A_PILOT) for _ in range(_PILOT_GROUPS)]
+        size = self._source.unlike_data(_OF_A_PILOT)
+        drawn = [self.subject.draw_controlled(size) for _ in range(_PILOT_GROUPS)]
         raw = torch.cat([means.theta for means, _ in drawn])
         left = [float(raw.var(0).sum())]
         for which in range(min(len(controls) for _, controls in drawn)):
@@ -190,8 +197,9 @@ class Looks:
             return
         for size in self._source.sizes(n):
             yield Chunk(*self.explained.draw(size)), 1
+        size = self._source.unlike_data(n // _OF_A_GROUP)
         for _ in range(self._groups if grouped else 0):
-            yield Chunk(means=self.subject.draw_means(n // _OF_A_GROUP, self._control)), 1
+            yield Chunk(means=self.subject.draw_means(size, self._control)), 1
 
     def _bias(self) -> BiasBound:
         # The bound that is reported is chosen among those of all looks.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...estimators.testing.random_operations import RandomOperations
 from .blocks import Chunk, exact_bias, proven
-from .forced import AnotherDraw, Forced, numbers_of
+from .forced import MOST_ROWS, AnotherDraw, Forced, numbers_of
 from .oracle import Draws, GroupMeans
 from .outcome import Outcome
 from .subject import Subject, require_finite
@@ -15,10 +15,14 @@ from .subject import Subject, require_finite
 _ROWS_TRIED = 64
 
 
-def prove(subject: Subject) -> Outcome | None:
+def prove(subject: Subject, most: int = MOST_ROWS) -> Outcome | None:
     """Every claim at the place, exactly.
 
     None where more can be drawn than a few bits or states, or where data are not estimated one by one.
+
+    Args:
+        subject: what is to be proven.
+        most: combinations of states that are gone through.
     """
     estimator, data = subject.estimator, len(subject.oracle.eta)
     if estimator.couples_batch or estimator.deterministic:
@@ -27,7 +31,7 @@ def prove(subject: Subject) -> Outcome | None:
     replicates = data + 1  # not B, so that no dimension is taken for another
     with RandomOperations() as seen:
         subject.estimates(replicates)
-    numbers = numbers_of(seen.drawn, replicates, data)
+    numbers = numbers_of(seen.drawn, replicates, data, most)
     if numbers is None or seen.unseen:
         return None
     try:

@@ -40,8 +40,12 @@ class Source:
 
     def apart(self, sizes: list[int]) -> list[int]:
         """None as many as there are data: of (S, R, B) alike nobody could tell which is which."""
+        return [part for n in sizes for part in ([n - 1, 1] if self.unlike_data(n) != n else [n])]
+
+    def unlike_data(self, n: int) -> int:
+        """n, or one more where there are as many data, see `apart`."""
         data = len(self.subject.oracle.eta)
-        return [part for n in sizes for part in ([n - 1, 1] if n == data > 1 else [n])]
+        return n + 1 if n == data > 1 else n
 
     def draw(self, replicates: int) -> tuple[Draws, list[Noise]]:
         """R estimates less the exact answers, and the noise that is understood.

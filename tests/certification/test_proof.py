@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from elbograd.benchmarks.certification import proof as proof_module
+from elbograd.benchmarks.certification.cell import certify_cell
 from elbograd.benchmarks.certification.corners import Corner
 from elbograd.benchmarks.certification.levels import Settings
 from elbograd.benchmarks.certification.oracle import solve
+from elbograd.benchmarks.certification.points import points_of
 from elbograd.benchmarks.certification.proof import prove
 from elbograd.benchmarks.certification.subject import Subject, warmed
 from elbograd.benchmarks.problems import load_problem
@@ -208,3 +210,48 @@ def test_rows_that_are_not_understood_prove_nothing():
 def test_more_than_can_be_gone_through_is_left_to_draws():
     assert prove(subject("leave-one-out", BITS, Corner(6, 1))) is None
     assert prove(subject("reparameterization", "small-vae")) is None
+
+
+SKEWED = "waves[posterior=categorical,latent_dim=2,states=6,scale=50,offset=-500]"
+
+
+def near_the_optimum(build):
+    """The checks of an estimator at 6⁶ combinations, more than are gone through before drawing."""
+    problem = place(load_problem(SKEWED), dtype=torch.float64)
+    x = first_batch(problem, 3, 0)
+    eta = points_of(problem, x, 0)["near-optimal"]
+    oracle = solve(problem, "near-optimal", x, eta, "elbo", 3)
+    give = partial(warmed, build, oracle, 3, 0)
+    return certify_cell(give, oracle, Corner(3, 1), SKEWED, oracle.norm, Settings())
+
+
+def test_a_longer_proof_answers_where_draws_do_not():
+    checks = near_the_optimum(partial(create, "vargrad"))
+    assert all(check.holds for check in checks)
+    (gradient,) = (check for check in checks if check.name == "gradient")
+    assert gradient.exact
+    assert gradient.draws == 6**6
+    assert gradient.bias.high < 1e-9
+
+
+class WrongAtOnePair(Estimator):
+    """VarGrad; ten times the gradient where the first sample has a pair of states with probability 4e-7."""
+
+    def forward(self, q, target, num_samples):
+        z = q.sample((num_samples,))
+        log_q = q.log_prob(z)
+        ell = log_q - log_q.detach() - target.log_likelihood(z).detach()
+        ell = ell - target.prior.log_prob(z) + log_q.detach()
+        rare = (z[0].argmax(-1) == torch.tensor([0, 2])).all(-1)
+        loss = 0.5 * ell.var(0) * torch.where(rare, 10.0, 1.0)
+        return Estimate(surrogate=-loss, value=-ell.mean(0))
+
+    min_samples = 2
+
+
+def test_a_longer_proof_tells_what_draws_do_not_show():
+    checks = near_the_optimum(WrongAtOnePair)
+    (gradient,) = (check for check in checks if check.name == "gradient")
+    assert gradient.exact
+    assert gradient.holds is False
+    assert "(a proof)" in gradient.reason
