@@ -22,6 +22,7 @@ _LEAST_LOOK = 512
 _GROWTH = 4
 _GROUPS = 64  # of a look: what is a mean over data and estimates is drawn for each
 _OF_A_GROUP = 128  # a part of the estimates of a look, each; such means take longer than all else
+_OF_A_LATE_GROUP = 64  # the same of looks that are taken for such means alone, which the last were too few for
 _FEW_GROUPS = 8  # where all of their noise is known
 _ALL = 1e-7  # of the noise, that is left where all of it is known
 _PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
@@ -178,15 +179,19 @@ class Looks:
             block.allow(errors)
         sums = [block.test.sums() for block in blocks]
         self.subject.seed("look", look)
-        for chunk, times in self._chunks(n, means and bool(self._grouped)):
+        part = _OF_A_GROUP if look < _LOOKS_OF_MEANS else _OF_A_LATE_GROUP
+        for chunk, times in self._chunks(n, n // part if means and self._grouped else 0):
             for block, one in zip(blocks, sums, strict=True):
                 columns = block.columns(chunk)
                 if columns is not None:
                     one.add(columns, times)
         return list(zip(blocks, sums, strict=True))
 
-    def _chunks(self, n: int, grouped: bool) -> Iterator[tuple[Chunk, int]]:
-        """n estimates some at a time, and means over groups of others, each with how often it counts."""
+    def _chunks(self, n: int, grouped: int) -> Iterator[tuple[Chunk, int]]:
+        """n estimates some at a time, and means over groups of others, each with how often it counts.
+
+        Without groups where ``grouped``, the estimates in each, is zero.
+        """
         if self.subject.estimator.deterministic:
             first, second = (self.subject.draw(1)[0] for _ in range(2))
             if not torch.equal(first.gradient, second.gradient):
@@ -197,7 +202,7 @@ class Looks:
             return
         for size in self._source.sizes(n):
             yield Chunk(*self.explained.draw(size)), 1
-        size = self._source.unlike_data(n // _OF_A_GROUP)
+        size = self._source.unlike_data(grouped)
         for _ in range(self._groups if grouped else 0):
             yield Chunk(means=self.subject.draw_means(size, self._control)), 1
 
