@@ -25,6 +25,9 @@ from .proof import prove
 from .shapes import plain_batch
 from .subject import NotFinite, OtherDraws, Subject
 
+#: Times the tolerance, that is aimed at where the tolerance is out of reach.
+WORSE = 10
+_HOPE = 1.5  # times as low as is expected, a bound may come to be
 _PROOF = 2  # times the evaluations of the longest look, that a proof may take which replaces it
 
 
@@ -121,10 +124,23 @@ class Cell:
         """One look more, or a proof where no look is allowed."""
         assert self._subject is not None and self._looks is not None
         with self._told(), self._subject.asking():
-            if self._looks.can(deadline):
+            if self._looks.can(deadline) and not self.in_want_of_proof(deadline):
                 self._draw(deadline, lambda looks: True)
             else:
                 self._prove_after_all(deadline)
+
+    def goal(self, deadline: float) -> float:
+        """What the excess is to be brought down to: the tolerance; where it is out of reach, ten times that."""
+        tolerance = self._settings.tolerance
+        if self._looks is None or self.excess <= tolerance:
+            return tolerance
+        return tolerance if self._looks.promise(deadline) <= _HOPE * tolerance else WORSE * tolerance
+
+    def in_want_of_proof(self, deadline: float) -> bool:
+        """Whether draws will not do, and a longer proof was not tried yet."""
+        tolerance = self._settings.tolerance
+        out_of_reach = self.excess > tolerance and self.goal(deadline) > tolerance
+        return out_of_reach and self._combinations(deadline) > 0
 
     @property
     def excess(self) -> float:

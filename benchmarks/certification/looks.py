@@ -22,7 +22,7 @@ _LEAST_LOOK = 512
 _GROWTH = 4
 _GROUPS = 64  # of a look: what is a mean over data and estimates is drawn for each
 _OF_A_GROUP = 128  # a part of the estimates of a look, each; such means take longer than all else
-_OF_A_LATE_GROUP = 64  # the same of looks that are taken for such means alone, which the last were too few for
+_OF_A_LATE_GROUP = 64  # the same of later looks, where such means were not clear
 _FEW_GROUPS = 8  # where all of their noise is known
 _ALL = 1e-7  # of the noise, that is left where all of it is known
 _PILOT_GROUPS, _OF_A_PILOT = 8, 16  # groups, and estimates in each
@@ -88,6 +88,17 @@ class Looks:
         if self._ended or self._looks >= LOOKS:
             return False
         return self._looks == 0 or self._affordable(_GROWTH * self._last, deadline)
+
+    def promise(self, deadline: float) -> float:
+        """What `excess` may come down to by all looks that are allowed: but for its errors, half by each."""
+        assert self.bias is not None
+        looks, last, total = self._looks, self._last, self._total
+        while looks < LOOKS and self._affordable(_GROWTH * last, deadline, looks - self._looks + 1):
+            looks, last = looks + 1, _GROWTH * last
+            total += last
+        unit = self.bias.high / self.bias.absolute if self.bias.absolute else 0.0
+        now, then = (unit * self.error(draws) for draws in (self._total, total))
+        return max(self.excess - now, 0.0) / _GROWTH ** ((looks - self._looks) / 2) + then
 
     def as_many_as(self, evaluations: float, deadline: float) -> int:
         """How many estimates take no more evaluations, nor more time, going by the last look."""
@@ -217,9 +228,9 @@ class Looks:
         """What the mean gradient of so many estimates may be off by, beside its noise, as a norm."""
         return self.explained.error(draws)
 
-    def _affordable(self, n: int, deadline: float) -> bool:
-        """Whether a look of so many draws, four times those of the last one, is allowed and ends in time."""
-        in_time = time.monotonic() + _GROWTH * self._took <= deadline
+    def _affordable(self, n: int, deadline: float, ahead: int = 1) -> bool:
+        """Whether a look of so many draws, the so many-th from now on, is allowed and ends in time."""
+        in_time = time.monotonic() + _GROWTH**ahead * self._took <= deadline
         return in_time and n * self._source.work <= max(self.subject.settings.max_evaluations, _LEAST_WORK)
 
 

@@ -29,7 +29,7 @@ from ..rows.certificate_untried import refused_sizes
 from ..seeds import derived
 from .blocks import exact_bias
 from .candidate import certificate_of
-from .cell import Cell
+from .cell import WORSE, Cell
 from .corners import CORNERS, Corner, drawn_corner, nearest
 from .levels import Settings
 from .oracle import Oracle, solve
@@ -41,7 +41,6 @@ _DATA = 3  # a point of a problem
 _STRIDE = 3
 _SHARES = 3  # of the time that is left for a place, that one may take
 _LARGEST_SIZE = 160  # S, up to which it is asked whether it is supported
-_WORSE = 10  # times the tolerance, that a place goes on to reach where another could not do better
 _OF_SEVERAL_SAMPLES = ("iwae", "inclusive-kl")  # objectives whose exact answers depend on S
 
 
@@ -107,13 +106,22 @@ def certify_problem(
 def _bring_down(cells: Sequence[Cell], tolerance: float, deadline: float) -> None:
     """Draw more where a bound is the worst, look by look.
 
-    A verdict tells the worst of all places: where that can be brought down no further, lower bounds elsewhere
-    win nothing, and none is brought below it.
+    A verdict tells the worst of all places: where that can be brought down no further, or not as far as to be
+    worth the draws (`Cell.goal`), lower bounds elsewhere win nothing, and none is brought below it.
     """
     while not any(cell.failed for cell in cells):
-        ended = [cell.excess for cell in cells if cell.bounded and not cell.can(deadline)]
-        reached = max(tolerance, min(max(ended, default=0.0), _WORSE * tolerance))
-        open_ = [cell for cell in cells if cell.excess > reached and cell.can(deadline)]
+        goals = [cell.goal(deadline) for cell in cells]
+        ended = [
+            min(cell.excess, goal) if cell.can(deadline) else cell.excess
+            for cell, goal in zip(cells, goals, strict=True)
+            if cell.bounded
+        ]
+        reached = max(tolerance, min(max(ended, default=0.0), WORSE * tolerance))
+        open_ = [
+            cell
+            for cell, goal in zip(cells, goals, strict=True)
+            if cell.can(deadline) and (cell.excess > max(reached, goal) or cell.in_want_of_proof(deadline))
+        ]
         if not open_:
             return
         max(open_, key=lambda cell: cell.excess).go_on(deadline)

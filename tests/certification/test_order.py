@@ -11,8 +11,9 @@ TOLERANCE = 0.003
 class Place:
     """Bounds that looks give, one after the other."""
 
-    def __init__(self, *bounds, bounded=True, fails_at=None):
+    def __init__(self, *bounds, bounded=True, fails_at=None, goal=TOLERANCE, proof=None):
         self.bounds, self.bounded, self.looks, self._fails_at = list(bounds), bounded, 1, fails_at
+        self._goal, self._proof = goal, proof
 
     @property
     def excess(self):
@@ -25,8 +26,16 @@ class Place:
     def can(self, deadline):
         return self.looks < len(self.bounds)
 
+    def goal(self, deadline):
+        return self._goal
+
+    def in_want_of_proof(self, deadline):
+        return self._proof is not None
+
     def go_on(self, deadline):
         self.looks += 1
+        if self._proof is not None:
+            self.bounds[self.looks - 1 :], self._proof = [self._proof], None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,10 @@ class Place:
         ([Place(0.05, 0.02, bounded=False), Place(0.01, 0.005, 0.002, bounded=False)], [2, 3]),
         # What has failed is clear, and the rest would only take time.
         ([Place(0.1, 0.05, 0.02, fails_at=2), Place(0.01, 0.001)], [2, 1]),
+        # The tolerance is out of reach for the first: it is brought to ten times that, and no other below it.
+        ([Place(0.1, 0.05, 0.025, 0.012, goal=0.03), Place(0.04, 0.02, 0.01)], [3, 2]),
+        # Unless a proof can be had.
+        ([Place(0.5, 0.2, 0.1, goal=0.03, proof=0.0), Place(0.1, 0.04, 0.002)], [2, 3]),
         ([], []),
     ],
 )
