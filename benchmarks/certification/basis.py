@@ -65,12 +65,20 @@ class Basis:
 
     def values(self, which: Sequence[int] | None = None) -> Iterator[Float[Tensor, "L R B"]]:
         """Of each product, or of these."""
+        known: dict[Product, Tensor] = {}
         for index in range(len(self.products)) if which is None else which:
-            product = self.products[index]
-            value = self._functions[product[0][0]][product[0][1]]
-            for number, function in product[1:]:
-                value = value * self._functions[number][function]
-            yield value
+            yield self._value(self.products[index], known)
+
+    def _value(self, product: Product, known: dict[Product, Tensor]) -> Float[Tensor, "L R B"]:
+        """What longer products begin with is computed once."""
+        if product in known:
+            return known[product]
+        value = self._functions[product[-1][0]][product[-1][1]]
+        if len(product) > 1:
+            value = self._value(product[:-1], known) * value
+        if len(product) < _DEGREE:
+            known[product] = value
+        return value
 
 
 def _degree(product: Product, degree_of_one: dict[int, list[int]]) -> int:

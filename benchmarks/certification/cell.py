@@ -130,7 +130,10 @@ class Cell:
                 self._prove_after_all(deadline)
 
     def goal(self, deadline: float) -> float:
-        """What the excess is to be brought down to: the tolerance; where it is out of reach, ten times that."""
+        """What the excess is to be brought down to.
+
+        The tolerance; ten times that where it is out of reach.
+        """
         tolerance = self._settings.tolerance
         if self._looks is None or self.excess <= tolerance:
             return tolerance

@@ -59,10 +59,10 @@ def _groups(noise: list[Noise]) -> list[list[Noise]]:
 
 def _of_group(noise: list[Noise], cuts: Cuts | None) -> list[Float[Tensor, "R B"]]:
     basis = Basis(noise, cuts)
+    if noise[0].values.shape[0] == 1:
+        return [value[0] for value in basis.values()]
     columns = [value.mean(0) for value in basis.values()]
-    if noise[0].values.shape[0] > 1:
-        columns += _pairs(list(basis.values(basis.low[:_MOST_IN_PAIRS])))
-    return columns
+    return columns + _pairs(list(basis.values(basis.low[:_MOST_IN_PAIRS])))
 
 
 def _pairs(functions: list[Float[Tensor, "L R B"]]) -> list[Float[Tensor, "R B"]]:

@@ -33,6 +33,8 @@ class Drawn(NamedTuple):
 #: From the number of an operation and what it drew to what it shall have drawn, or None to leave it.
 Replace = Callable[[int, Drawn], Tensor | None]
 
+_RANDOM: dict[Any, bool] = {}  # operation -> whether it draws; asked thousands of times an estimate
+
 
 class RandomOperations(TorchDispatchMode):
     """While it is active, random operations are recorded, and their numbers replaced as ``replace`` says.
@@ -56,14 +58,18 @@ class RandomOperations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        random = _RANDOM.get(func)
+        if random is None:
+            random = _RANDOM[func] = torch.Tag.nondeterministic_seeded in func.tags
+        if not random:
+            return func(*args, **kwargs) if kwargs else func(*args)
         options = kwargs or {}
         in_place = func._schema.is_mutable and args and isinstance(args[0], Tensor)
-        random = torch.Tag.nondeterministic_seeded in func.tags
         # What is overwritten may be a parameter of it.
-        given = tuple(a.clone() if in_place and i == 0 else a for i, a in enumerate(args)) if random else args
+        given = tuple(a.clone() if in_place and i == 0 else a for i, a in enumerate(args))
         output = func(*args, **options)
-        if not random or not isinstance(output, Tensor):
-            self.unseen += random
+        if not isinstance(output, Tensor):
+            self.unseen += 1
             return output
         drawn = Drawn(func._schema.name.partition("::")[2], given, options, output.detach())
         instead = None if self._replace is None else self._replace(len(self.drawn), drawn)
