@@ -11,6 +11,8 @@ from .throughput.measure import measure_throughput as measure_throughput
 from .training.many import train_many as train_many
 from .training.train import TrainResult as TrainResult
 from .training.train import train as train
+from .training.tuning import Tuning as Tuning
+from .training.tuning import tune as tune
 from .variance.measure import measure_variance as measure_variance
 from .variance.ratio import measure_ratio as measure_ratio
 from .variance.result import VarianceResult as VarianceResult

@@ -37,7 +37,7 @@ _PLACES: dict[Purpose, tuple[int, int]] = {
     "draws": (1, 0),  # replicates of a variance, apart from the warm-up before them
     "batch": (0, 1),  # the batches that throughput cycles through; the first is everybody's first batch
     "repetition": (0, 1),  # training runs of a convergence case
-    "tuning": (10_007, 0),  # of the learning rate, apart from the repetitions that are reported
+    "tuning": (10_007, 1),  # trials, apart from the repetitions that are reported
     "conformance": (20_240, 0),  # the conformance suite inside a certificate
     "cell": (104_729, 104_729),  # a point and an S of a certificate
     "look": (7919, 7919),  # at a cell, of which there are too few to reach the next cell

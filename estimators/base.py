@@ -116,6 +116,9 @@ class Estimator(nn.Module):
         per_datum: its state is one of each datum, found by the target's ``index``, and not one that other
             data teach: it is then trained on the measured data too, as in the passes of training before.
         updates: `update`, where there is one, moves something at the arguments given.
+        search_space: constructor arguments that a user would tune, name -> lowest and highest value, both
+            positive: benchmarks that tune draw from the range on a logarithmic scale, in the same number of
+            trials for every estimator, unless a specification sets the argument.
         weighs_kl: knows of the target's ``kl_weight``: estimates the objective with the KL so weighted, or
             says in `supports` that it cannot. An estimator that does not is refused where there is a weight.
     """
@@ -134,6 +137,7 @@ class Estimator(nn.Module):
     per_datum: bool = False
     updates: bool = True
     weighs_kl: bool = False
+    search_space: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
     #: How the estimator is called in results; `create` sets it to the specification it was given.
     label: str = ""

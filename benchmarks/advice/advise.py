@@ -19,7 +19,8 @@ from ..problems.model_checks import check_model
 from ..problems.placement import dtype_of
 from ..problems.point import label_of, placed
 from ..problems.protocol import Problem
-from ..training.trajectory import State, walk
+from ..training.state import State
+from ..training.trajectory import walk
 from ..variance.arguments import ROUTES
 from .budget import Budget, Progress, silent
 from .candidates import Candidate, LeftOut, find_candidates, workspace

@@ -1,8 +1,7 @@
-"""The convergence benchmark: the held-out objective along training with each estimator, over seeds."""
+"""The convergence benchmark: fairly tuned training with each estimator, over seeds."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,18 +9,14 @@ from ...estimators.errors import UsageError
 from ...estimators.plugins.specification import parse
 from ..problems.registry import REGISTRY, load_under
 from ..problems.specifications import specifications
-from ..seeds import derived
 from . import options as common
-from .base import Benchmark, Case, Row, Settings, size_of, untimed
+from .base import Benchmark, Case, Row, Settings
 from .options import at_least, option
 from .session import Session
 
 if TYPE_CHECKING:
     from ..problems.protocol import Problem
-
-#: The reason of rows whose model seeds itself: what seeds vary is then the order of data and the draws alone.
-SHARED_WEIGHTS = "all seeds begin with the same weights, which the model fixes itself"
-_PILOT_STEPS = 20  # of training: as many evaluations as a whole run has
+    from .training.pilot import TrainingPilot
 
 
 @dataclass(frozen=True)
@@ -29,18 +24,29 @@ class ConvergenceSettings(Settings):
     """How a model is trained.
 
     Attributes:
-        steps: of each training run.
-        seeds: training runs, with seeds that follow the case's.
+        steps: of each training run that is reported.
+        seeds: of these runs, from the case's own.
         optimizer: "adam" or "sgd".
-        learning_rates: to tune over; a single one is used as it is.
-        tuning_steps: of each tuning run.
+        learning_rates: the lowest and the highest that are tried; a single one is used as it is.
+        trials: that are made to tune.
+        tuning_steps: of each trial.
+        targets: objectives in nats a datum whose time is told; None for what tuning has reached.
+        save: keep the trained models; None for no.
     """
 
     steps: int
     seeds: int
     optimizer: str
     learning_rates: tuple[float, ...]
+    trials: int
     tuning_steps: int
+    targets: tuple[float, ...] | None = None
+    save: bool | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there is something to tune."""
+        return len(self.learning_rates) > 1
 
 
 _Case = Case[ConvergenceSettings]
@@ -48,7 +54,7 @@ _Case = Case[ConvergenceSettings]
 
 @dataclass(frozen=True)
 class Convergence(Benchmark[ConvergenceSettings]):
-    """Train with each estimator: the objective against steps and seconds."""
+    """Tune and train with each estimator: the objective against steps, evaluations and seconds."""
 
     name: ClassVar[str] = "convergence"
     settings: ClassVar[type[Settings]] = ConvergenceSettings
@@ -57,30 +63,39 @@ class Convergence(Benchmark[ConvergenceSettings]):
 
     num_samples: tuple[int, ...] = common.NUM_SAMPLES.default((2,))
     steps: int = option(2000, "--steps", help="Training steps.")
-    seeds: int = option(3, "--seeds", help="Repetitions.")
+    seeds: int = option(10, "--seeds", help="Training runs that are reported.")
     optimizer: str = option("adam", "--optimizer", metavar="NAME", help="adam or sgd.")
     learning_rate: tuple[float, ...] = option(
-        (1e-3, 3e-3, 1e-2),
+        (1e-4, 3e-2),
         "--learning-rate",
-        metavar="X[,X]",
-        help="Rates to tune over, e.g. 0.001,0.003; one is used as it is.",
+        metavar="LOW,HIGH",
+        help="Range to tune in, e.g. 0.0001,0.03; a single rate is used as it is.",
     )
-    tuning_steps: int = option(500, "--tuning-steps", help="Steps of each tuning run.")
+    trials: int = option(20, "--trials", help="Settings to try, the same number for every estimator.")
+    tuning_steps: int = option(500, "--tuning-steps", help="Steps of each trial.")
+    target: tuple[float, ...] = option(
+        (),
+        "--target",
+        metavar="X[,X]",
+        help="Held-out objectives, in nats, whose time is told; by default of what tuning reaches.",
+    )
+    save: bool = option(False, "--save", help="Keep the trained models, for variance --trajectory.")
 
     def quick(self) -> Self:
-        return replace(
-            self,
-            steps=min(self.steps, 100),
-            seeds=2,
-            tuning_steps=20,
-            learning_rate=self.learning_rate[:1],
-        )
+        return replace(self, steps=min(self.steps, 100), seeds=2, tuning_steps=20, trials=min(self.trials, 3))
 
     def grid(self) -> list[_Case]:
-        """Every problem, S and B; the seeds are repetitions inside a case."""
+        """Every problem, S and B; trials and seeds are inside a case."""
         self.check()
         settings = ConvergenceSettings(
-            self.steps, self.seeds, self.optimizer, self.learning_rate, self.tuning_steps
+            self.steps,
+            self.seeds,
+            self.optimizer,
+            self.learning_rate,
+            self.trials,
+            self.tuning_steps,
+            self.target or None,
+            self.save or None,
         )
         return [
             case
@@ -94,36 +109,25 @@ class Convergence(Benchmark[ConvergenceSettings]):
         super().check()
         at_least("--steps", 1, self.steps)
         at_least("--seeds", 1, self.seeds)
+        at_least("--trials", 1, self.trials)
         at_least("--tuning-steps", 1, self.tuning_steps)
         for rate in self.learning_rate:
             if not 0 < rate < float("inf"):
                 raise UsageError(f"--learning-rate must be positive, not {rate}")
+        if len(self.learning_rate) > 2 or sorted(set(self.learning_rate)) != list(self.learning_rate):
+            given = ",".join(f"{rate:g}" for rate in self.learning_rate)
+            raise UsageError(f"--learning-rate takes one rate, or the range LOW,HIGH to tune in, not {given}")
+        for target in self.target:
+            if not abs(target) < float("inf"):
+                raise UsageError(f"--target must be a finite number of nats, not {target}")
         if self.optimizer not in ("adam", "sgd"):
             raise UsageError(f"unknown optimizer {self.optimizer!r}: choose from adam, sgd")
 
     @classmethod
     def execute(cls, case: _Case, session: Session) -> list[Row]:
-        from ..training.train import train, tune_learning_rate
+        from .training.run import ConvergenceRun
 
-        settings, given = case.settings, _arguments(case)
-        rate = tune_learning_rate(
-            case.problem,
-            case.estimator,
-            settings.learning_rates,
-            steps=settings.tuning_steps,
-            seed=derived(case.seed, "tuning"),
-            **given,
-        )
-        rows: list[Row] = []
-        for repetition in range(settings.seeds):
-            seed = derived(case.seed, "repetition", repetition)
-            problem = cls.model(case.problem, seed)
-            run = train(problem, case.estimator, steps=settings.steps, learning_rate=rate, seed=seed, **given)
-            rows += run.rows()
-        rows = _with_shared_weights_told(rows)
-        if not session.timings:
-            rows = [untimed(r) if r["metric"] == "seconds" else r for r in rows]
-        return case.complete(rows)
+        return case.complete(ConvergenceRun(case, session, cls.model).rows())
 
     @classmethod
     def model(cls, problem: str, seed: int) -> Problem:
@@ -134,64 +138,29 @@ class Convergence(Benchmark[ConvergenceSettings]):
 
     @classmethod
     def pilot(cls, case: _Case) -> TrainingPilot:
-        return _pilot(case)
+        from .training.pilot import training_pilot
+
+        return training_pilot(case, cls.model)
+
+    @classmethod
+    def details(cls, case: _Case) -> list[str]:
+        own = case.settings
+        twice = ", and as many untuned" if own.tuned else ""
+        tuning = f"{own.trials} trials of {own.tuning_steps:,} steps, then " if own.tuned else ""
+        return [f"{case.title}: {tuning}{own.seeds} runs of {own.steps:,} steps{twice}"]
 
 
-def _arguments(case: _Case) -> dict[str, Any]:
+def arguments(case: _Case) -> dict[str, Any]:
     """What all training runs of a case have in common."""
     return {
         "num_samples": case.num_samples,
         "batch_size": case.batch_size,
-        "optimizer": case.settings.optimizer,
         "device": case.device,
         "dtype": case.dtype,
     }
 
 
-def _with_shared_weights_told(rows: list[Row]) -> list[Row]:
-    """Where several seeds began with the same weights the rows say so: their interval tells of less."""
-    seeds, weights = ({r[column] for r in rows} for column in ("seed", "weights"))
-    if len(seeds) < 2 or len(weights) > 1:
-        return rows
-    return [{**r, "reason": r["reason"] or SHARED_WEIGHTS} if r["status"] == "done" else r for r in rows]
-
-
-@dataclass(frozen=True)
-class TrainingPilot:
-    """What a short training run tells of the time of others.
-
-    Attributes:
-        case: which one.
-        fixed: seconds that do not depend on the number of steps.
-        unit: seconds a step.
-    """
-
-    case: _Case
-    fixed: float
-    unit: float
-
-    def seconds(self, case: _Case) -> float:
-        """Of another case, S and B taken to cost in proportion."""
-        settings, rates = case.settings, len(case.settings.learning_rates)
-        unit = self.unit * size_of(case) / size_of(self.case)
-        tuned = rates if rates > 1 else 0
-        steps = settings.seeds * settings.steps + tuned * settings.tuning_steps
-        return (settings.seeds + tuned) * self.fixed + steps * unit
-
-
-def _pilot(case: _Case) -> TrainingPilot:
-    from ..training.train import train
-
-    began = time.perf_counter()
-    result = train(
-        case.problem,
-        case.estimator,
-        steps=_PILOT_STEPS,
-        learning_rate=case.settings.learning_rates[0],
-        importance_samples=0,
-        seed=case.seed,
-        **_arguments(case),
-    )
-    total = time.perf_counter() - began
-    training = result.history[-1].seconds
-    return TrainingPilot(case, total - training, training / _PILOT_STEPS)
+def run_steps(settings: ConvergenceSettings) -> int:
+    """Steps of all runs together."""
+    runs = settings.seeds * (2 if settings.tuned else 1)
+    return runs * settings.steps + (settings.trials * settings.tuning_steps if settings.tuned else 0)

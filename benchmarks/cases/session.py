@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...estimators.plugins.registry import create_under
 from ..problems.specifications import label_of_text
+from ..store.partial import PARTIAL, Partial
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,10 @@ class Session:
         from ..training.checkpoints import Checkpoints
 
         return Checkpoints(self.folder and self.folder / "checkpoints")
+
+    def partial(self, case_id: str) -> Partial:
+        """The parts of a case that have ended, of an earlier session as well."""
+        return Partial(self.folder and self.folder / PARTIAL / case_id)
 
     def problem_and_data(self, point: Point) -> tuple[Problem, Tensor]:
         """The problem at a point, placed, and its batch.

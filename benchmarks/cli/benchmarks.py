@@ -22,6 +22,7 @@ from .parameters import ENGINE, RUN, RUN_DEFAULTS, Parameters, defaults_of, para
 
 _Given = Mapping[str, Any]
 _OF_VARIANCE = ("replicates", "no_bias", "bias_seconds")
+_BENCH_TRAINING = {"trials": 10, "seeds": 5}  # half of a convergence run's, since it is one part of three
 _BENCH = ("estimator", "problem", *_OF_VARIANCE, "batch_size", "seed", "device", "dtype")
 
 
@@ -43,7 +44,8 @@ def bench(given: _Given) -> Sequence[AnyBenchmark]:
     shared = {name: value for name, value in given.items() if name not in _OF_VARIANCE}
     shared["batch_size"] = shared.get("batch_size", ())[:1]
     here = {} if "problem" not in given else {"step": Variance.step}
-    return [Variance.asked({**here, **given}), Convergence.asked(shared), Throughput.asked(shared)]
+    trained = Convergence.asked({**_BENCH_TRAINING, **shared})
+    return [Variance.asked({**here, **given}), trained, Throughput.asked(shared)]
 
 
 def _command_of(kind: Kind) -> Callable[..., None]:

@@ -32,6 +32,9 @@ FIGURES = (
     "bias-bound-vs-time",
     "performance-profile",
     "convergence",
+    "tuning",
+    "time-to-target",
+    "training-profile",
     "throughput",
 )
 

@@ -16,6 +16,7 @@ from ..rows.wide import (
 )
 from ..tables.cases import convergence_cases, join, throughput_cases, variance_cases
 from ..tables.columns import TABLES
+from ..tables.targets import target_cases, typical
 
 _SAME = ["problem", "latent_dim", "batch_size", "device", "dtype", "mode", "estimator"]
 _ENDS = ("", "_low", "_high")
@@ -37,6 +38,7 @@ def lines(rows: pd.DataFrame) -> pd.DataFrame:
     trained = convergence_cases(rows)
     kept = [f"heldout_objective{end}" for end in _ENDS]
     table = _joined(table, trained, [*kept, "seeds", "diverged"], "trained_samples")
+    table = _with_times_to_target(table, rows)
     timed = throughput_cases(rows)
     if len(table):
         timed = timed[timed["mode"] == "eager"]
@@ -85,6 +87,17 @@ def _joined(table: pd.DataFrame, other: pd.DataFrame, columns: list[str], sample
     notes = zip(merged["note"], merged.pop("other_note"), strict=True)
     merged["note"] = [join(note for note in pair if isinstance(note, str)) for pair in notes]
     return ordered(merged)
+
+
+def _with_times_to_target(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Median steps to one target of each problem, beside where training ended."""
+    times = typical(target_cases(rows)).rename(columns={"num_samples": "trained_samples"})
+    columns = [f"steps{end}" for end in (*_ENDS, "_budget")]
+    if times.empty:
+        return table.assign(**dict.fromkeys(columns, float("nan")))
+    return table.merge(
+        times[[*_SAME, "trained_samples", *columns]], on=[*_SAME, "trained_samples"], how="left"
+    )
 
 
 def _default(rows: pd.DataFrame, table: pd.DataFrame) -> pd.Series:

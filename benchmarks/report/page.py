@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from ..plots.style import styles_of
 from ..rows.wide import family
-from .figures import cost, profiles, scaling, speed, training
+from .figures import cost, profiles, scaling, speed, training, tuned
 from .figures.marks import on_dark
 from .figures.panel import Section
 from .marker_shapes import path_of
@@ -73,7 +73,7 @@ def render(runs: Sequence[Run]) -> str:
     )  # fmt: skip
 
 
-_FIGURES = (scaling, cost, training, profiles, speed)
+_FIGURES = (scaling, cost, training, tuned, profiles, speed)
 
 
 @cache

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ...estimators.kl_weight import is_elbo
 from ..rows.bias import DECLARED, UNCHECKED, WRONG, summary_of_bias
+from ..rows.budget import leaders
 from ..rows.certificates import certificates
 from ..rows.text import describe, describe_shared, interval, number, say, shorten
 from ..rows.throughput import rank_by, too_noisy
@@ -39,12 +40,22 @@ def verdict(runs: Sequence[Run]) -> Verdict:
     tables = [lines(run.rows).assign(run=run.name) for run in runs]
     sentences: list[Markup] = []
     for run, table in zip(runs, tables, strict=True):
-        said = [*_of_problems(table), *map(Markup.escape, summary_of_bias(run.rows)), *_of_checks(run.rows)]
+        said = [*_of_problems(table), *_of_budgets(run.rows), *_of_bias_and_checks(run.rows)]
         if len(runs) > 1 and said:
             said = [Markup("<b>{}</b>: {}").format(run.name, Markup(" ").join(said))]
         sentences += said
     cases = pd.concat(tables, ignore_index=True)
     return Verdict(sentences, grid(cases, len(runs) > 1), filters(cases))
+
+
+def _of_budgets(rows: pd.DataFrame) -> list[Markup]:
+    """How the order of training depends on what was spent."""
+    found = leaders(rows)
+    return [Markup.escape(one.sentence) for one in found] if len(found) <= _MOST else []
+
+
+def _of_bias_and_checks(rows: pd.DataFrame) -> list[Markup]:
+    return [*map(Markup.escape, summary_of_bias(rows)), *_of_checks(rows)]
 
 
 def _of_problems(table: pd.DataFrame) -> list[Markup]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..rows.text import describe, interval, percent, say, shorten
-from ..tables.columns import bias_with_interval
+from ..tables.columns import bias_with_interval, time_of
 from .cells import Cell, Grid, Heading, Line
 from .lines import SETTINGS
 
@@ -71,6 +71,10 @@ def _trained_cell(case: Case) -> Cell:
     if cell.text and trained not in (case["num_samples"], case["one_trained"]) and not pd.isna(trained):
         return Cell(f"{cell.text} at S = {trained:.0f}", cell.value)
     return cell
+
+
+def _time_to_target(case: Case) -> Cell:
+    return Cell(time_of("steps")(case), float(case["steps"]))
 
 
 def _bias_interval(case: Case) -> Cell:
@@ -152,6 +156,16 @@ _MEASURED = (
         _interval("work_normalized_variance", 1000),
     ),
     _Column(_FINAL, _trained_cell),
+    _Column(
+        Heading(
+            "steps to target",
+            "Median training steps until the held-out objective is what tuning reaches with the median "
+            "estimator (or the last target that was asked for), with its 95% interval; > the budget where "
+            "fewer than half of the runs get there. Lower is better.",
+            number=True,
+        ),
+        _time_to_target,
+    ),
     _Column(
         Heading("steps/s", "Full training steps a second: median with its 95% interval.", number=True),
         _interval("steps_per_second"),

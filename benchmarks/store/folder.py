@@ -19,6 +19,7 @@ from .lines import sealed
 from .loading import ROWS, TABLE, as_frame, reason
 from .lock import hold
 from .log import content_of, read_log, read_rows, repair
+from .partial import PARTIAL, remove_partial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 CONFIG, ENVIRONMENT, CERTIFICATES = "config.toml", "environment.json", "certificates.json"
 #: In the order in which they go: what is left of a run is one for the next --force, until all else is gone.
 _OURS = ("throughput.json", "report.html", "advice.txt", CERTIFICATES, TABLE, ROWS, CONFIG)
-_OUR_FOLDERS = ("figures", "tables", "badges", "checkpoints")
+_OUR_FOLDERS = ("figures", "tables", "badges", "checkpoints", "trained", PARTIAL)
 _ROWS_OF = {"advise": "variance"}  # commands whose rows are another benchmark's
 
 _Config = dict[str, dict[str, Any]]
@@ -139,6 +140,7 @@ class RunFolder:
             write_atomically(self.path / ROWS, log.written(cases))
         rows = [r for case in cases for r in log.cases[case]]
         write_table(rows, self.path / TABLE)
+        remove_partial(self.path)
         return as_frame(rows)
 
     def _clear(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -12,7 +13,7 @@ from ..rows.schema import NOT_TIMED
 from ..rows.seeds import mean_interval
 from ..rows.text import clean
 from ..rows.throughput import TOO_NOISY, rank_by, too_noisy
-from ..rows.wide import KEYS, PANELS, ordered, parts, pivot, select
+from ..rows.wide import KEYS, PANELS, normalized, ordered, parts, pivot, select
 
 _TIMELESS = [key for key in KEYS if key not in ("objective", "step")]
 # metric -> whether it comes with an interval
@@ -33,7 +34,15 @@ _VARIANCE = {
 _BREAKDOWN = ("snr", "cosine", "kurtosis", "minibatch_variance", "heldout_gap")
 _PARTS = ("eta_variance", "variance_by_layer")
 _THROUGHPUT = {"steps_per_second": True, "gradients_per_second": True, "peak_memory": False}
-_OVER_SEEDS = ("heldout_objective", "train_objective", "heldout_log_likelihood", "seconds")
+_OVER_SEEDS = (
+    "heldout_objective",
+    "train_objective",
+    "heldout_log_likelihood",
+    "exact_log_likelihood",
+    "annealed_gain",
+    "seconds",
+)
+_UNTUNED = "untuned"  # the part of a case that holds the runs at the usual learning rate
 _ENDS = ("", "_low", "_high")
 # metrics whose warnings are of no other number of the case: the note names them
 _NAMED_IN_NOTES = {"minibatch_variance": "minibatch variance"}
@@ -90,9 +99,24 @@ def convergence_cases(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     columns = [*_TIMELESS, "steps", "seeds", "diverged", "learning_rate"]
     columns += [f"{metric}{end}" for metric in _OVER_SEEDS for end in _ENDS]
+    untuned = _untuned(rows)
     table = pd.DataFrame(lines, columns=columns).astype(frame[_TIMELESS].dtypes.to_dict())
+    table = table.merge(untuned, on=_TIMELESS, how="left")
     table = table.merge(_notes(frame, _TIMELESS), on=_TIMELESS, how="left")
     return _best_first(ordered(table), "heldout_objective", ascending=False)
+
+
+def _untuned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Where the runs at the usual rate ended: ``untuned_objective`` with its interval."""
+    frame = normalized(rows)
+    frame = frame[(frame["benchmark"] == "convergence") & (frame["parameter"] == _UNTUNED)]
+    lines = []
+    for values, case in frame.groupby(_TIMELESS, dropna=False, sort=False):
+        ends = _ends(case)
+        own = {f"untuned_objective{e}": ends.get(f"heldout_objective{e}", math.nan) for e in _ENDS}
+        lines.append({**dict(zip(_TIMELESS, values, strict=True)), **own})
+    columns = [*_TIMELESS, *(f"untuned_objective{end}" for end in _ENDS)]
+    return pd.DataFrame(lines, columns=columns).astype(frame[_TIMELESS].dtypes.to_dict())
 
 
 def throughput_cases(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from ..rows.bias import UNCHECKED, WRONG, interval_text
 from ..rows.text import interval, number, percent
 from ..rows.wide import NEGLIGIBLE
 from .cases import breakdown_cases, convergence_cases, ratio_cases, throughput_cases, variance_cases
+from .targets import target_cases, tuning_cases
 
 Cell = Callable[[Mapping[str, Any]], str]
 
@@ -110,6 +112,34 @@ def _seeds(case: Mapping[str, Any]) -> str:
     return f"{kept:.0f} of {case['seeds']:.0f}" if case["diverged"] else f"{case['seeds']:.0f}"
 
 
+def time_of(unit: str, digits: int = 3) -> Cell:
+    """A median time with its interval; what is beyond the budget is said to be."""
+
+    def text(value: float, budget: float) -> str:
+        return f"> {number(budget, digits)}" if math.isinf(value) else number(value, digits)
+
+    def cell(case: Mapping[str, Any]) -> str:
+        value, low, high, budget = (float(case[f"{unit}{end}"]) for end in ("", "_low", "_high", "_budget"))
+        if math.isnan(value):
+            return ""
+        if math.isnan(low) or math.isinf(low):
+            return text(value, budget)
+        return f"{text(value, budget)} [{text(low, budget)}, {text(high, budget)}]"
+
+    return cell
+
+
+def _reached(case: Mapping[str, Any]) -> str:
+    return f"{case['reached']:.0f} of {case['runs']:.0f}"
+
+
+def _target(case: Mapping[str, Any]) -> str:
+    objective = number(case["target_objective"], 4)
+    return (
+        objective if case["target"] == f"{case['target_objective']:g}" else f"{case['target']}: {objective}"
+    )
+
+
 def _without_rounding_errors(cases: pd.DataFrame) -> pd.DataFrame:
     """A plain 0 for the variance of a deterministic estimator, which is rounding error."""
     table = cases.copy()
@@ -188,14 +218,50 @@ TABLES = (
             Column("learning rate", _number("learning_rate", 2), terminal=False),
             Column("steps", count("steps"), terminal=False),
             Column("held-out objective", interval_of("heldout_objective")),
+            Column("untuned", interval_of("untuned_objective"), terminal=False),
             Column("log-likelihood", interval_of("heldout_log_likelihood"), terminal=False),
+            Column("exact", interval_of("exact_log_likelihood"), terminal=False),
+            Column("check", _number("annealed_gain", 2), terminal=False),
             Column("log-lik.", _number("heldout_log_likelihood", 4), page=False),
             Column("time (s)", _number("seconds")),
             Column("seeds", _seeds),
         ),
         "Nats per datum, higher is better; means over the seeds that did not diverge, with 95% intervals by "
         "Student's t over the seeds. "
-        "Log-likelihood: importance-weighted, held-out.",
+        "Untuned: the objective at the usual rate, 0.003. Log-likelihood: importance-weighted, held-out; "
+        "exact where all states can be summed. Check: what annealing adds to it on 16 data.",
+    ),
+    Table(
+        "tuning",
+        "Tuning",
+        tuning_cases,
+        (
+            Column("learning rate", _number("learning_rate", 2)),
+            Column("1 trial", _number("best_1", 5), terminal=False),
+            Column("best of 5", _number("best_5", 5)),
+            Column("best of all", interval_of("best_all")),
+            Column("trials", count("trials")),
+            Column("diverged", count("lost"), terminal=False),
+        ),
+        "Expected best objective of so many random trials, on the data that rates are chosen by, with its "
+        "95% bootstrap interval; nats per datum, higher is better. All estimators have the same trials.",
+    ),
+    Table(
+        "time-to-target",
+        "Time to target",
+        target_cases,
+        (
+            Column("target", _target, number=False),
+            Column("reached", _reached),
+            Column("steps", time_of("steps")),
+            Column("restricted mean", _number("steps_mean"), terminal=False),
+            Column("evaluations", time_of("evaluations"), terminal=False),
+            Column("time (s)", time_of("seconds"), terminal=False),
+            Column("p", _number("p_value", 2), terminal=False),
+        ),
+        "Median steps (Kaplan–Meier, with its 95% interval), evaluations of log p(x|z) and seconds until the "
+        "held-out objective is at the target; > the budget where fewer than half of the runs are there. "
+        "p: of the steps against the first estimator's, by exchanging runs of one seed, adjusted by Holm.",
     ),
     Table(
         "throughput",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Begun:
         """The same run once more, with the same draws; its batches are those of this one."""
         run = copy(self.run)
         run.problem, run.estimator = duplicate(run.problem), deep_copy(run.estimator)
-        run.history = list(run.history)
+        run.history, run.states = list(run.history), dict(run.states)
         return Begun(run, self.first, self.batches, copy(self.draws), self.case)
 
     def generator_states(self) -> dict[str, Tensor]:
@@ -62,6 +62,21 @@ class Begun:
         return states
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A run to come.
+
+    Attributes:
+        problem: as for `train`.
+        seed: of initial weights, where the specification's code draws them, data order and draws.
+        learning_rate: of φ and θ.
+    """
+
+    problem: Problem | str
+    seed: int
+    learning_rate: float
+
+
 def begin(
     problem: Problem | str,
     estimator: Estimator | str,
@@ -71,8 +86,10 @@ def begin(
     seed: int,
     device: str | None,
     dtype: torch.dtype | str | None,
+    splits: tuple[str, str] = ("train", "test"),
+    kept_at: Collection[int] = (),
 ) -> Begun:
-    """Start a run of a copy of a problem; the arguments are those of `train`.
+    """Start a run of a copy of a problem; the arguments are those of `train`, the last two those of `Run`.
 
     Raises:
         UsageError: in one line, which argument is wrong or what is not supported.
@@ -85,7 +102,7 @@ def begin(
     estimator = resolve_estimator(estimator, seed)
     with seeded(seed, x.device):
         check_forward(problem, x)
-    run = Run(problem, estimator, num_samples, seed)
+    run = Run(problem, estimator, num_samples, seed, splits, kept_at)
     batches = endless(problem, len(x), seed)
     first = next(batches)
     draws = Draws(seed)
@@ -104,20 +121,13 @@ def begin(
 
 
 def begin_all(
-    problem: Problem | str,
-    estimator: Estimator | str,
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    optimizer: str,
-    settings: Mapping[str, Any],
+    planned: Sequence[Planned], estimator: Estimator | str, optimizer: str, settings: Mapping[str, Any]
 ) -> list[Begun]:
-    """A run of each learning rate and seed, with its optimizers; the seeds of the first rate come first.
+    """All these runs, with their optimizers.
 
     Args:
-        problem: as for `begin`.
+        planned: those of one seed are of one problem, which begins once.
         estimator: as for `begin`.
-        seeds: each begins once; those of other rates are copies.
-        learning_rates: at least one.
         optimizer: one of `OPTIMIZERS`.
         settings: the other arguments of `begin`.
 
@@ -125,10 +135,16 @@ def begin_all(
         UsageError: as `begin`.
         EstimatorError: as `begin`.
     """
-    first = [begin(problem, estimator, seed=seed, **settings) for seed in seeds]
-    begun = first + [each.again() for _ in learning_rates[1:] for each in first]
-    for each, (rate, _) in zip(begun, product(learning_rates, seeds), strict=True):
-        each.run.optimize(optimizer, rate)
+    first: dict[int, Begun] = {}
+    begun = []
+    for one in planned:
+        if one.seed in first:
+            begun.append(first[one.seed].again())
+        else:
+            first[one.seed] = begin(one.problem, estimator, seed=one.seed, **settings)
+            begun.append(first[one.seed])
+    for each, one in zip(begun, planned, strict=True):
+        each.run.optimize(optimizer, one.learning_rate)
     return begun
 
 
@@ -155,4 +171,6 @@ def finish(begun: Begun, learning_rate: float, importance_samples: int) -> Train
         learning_rate,
         begun.case,
         evaluated,
+        states=run.states,
+        heldout=run.heldout,
     )

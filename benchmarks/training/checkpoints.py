@@ -19,8 +19,9 @@ from ...estimators.plugins.registry import create_under
 from ..problems.protocol import Problem
 from ..problems.registry import load_under
 from ..store.atomic import replacing, write_atomically
+from .state import State
 from .state_along import StateDict, train_state_along
-from .trajectory import State, Trajectory, heldout_objective, walk
+from .trajectory import Trajectory, heldout_objective, walk
 
 HELDOUT = "heldout.json"
 _StateKey = tuple[str, int, tuple[int, ...], str, int, int]
@@ -131,7 +132,7 @@ class Checkpoints:
             with suppress(UsageError):  # damaged: the same training makes the same again
                 return Trajectory({step: _read(kept / f"{step}.pt") for step in steps}, _read_heldout(kept))
         trajectory = walk(load_under(seed, specification), steps, seed)
-        _write(kept, trajectory)
+        write(kept, trajectory)
         return trajectory
 
 
@@ -151,7 +152,8 @@ def _union(steps: tuple[int, ...], step: int) -> tuple[int, ...]:
     return tuple(sorted({*steps, step}))
 
 
-def _write(folder: Path, trajectory: Trajectory) -> None:
+def write(folder: Path, trajectory: Trajectory) -> None:
+    """Save a trajectory in the format of `steps_in`, with the held-out objectives beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     for step, state in trajectory.states.items():
         with replacing(folder / f"{step}.pt") as unfinished:  # other processes may be about to write the same

@@ -25,13 +25,13 @@ from ..problems.arguments import (
 )
 from ..problems.as_trained import as_trained
 from ..problems.protocol import Problem
-from .begin import Begun, batches_of_all, begin_all, finish
+from .begin import Begun, Planned, batches_of_all, begin_all, finish
 from .pilot import STEPS, NotStacked, stack_of
 from .result import TrainResult
 from .run import OPTIMIZERS
 from .stack import Stack, stacked_batches
 from .tensors import RunTensors
-from .train import train
+from .train import run_alone
 
 _T = TypeVar("_T")
 
@@ -95,31 +95,67 @@ def train_many(
     check_choice(OPTIMIZERS, optimizer=optimizer)
     if on_step is not None:
         check_called(on_step=on_step)
-    settings: dict[str, Any] = {
-        "num_samples": num_samples,
-        "batch_size": batch_size,
-        "device": device,
-        "dtype": dtype,
-    }
-    planned = [(rate, seed) for rate in learning_rates for seed in seeds]
+    return train_planned(
+        [Planned(problem, seed, rate) for rate in learning_rates for seed in seeds],
+        estimator,
+        steps=steps,
+        optimizer=optimizer,
+        evaluate_every=evaluate_every,
+        importance_samples=importance_samples,
+        on_step=on_step,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@as_trained()
+def train_planned(
+    planned: Sequence[Planned],
+    estimator: Estimator | str,
+    *,
+    steps: int,
+    optimizer: str,
+    evaluate_every: int | None,
+    importance_samples: int,
+    on_step: Callable[[int], None] | None,
+    **settings: Any,
+) -> list[TrainResult]:
+    """Train these runs, all at once where they can be: see `train_many`.
+
+    Args:
+        planned: the runs; those of one seed are of one problem, and equal learning rates stand together.
+        estimator: and the other arguments, as for `train_many`.
+        steps: of the optimizer, in each run.
+        optimizer: of φ and θ.
+        evaluate_every: steps; None for 20 evaluations.
+        importance_samples: of the held-out log-likelihood at the end.
+        on_step: called with the number of steps done.
+        settings: the other arguments of `begin`.
+
+    Raises:
+        UsageError: as `train_many`.
+        EstimatorError: as `train_many`.
+    """
+    every = evaluate_every or max(1, steps // 20)
     notes: tuple[str, ...] = ()
     if len(planned) > 1:
-        every = evaluate_every or max(1, steps // 20)
-        begun = begin_all(problem, estimator, seeds, learning_rates, optimizer, settings)
+        begun = begin_all(planned, estimator, optimizer, settings)
+        rates = [one.learning_rate for one in planned]
         try:
-            _train_stacked(begun, [rate for rate, _ in planned], optimizer, steps, every, on_step)
+            _train_stacked(begun, rates, optimizer, steps, every, on_step)
+            return [
+                _finished(each, rate, importance_samples) for each, rate in zip(begun, rates, strict=True)
+            ]
         except NotStacked as reason:
             notes = (f"trained one run at a time: {reason}",)
-        else:
-            return [
-                _finished(b, rate, importance_samples) for b, (rate, _) in zip(begun, planned, strict=True)
-            ]
-    settings |= {"steps": steps, "optimizer": optimizer, "evaluate_every": evaluate_every}
-    settings |= {"importance_samples": importance_samples, "on_step": on_step}
-    return [
-        replace(train(problem, estimator, seed=seed, learning_rate=rate, **settings), notes=notes)
-        for rate, seed in planned
-    ]
+    results = []
+    for one in planned:
+        (alone,) = begin_all([one], estimator, optimizer, settings)
+        result = run_alone(alone, one.learning_rate, steps, every, importance_samples, on_step)
+        results.append(replace(result, notes=notes))
+    return results
 
 
 def _train_stacked(

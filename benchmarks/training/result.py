@@ -6,9 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from ...estimators.base import Estimator
 from ..problems.protocol import Problem
 from ..rows.schema import row
+from .state import State
+
+NOT_FINITE = "the objective is not finite"  # the reason of a run that has diverged
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class TrainResult:
         case: the settings, as columns of `rows`.
         objective: what the objectives in `history` are, where that is not the plain ELBO.
         notes: what else has to be known of the run, each in a few words.
+        states: step -> the model as it was then, where that was asked for.
+        heldout: data that it was evaluated on, (N, ...).
     """
 
     history: list[Checkpoint]
@@ -46,6 +53,8 @@ class TrainResult:
     case: dict[str, Any] = field(default_factory=dict)
     objective: str = ""
     notes: tuple[str, ...] = ()
+    states: dict[int, State] = field(default_factory=dict)
+    heldout: Tensor | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """Long rows: the objectives and seconds at each step, the final log-likelihood."""
@@ -53,7 +62,7 @@ class TrainResult:
         for point in self.history:
             failed = point.step == self.diverged
             common = {**named, "step": point.step, "status": "diverged" if failed else "done"}
-            common["reason"] = "the objective is not finite" if failed else ""
+            common["reason"] = NOT_FINITE if failed else ""
             for metric, unit in (("train_objective", "nat"), ("heldout_objective", "nat"), ("seconds", "s")):
                 rows.append(row(**common, metric=metric, value=getattr(point, metric), unit=unit))
         last = {**named, "step": self.history[-1].step}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..problems.protocol import Problem
 from .batches import evaluation_data
 from .held_out import evaluate_elbo
 from .result import Checkpoint
+from .state import State, state_of
 from .step import TrainingStep, out_of_domain
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -30,6 +32,9 @@ class Run:
         estimator: trained along.
         num_samples: S.
         seed: of the evaluations, which draw apart from the training.
+        splits: of the data that the objective is evaluated on: what is trained on or chosen by, and what is
+            held out.
+        kept_at: steps at which the model is kept, of those that are evaluated.
 
     Attributes:
         history: the objective at each evaluation.
@@ -37,15 +42,26 @@ class Run:
         diverged: step at which the objective was found not to be finite, or None.
         training_step: once the optimizers are made.
         heldout: data that the objective is evaluated on, (N, ...).
+        states: step -> the model as it was then.
     """
 
-    def __init__(self, problem: Problem, estimator: Estimator, num_samples: int, seed: int) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        estimator: Estimator,
+        num_samples: int,
+        seed: int,
+        splits: tuple[str, str] = ("train", "test"),
+        kept_at: Collection[int] = (),
+    ) -> None:
         self.problem, self.estimator, self.num_samples, self.seed = problem, estimator, num_samples, seed
         self.history: list[Checkpoint] = []
+        self.states: dict[int, State] = {}
+        self._kept_at = kept_at
         self.steps, self._seconds = 0, 0.0
         self.diverged: int | None = None
         self._train_data, self.heldout = (
-            evaluation_data(problem, split, _EVALUATION_DATA) for split in ("train", "test")
+            evaluation_data(problem, split, _EVALUATION_DATA) for split in splits
         )
 
     def start(self, x: Tensor) -> None:
@@ -109,6 +125,8 @@ class Run:
             if not out_of_domain(error):
                 raise
             train = heldout = math.nan
+        if self.steps in self._kept_at:
+            self.states[self.steps] = state_of(self.problem)
         self._put_down(train, heldout, self.steps)
 
     def _put_down(self, train: float, heldout: float, step: int) -> None:

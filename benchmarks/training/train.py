@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from ...estimators.base import Estimator
-from ...estimators.errors import UsageError
 from ..problems.arguments import (
     check_called,
     check_choice,
@@ -21,11 +18,11 @@ from ..problems.arguments import (
 )
 from ..problems.as_trained import as_trained
 from ..problems.protocol import Problem
-from .begin import begin, finish
+from .begin import Begun, begin, finish
 from .result import Checkpoint, TrainResult
 from .run import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "Checkpoint", "TrainResult", "train", "tune_learning_rate"]
+__all__ = ["OPTIMIZERS", "Checkpoint", "TrainResult", "train"]
 
 
 @as_trained()
@@ -87,9 +84,30 @@ def train(
         device=device,
         dtype=dtype,
     )
-    run = begun.run
-    run.optimize(optimizer, learning_rate)
+    begun.run.optimize(optimizer, learning_rate)
     every = evaluate_every or max(1, steps // 20)
+    return run_alone(begun, learning_rate, steps, every, importance_samples, on_step)
+
+
+def run_alone(
+    begun: Begun,
+    learning_rate: float,
+    steps: int,
+    every: int,
+    importance_samples: int,
+    on_step: Callable[[int], None] | None,
+) -> TrainResult:
+    """Let a run that has its optimizers take its steps.
+
+    Args:
+        begun: the run.
+        learning_rate: for the result.
+        steps: to take.
+        every: steps between evaluations.
+        importance_samples: of the held-out log-likelihood at the end; 0 to leave it out.
+        on_step: called with the number of steps done.
+    """
+    run = begun.run
     with begun.draws.scope():
         for batch in itertools.islice(begun.batches, steps):
             if not run.step(batch):
@@ -101,31 +119,3 @@ def train(
                 if run.diverged is not None:
                     break
         return finish(begun, learning_rate, importance_samples)
-
-
-def tune_learning_rate(
-    problem: Problem | str, estimator: Estimator | str, learning_rates: Sequence[float], **settings: Any
-) -> float:
-    """The learning rate with the best final training objective, each tried for one run of `train`.
-
-    Args:
-        problem: as for `train`.
-        estimator: as for `train`.
-        learning_rates: to try; a single one is returned untried.
-        settings: of `train`. The same for every estimator, so that none is tuned harder than another.
-
-    Raises:
-        UsageError: as `train` does, or no rate is given.
-    """
-    for rate in learning_rates:
-        check_positive(learning_rate=rate)
-    if not learning_rates:
-        raise UsageError("no learning rate is given")
-    if len(learning_rates) == 1:
-        return learning_rates[0]
-    finals = {}
-    for rate in learning_rates:
-        run = train(problem, estimator, learning_rate=rate, importance_samples=0, **settings)
-        final = run.history[-1].train_objective
-        finals[rate] = final if math.isfinite(final) else -math.inf
-    return max(finals, key=lambda rate: finals[rate])

@@ -23,9 +23,8 @@ from ..problems.point import placed
 from ..problems.protocol import Problem
 from .batches import endless
 from .held_out import evaluate_elbo
+from .state import State, sides, state_of
 from .step import TrainingStep, out_of_domain
-
-State = dict[str, dict[str, Tensor]]
 
 _LEARNING_RATE = 3e-3
 _TEACHERS = (("reparameterization", 1), ("leave-one-out", 4))
@@ -73,7 +72,7 @@ def walk(
     trajectory = Trajectory({}, {})
     with seeded(seed, x.device):
         teacher, num_samples = _teacher(problem, x)
-        model = [p for side in _sides(problem).values() for p in side.parameters() if p.requires_grad]
+        model = [p for side in sides(problem).values() for p in side.parameters() if p.requires_grad]
         step = TrainingStep(problem, teacher, [torch.optim.Adam(model, lr=_LEARNING_RATE)], num_samples)
         batches = endless(problem, len(x), seed)
         for done in range(last + 1):
@@ -96,18 +95,6 @@ def heldout_objective(problem: Problem, seed: int) -> float | None:
     """
     x = next(batches_of(problem, "test", _HELDOUT_DATA), None)
     return None if x is None else evaluate_elbo(problem, x[:_HELDOUT_DATA], seed)
-
-
-def state_of(problem: Problem) -> State:
-    """Copies of the parameters and buffers of encoder and decoder."""
-    return {
-        name: {key: value.detach().clone() for key, value in side.state_dict().items()}
-        for name, side in _sides(problem).items()
-    }
-
-
-def _sides(problem: Problem) -> dict[str, torch.nn.Module]:
-    return {"encoder": problem.encoder, "decoder": problem.decoder}
 
 
 def _evaluate(problem: Problem, step: int, seed: int, heldout: dict[int, float]) -> None:

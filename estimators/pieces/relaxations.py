@@ -9,6 +9,7 @@ derivative has mean zero at states, and between them it would move the optimum o
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,7 @@ class DiscretePath(Estimator):
     derivatives = 1
     depends_off_support = True
     weighs_kl = True
+    search_space = MappingProxyType({"temperature": (0.1, 2.0)})
 
     def __init__(self, kl: str) -> None:
         super().__init__()

@@ -264,7 +264,9 @@ def markers(axes: Axes, label: str) -> list[Line2D]:
 def test_each_figure_is_drawn_where_there_are_rows_for_it(drawn: dict[tuple[str, str], Figure]) -> None:
     of = {kind: {name for k, name in drawn if k == kind} for kind in SETS}
     sweeps = {name for name in FIGURES if "-vs-" in name or "-along-" in name} - {"variance-vs-cost"}
-    others, problems = {"convergence", "throughput", "verdicts"}, {"performance-profile", "verdicts"}
+    tuned = {"tuning", "time-to-target", "training-profile"}
+    others = {"convergence", "throughput", "verdicts", *tuned}
+    problems = {"performance-profile", "verdicts", *tuned}
     for kind in ("certified", "certified one", "certified catalogue"):
         assert of[kind] == {"verdicts", "bias-bound-vs-time"}
     assert of["full"] == set(FIGURES) - sweeps - problems | {"variance-vs-samples", "variance-along-training"}

@@ -8,8 +8,9 @@ import pytest
 from elbograd.benchmarks.cases import variance
 from elbograd.benchmarks.cases.base import Case
 from elbograd.benchmarks.cases.certify import Certify, CertifySettings
-from elbograd.benchmarks.cases.convergence import Convergence, ConvergenceSettings, TrainingPilot
+from elbograd.benchmarks.cases.convergence import Convergence, ConvergenceSettings
 from elbograd.benchmarks.cases.throughput import Throughput, ThroughputSettings
+from elbograd.benchmarks.cases.training.pilot import TrainingPilot
 from elbograd.benchmarks.cases.variance import Variance, VariancePilot, VarianceSettings
 from elbograd.benchmarks.running import dry_run, forecast
 from elbograd.benchmarks.running.dry_run import print_plans
@@ -18,7 +19,7 @@ from elbograd.benchmarks.running.forecast import Guess, estimate_seconds
 from elbograd.benchmarks.running.plan import Plan
 from elbograd.benchmarks.store import ROWS, RunFolder
 
-TRAINING = ConvergenceSettings(1000, 3, "adam", (0.1, 0.01), 50)
+TRAINING = ConvergenceSettings(1000, 3, "adam", (0.01, 0.1), 8, 50)
 MEASURING = VarianceSettings(replicates=1000, precision=None, route="factorized", step=0)
 
 
@@ -39,7 +40,9 @@ def test_a_pilot_scales_with_replicates_samples_and_precision():
 
 def test_a_pilot_of_training_counts_seeds_and_tuning():
     pilot = TrainingPilot(case(Convergence, TRAINING), fixed=2.0, unit=0.01)
-    assert pilot.seconds(case(Convergence, TRAINING)) == pytest.approx(5 * 2 + 0.01 * (3 * 1000 + 2 * 50))
+    # Three runs tuned and three untuned; trials are evaluated a quarter as often.
+    expected = (3 + 3 + 8 / 4) * 2 + 0.01 * (2 * 3 * 1000 + 8 * 50)
+    assert pilot.seconds(case(Convergence, TRAINING)) == pytest.approx(expected)
     alone = replace(TRAINING, learning_rates=(0.1,))
     assert pilot.seconds(case(Convergence, alone)) == pytest.approx(3 * 2 + 0.01 * 3000)
 

@@ -301,7 +301,7 @@ def test_whatever_moment_force_is_killed_at_nothing_of_the_old_run_stays_in_the_
         RunFolder(folder, OTHER, {}, force=True)
         left_over = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
         assert left_over == {".lock", "config.toml", "environment.json"}
-    assert died == 11
+    assert died == 13
 
 
 def test_rows_of_version_1_are_brought_up_to_date(tmp_path):

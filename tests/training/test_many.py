@@ -13,7 +13,7 @@ from elbograd.benchmarks import train, train_many
 from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.problems.placement import batches_of
 from elbograd.benchmarks.training import many, stack
-from elbograd.benchmarks.training.begin import begin_all
+from elbograd.benchmarks.training.begin import Planned, begin_all
 from elbograd.benchmarks.training.own_draws import OwnDraws
 from elbograd.benchmarks.training.stack import Stack
 from elbograd.estimators import Estimate, Estimator, Target, UsageError, catalogue, create
@@ -93,7 +93,7 @@ def test_runs_at_once_are_separate_runs(problem, estimator, batch_size, num_samp
 @pytest.mark.parametrize("estimator", ["reparameterization", "learned-baseline[hidden=4]"])
 def test_a_stack_of_one_run_is_that_run(estimator):
     settings = {"num_samples": 2, "batch_size": 8, "device": None, "dtype": "float64"}
-    (begun,) = begin_all(GAUSSIAN, estimator, [3], [1e-2], "adam", settings)
+    (begun,) = begin_all([Planned(GAUSSIAN, 3, 1e-2)], estimator, "adam", settings)
     many._train_stacked([begun], [1e-2], "adam", 6, 3, None)
     alone = train(GAUSSIAN, estimator, seed=3, learning_rate=1e-2, **SETTINGS, num_samples=2, dtype="float64")
     assert_same(many._finished(begun, 1e-2, 4), alone)

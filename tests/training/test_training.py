@@ -11,7 +11,6 @@ from elbograd.benchmarks.problems import load_problem
 from elbograd.benchmarks.training import begin as module
 from elbograd.benchmarks.training.held_out import importance_weighted_log_likelihood
 from elbograd.benchmarks.training.step import TrainingStep, backward
-from elbograd.benchmarks.training.train import tune_learning_rate
 from elbograd.estimators import Estimate, Estimator, UsageError, analytic_kl, catalogue, create
 from torch.distributions import Independent, Normal
 
@@ -192,14 +191,6 @@ def test_divergence_is_said(build, every):
     assert {
         r["status"] for r in run.rows() if r["step"] == run.diverged and r["metric"] == "train_objective"
     } == {"diverged"}
-
-
-def test_tuning_prefers_the_rate_that_trains():
-    rates = (1e-6, 1e-2, 1e3)
-    best = tune_learning_rate("vae[latent_dim=2,hidden=8]", "reparameterization", rates, steps=60)
-    assert best == 1e-2
-    with pytest.raises(UsageError, match="no learning rate"):
-        tune_learning_rate("vae", "reparameterization", ())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...gradients import seeded
 from ...problems.as_trained import as_trained
 from ...statistics.intervals import median_interval
-from ...training.begin import Begun, batches_of_all, begin_all
+from ...training.begin import Begun, Planned, batches_of_all, begin_all
 from ...training.pilot import STEPS, stack_of
 from ...training.stack import Stack, stacked_batches
 
@@ -86,7 +86,7 @@ def _rate(name: str, num_samples: int, runs: int, two: ProcessPoolExecutor, roun
 
 def _begun(name: str, num_samples: int, runs: int) -> list[Begun]:
     settings = {"num_samples": num_samples, "batch_size": None, "device": None, "dtype": None}
-    return begin_all(_MODEL, name, range(runs), [_RATE], "adam", settings)
+    return begin_all([Planned(_MODEL, seed, _RATE) for seed in range(runs)], name, "adam", settings)
 
 
 def _take(begun: Begun, steps: int) -> None:
