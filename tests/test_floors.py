@@ -23,7 +23,8 @@ FLOORS = {
         ("estimators",),
     ),
     "benchmarks": (
-        ("rows", "statistics", "linalg", "seeds", "vmapping"),
+        ("statistics", "linalg", "seeds", "vmapping"),
+        ("rows",),
         ("store", "problems"),
         ("gradients",),
         ("jacobians", "training"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
+from ...estimators.errors import UsageError
 from ...estimators.plugins.registry import create_under
 from ...estimators.plugins.specification import Specification, parse
+from ..problems.arguments import shown
 from ..seeds import derived
 
 _DIGITS = 3  # of what is drawn: nobody needs more
@@ -79,10 +82,27 @@ def at_edge(rate: float, learning_rates: tuple[float, float]) -> str:
 
 
 def _free(estimator: str, seed: int) -> dict[str, tuple[float, float]]:
-    """Its search space, less what its specification sets."""
-    space = create_under(seed, estimator).search_space
-    fixed = parse(estimator).parameters
+    """Its search space, less what its specification sets.
+
+    Raises:
+        UsageError: it is none.
+    """
+    made = create_under(seed, estimator)
+    space, fixed = made.search_space, parse(estimator).parameters
+    if not isinstance(space, Mapping):
+        raise UsageError(f"{made.label}: search_space must be a dict, not {shown(space)}")
+    for name, ends in space.items():
+        if not _is_range(ends):
+            wanted = "a lowest and a highest value, both positive"
+            raise UsageError(f"{made.label}: search_space[{name!r}] must be {wanted}, not {shown(ends)}")
     return {name: ends for name, ends in space.items() if name not in fixed}
+
+
+def _is_range(ends: object) -> bool:
+    if not isinstance(ends, Sequence) or len(ends) != 2:
+        return False
+    numbers = all(isinstance(end, Real) for end in ends)
+    return numbers and 0 < ends[0] < ends[1] < math.inf
 
 
 def _between(drawn: random.Random, low: float, high: float) -> float:

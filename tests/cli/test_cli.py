@@ -29,7 +29,8 @@ def no_figures(request, monkeypatch):
 
 def planned(out):
     """The cases that a dry run has printed, without their times."""
-    *cases, total = [line for line in out.splitlines() if ": reference for the bias" not in line]
+    beside = re.compile(r": reference for the bias|: (\d+ trials of .*, then )?\d+ runs of [\d,]+ steps")
+    *cases, total = [line for line in out.splitlines() if not beside.search(line)]
     assert re.match(rf"{len(cases)} cases? to run: about ", total)
     assert all(re.search(r": about \d+(\.\d)? (s|min)$", line) for line in cases)
     return [line.rpartition(": ")[0] for line in cases]
@@ -297,7 +298,9 @@ def test_convergence_rows(elbograd):
         "--tuning-steps", "5", "-o", "run",
     )  # fmt: skip
     assert code == 0
-    rows = load_results("run")
+    everything = load_results("run")
+    assert everything["parameter"].str.startswith("trial").any()
+    rows = everything[everything["parameter"] == ""]
     assert set(rows["seed"]) == {0, 1}
     held_out = rows[rows["metric"] == "heldout_objective"]
     assert set(held_out["step"]) == set(range(21))

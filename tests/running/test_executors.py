@@ -192,7 +192,7 @@ def check_no_timings(timed, out, err):
 
 
 def test_training_has_no_seconds_on_shared_machines():
-    settings = ConvergenceSettings(3, 1, "adam", (0.01,), 2)
+    settings = ConvergenceSettings(3, 1, "adam", (0.01,), 2, 2)
     training = Case(Convergence, "quadratic", "score-function", 2, None, 0, "cpu", "float32", settings)
     with_seconds, without = (measured(training, work(timings=timings)).rows for timings in (True, False))
     assert [r for r in without if r["metric"] != "seconds"] == [

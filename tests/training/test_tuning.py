@@ -57,6 +57,21 @@ def test_every_search_space_is_of_the_constructors_arguments():
                 create(with_own(name, {argument: value}))
 
 
+@pytest.mark.parametrize(
+    "space", ["{'kl': 0.5}", "{'kl': (0.0, 1.0)}", "{'kl': (2.0, 1.0)}", "{'kl': (1, 2, 3)}", "['kl']"]
+)
+def test_a_search_space_that_is_none_is_told_in_one_line(tmp_path, space):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from elbograd.estimators import create\n"
+        "class Mine(type(create('leave-one-out'))):\n"
+        f"    search_space = {space}\n"
+    )
+    with pytest.raises(UsageError, match="search_space") as error:
+        planned_trials(str(file), 4, RANGE, 0)
+    assert "\n" not in str(error.value)
+
+
 def test_the_edge_of_the_range_is_told():
     assert at_edge(1.2e-4, RANGE) == "lower"
     assert at_edge(2.9e-2, RANGE) == "upper"

@@ -1,1 +1,1 @@
-"""What a case of the convergence benchmark does. Imports torch, which its options do not."""
+"""Parts of the convergence benchmark that are no kind of their own."""

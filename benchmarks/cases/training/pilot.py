@@ -10,7 +10,7 @@ from ...problems.protocol import Problem
 from ...training.begin import Planned
 from ...training.many import train_planned
 from ..base import Case, size_of
-from ..convergence import ConvergenceSettings, arguments, run_steps
+from .settings import ConvergenceSettings, arguments, run_steps
 
 _RUNS, _STEPS = 4, 20
 _RATE = 1e-3

@@ -23,8 +23,8 @@ from ...training.trajectory import Trajectory
 from ...training.trials import at_edge, planned_trials, with_own
 from ...training.tuning import Trial, best_of, run_trials, split_to_choose_by
 from ..base import Case, Row, untimed
-from ..convergence import ConvergenceSettings, arguments, run_steps
 from ..session import Session
+from .settings import ConvergenceSettings, arguments, run_steps
 
 #: The reason of rows whose model seeds itself: what seeds vary is then the order of data and the draws alone.
 SHARED_WEIGHTS = "all seeds begin with the same weights, which the model fixes itself"
@@ -57,14 +57,13 @@ class ConvergenceRun:
     def rows(self) -> list[Row]:
         """Long rows: of the runs that are reported, of those untuned, and of each trial."""
         if not self._own.tuned:
-            return self._reported(self._own.learning_rates[0], self._case.estimator, "")
+            return self._reported(self._own.learning_rates[0], self._case.estimator)
         trials = self._trials()
         best = best_of(trials)
         chosen = best or min(trials, key=lambda trial: trial.learning_rate)
         estimator = with_own(self._case.estimator, chosen.own)
         rows = self._reported(chosen.learning_rate, estimator, self._note(chosen, best is None))
-        rows += self._reported(_UNTUNED_RATE, self._case.estimator, UNTUNED)
-        return rows + [each for trial in trials for each in trial.rows]
+        return rows + self._untuned() + [each for trial in trials for each in trial.rows]
 
     @cached_property
     def _split(self) -> str:
@@ -103,26 +102,31 @@ class ConvergenceRun:
         ]
         return "; ".join(filter(None, said))
 
-    def _reported(self, rate: float, estimator: str, what: str) -> list[Row]:
-        """Rows of all runs at a learning rate.
+    def _reported(self, rate: float, estimator: str, note: str = "") -> list[Row]:
+        """Rows of the runs at a learning rate, with a note on how that was found.
 
         Args:
             rate: of φ and θ.
             estimator: its specification, with what was tuned of its own.
-            what: `UNTUNED`, or a note on the tuned runs.
+            note: in a few words.
         """
+        return _with_note(self._in_groups("runs", rate, estimator), note)
+
+    def _untuned(self) -> list[Row]:
+        """Rows of the same runs at the usual rate. They take as long as the others, which is told there."""
+        rows = self._in_groups(UNTUNED, _UNTUNED_RATE, self._case.estimator)
+        return [{**each, "parameter": UNTUNED} for each in rows if each["metric"] != "seconds"]
+
+    def _in_groups(self, what: str, rate: float, estimator: str) -> list[Row]:
         seeds = [derived(self._case.seed, "repetition", k) for k in range(self._own.seeds)]
-        untuned = what == UNTUNED
+        what_kept = what if self._session.timings else f"{what}-not-timed"
         rows: list[Row] = []
         for start in range(0, len(seeds), _AT_ONCE):
             some = seeds[start : start + _AT_ONCE]
-            name = f"{UNTUNED if untuned else 'runs'}-{start + 1}-{start + len(some)}"
-            rows += self._kept.keep(name, partial(self._trained, some, rate, estimator, untuned))
+            name = f"{what_kept}-{start + 1}-{start + len(some)}"
+            rows += self._kept.keep(name, partial(self._trained, some, rate, estimator, what == UNTUNED))
             self._done += len(some) * self._own.steps
-        rows = _with_shared_weights_told(rows)
-        if untuned:
-            return [{**each, "parameter": UNTUNED} for each in rows if each["metric"] != "seconds"]
-        return _with_note(rows, what)
+        return _with_shared_weights_told(rows)
 
     def _trained(self, seeds: Sequence[int], rate: float, estimator: str, untuned: bool) -> list[Row]:
         own, every = self._own, max(1, self._own.steps // _EVALUATIONS)
@@ -142,9 +146,8 @@ class ConvergenceRun:
             kept_at=kept_at,
             **arguments(self._case),
         )
-        cost = step_cost(
-            planned[0], estimator, own.optimizer, timed=self._session.timings, **arguments(self._case)
-        )
+        timed = self._session.timings and not untuned
+        cost = step_cost(planned[0], estimator, own.optimizer, timed=timed, **arguments(self._case))
         rows: list[Row] = []
         for seed, result in zip(seeds, results, strict=True):
             rows += _timed(result.rows(), cost.seconds, self._session.timings)
