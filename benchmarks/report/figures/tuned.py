@@ -29,6 +29,7 @@ from .marks import Series, dash, figure, gather, hover, on_dark, plain, safe, se
 from .panel import Panel, Section
 
 _TABLED = 9  # points of a curve in the table of its data
+_NAMED = 3  # estimators in a summary
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def _panel(drawn: _Drawn, title: str, points: pd.DataFrame) -> Panel:
         made.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
     if not kind.log:
         made.update_xaxes(range=[float(points["x"].min()), shown_until(points, kind)])
-    best, name = max(ends)
+    best = max(value for value, _ in ends)
+    leading = [name for value, name in ends if value == best]
+    name = ", ".join(leading) if len(leading) <= _NAMED else f"{len(leading)} estimators"
     problem = family(str(points["problem"].iloc[0])) if "problem" in points else ""
     summary = f"Highest at the end: {name}, {_value(best, kind)}."
     headings = ["estimator", drawn.first, drawn.second]
