@@ -28,6 +28,7 @@ from .subject import NotFinite, OtherDraws, Subject
 #: Times the tolerance, that is aimed at where the tolerance is out of reach.
 WORSE = 10
 _HOPE = 1.5  # times as low as is expected, a bound may come to be
+_SLOWER = 4  # times the time of an estimate, that a combination takes
 _PROOF = 2  # times the evaluations of the longest look, that a proof may take which replaces it
 
 
@@ -187,7 +188,7 @@ class Cell:
         """That a proof may go through after all draws; 0 where none is left to be tried."""
         if not self._last_resort or self._looks is None:
             return 0
-        return self._looks.as_many_as(_PROOF * self._settings.max_evaluations, deadline)
+        return self._looks.as_many_as(_PROOF * self._settings.max_evaluations, deadline, _SLOWER)
 
     def _prove_after_all(self, deadline: float) -> None:
         assert self._subject is not None

@@ -100,10 +100,10 @@ class Looks:
         now, then = (unit * self.error(draws) for draws in (self._total, total))
         return max(self.excess - now, 0.0) / _GROWTH ** ((looks - self._looks) / 2) + then
 
-    def as_many_as(self, evaluations: float, deadline: float) -> int:
-        """How many estimates take no more evaluations, nor more time, going by the last look."""
+    def as_many_as(self, evaluations: float, deadline: float, slower: float) -> int:
+        """How many take no more evaluations, nor time, each ``slower`` times an estimate of the last look."""
         allowed = evaluations / self._source.work
-        in_time = (deadline - time.monotonic()) / self._took * self._last if self._took else 0.0
+        in_time = (deadline - time.monotonic()) / (slower * self._took) * self._last if self._took else 0.0
         return int(max(min(allowed, in_time), 0))
 
     def look_on(self, deadline: float) -> None:

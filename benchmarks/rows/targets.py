@@ -68,7 +68,7 @@ def reached(rows: pd.DataFrame) -> list[Reached]:
         workload = dict(zip(WORKLOAD, values, strict=True))
         targets = _targets(of_workload, _at(tried, workload))
         runs = {str(name): _Runs(one) for name, one in of_workload.groupby("estimator", sort=False)}
-        budgets = _budgets(list(runs.values()))
+        budgets = _budgets(of_workload, list(runs.values()))
         for target in targets:
             found += [
                 Reached(workload, name, target, one.times(target.objective, budgets), one.seeds)
@@ -134,7 +134,8 @@ class _Runs:
         """All runs have the same budget of steps: in another unit it is what these take of it."""
         if unit == "step":
             return steps
-        rates = [curve[unit].iloc[-1] / curve["step"].iloc[-1] for curve in self._curves.values()]
+        moved = [curve for curve in self._curves.values() if curve["step"].iloc[-1] > 0]
+        rates = [curve[unit].iloc[-1] / curve["step"].iloc[-1] for curve in moved]
         finite = [rate for rate in rates if math.isfinite(rate) and rate > 0]
         return float(np.median(finite)) * steps if finite else math.nan
 
@@ -143,10 +144,12 @@ class _Runs:
         return unit in curve and bool(curve[unit].notna().all()) and len(curve) > 0
 
 
-def _budgets(runs: Sequence[_Runs]) -> dict[str, float]:
-    """The steps that the longest run took, under each unit."""
-    steps = max((end for one in runs for end in one.ends("step")), default=math.nan)
-    return dict.fromkeys(UNITS, steps)
+def _budgets(rows: pd.DataFrame, runs: Sequence[_Runs]) -> dict[str, float]:
+    """The steps that were asked for, or where rows do not tell those of the longest run, under each unit."""
+    asked = [json.loads(text).get("steps", math.nan) for text in rows["parameters"].unique()]
+    taken = [end for one in runs for end in one.ends("step")]
+    known = [float(steps) for steps in (*asked, *taken) if not math.isnan(steps)]
+    return dict.fromkeys(UNITS, max(known, default=math.nan))
 
 
 def _targets(runs: pd.DataFrame, tried: pd.DataFrame) -> list[Target]:

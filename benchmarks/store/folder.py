@@ -91,6 +91,8 @@ class RunFolder:
             found = repair(path / ROWS)
             self.torn, self.damaged = found.torn, len(found.damaged)
             write_atomically(path / CONFIG, tomli_w.dumps(merged))
+            if self._environment_was_another(environment):
+                remove_partial(path)  # parts of a case are of one version of all that they depend on
             earlier = self._earlier_environments()
             self.changed = _differences(earlier, environment)
             others = [e for e in earlier if _differences([e], environment)]
@@ -194,6 +196,16 @@ class RunFolder:
         before = there.pop("earlier", [])
         known = [*(before if isinstance(before, list) else []), there]
         return [environment for environment in known if isinstance(environment, dict) and environment]
+
+    def _environment_was_another(self, environment: dict[str, Any]) -> bool:
+        """Whether the folder was last used in another one, or it is not known in which."""
+        try:
+            there = json.loads(content_of(self.path / ENVIRONMENT) or b"{}")
+        except (ValueError, RecursionError):
+            return True
+        if not isinstance(there, dict):
+            return True
+        return bool(_differences([{k: v for k, v in there.items() if k != "earlier"}], environment))
 
     def _unusable(self, why: str) -> UsageError:
         choices = "choose another folder" + (", or --force to begin anew" if self._is_run() else "")

@@ -129,12 +129,16 @@ class _Hamiltonian:
         momentum = torch.randn_like(z)
         before = log_density(z).detach() - _kinetic(momentum, self._step)
         moved, velocity = z, momentum
+        lost = torch.zeros(z.shape[: 1 + self._step.dim()], dtype=torch.bool, device=z.device)
         for _ in range(_LEAPFROGS):
             velocity = velocity + 0.5 * step * _slope(log_density, moved)
             moved = moved + step * velocity
+            # A chain that runs away is rejected; distributions refuse what is not finite.
+            lost = lost | ~moved.isfinite().flatten(lost.dim()).all(-1)
+            moved = torch.where(_over_events(lost, z), z, moved)
             velocity = velocity + 0.5 * step * _slope(log_density, moved)
         after = log_density(moved).detach() - _kinetic(velocity, self._step)
-        gain = (after - before).nan_to_num(-math.inf)
+        gain = torch.where(lost, -math.inf, after - before).nan_to_num(nan=-math.inf)
         accepted = torch.rand_like(gain).log() < gain
         self._adapt(gain.clamp_max(0).exp().mean(0))
         return torch.where(_over_events(accepted, z), moved, z).detach()

@@ -16,6 +16,7 @@ from ..gradients import count_evaluations
 from ..problems.as_trained import as_trained, eta_of
 from ..problems.datum_index import target_of
 from .begin import Begun, Planned, begin_all
+from .step import out_of_domain
 
 _WARMUP, _BLOCKS, _OF_A_BLOCK = 5, 9, 5  # steps
 _RATE = 1e-4  # at which no step goes astray
@@ -57,7 +58,12 @@ def step_cost(
         evaluations = _evaluations(begun)
         if not timed:
             return StepCost(float("nan"), evaluations)
-        blocks = list(islice(_blocks(begun), _BLOCKS))
+        try:
+            blocks = list(islice(_blocks(begun), _BLOCKS))
+        except (ValueError, RuntimeError) as error:
+            if not out_of_domain(error):
+                raise
+            return StepCost(float("nan"), evaluations)  # it diverges at once
     return StepCost(median(blocks), evaluations)
 
 

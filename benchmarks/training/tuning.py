@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from ...estimators.errors import UsageError
 from ..problems.arguments import check_called, check_choice, check_positive, checked_seed, counts, shown
+from ..problems.fingerprint import of_batch
 from ..problems.placement import batches_of
 from ..problems.point import resolve_problem
 from ..problems.protocol import Problem
 from ..rows.schema import row
 from ..statistics.best_of import expected_best
-from .batches import evaluation_data
 from .begin import Planned
 from .many import train_planned
 from .result import NOT_FINITE, TrainResult
@@ -25,9 +25,9 @@ from .run import OPTIMIZERS
 from .trials import PlannedTrial, at_edge, planned_trials, with_own
 
 _AT_ONCE = 10  # trials: what a kill loses at most
-_COMPARED = 64  # data of two splits
+_COMPARED, _ALL = 64, 2**14  # data of a split that are held against those of others
 
-#: Given the trials of one group, their results.
+#: Given a name and what computes a part: that, or as it was kept.
 Kept = Callable[[str, Callable[[], list[dict[str, Any]]]], list[dict[str, Any]]]
 
 
@@ -215,17 +215,29 @@ def best_of(trials: Iterable[Trial]) -> Trial | None:
 
 
 def split_to_choose_by(problem: Problem) -> str:
-    """The validation split where the problem has such data, apart from those of testing; else "train"."""
+    """The validation split where the problem has such data, apart from all others; else "train".
+
+    Where every other name is taken for one of "train" and "test" there is none: most of its data are then
+    among those, in whatever order.
+    """
     try:
-        held_out = next(islice(batches_of(problem, "validation", _COMPARED), 1), None)
-        if held_out is None or not len(held_out):
-            return "train"
-        test = evaluation_data(problem, "test", len(held_out))
+        held_out = _fingerprints(problem, "validation", _COMPARED)
     except Exception:  # a user's problem may raise anything for a split that it does not know
         return "train"
-    # Where every name but "train" is taken for testing, there is no validation.
-    same = held_out.shape == test.shape and bool(torch.equal(held_out, test))
-    return "train" if same else "validation"
+    if not held_out:
+        return "train"
+    others = _fingerprints(problem, "test", _ALL) | _fingerprints(problem, "train", _ALL)
+    return "train" if 2 * len(held_out & others) > len(held_out) else "validation"
+
+
+def _fingerprints(problem: Problem, split: str, most: int) -> set[str]:
+    """Of the first data of a split."""
+    found: set[str] = set()
+    for x in batches_of(problem, split, _COMPARED):
+        found |= {of_batch(datum) for datum in x.split(1)}
+        if len(found) >= most:
+            break
+    return found
 
 
 def _groups(planned: Sequence[PlannedTrial]) -> Iterable[list[PlannedTrial]]:

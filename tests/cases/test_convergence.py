@@ -156,6 +156,15 @@ def test_parts_are_removed_when_the_run_has_ended(tmp_path):
     assert not (folder.path / "partial").exists()
 
 
+@pytest.mark.parametrize(("then", "kept"), [({"torch": "1"}, True), ({"torch": "2"}, False)])
+def test_parts_of_another_version_are_not_gone_on_with(tmp_path, then, kept):
+    """An estimator's file may have been mended between a kill and the same command again."""
+    RunFolder(tmp_path, {"convergence": {}}, {"torch": "1"})
+    Partial(tmp_path / "partial" / "case").keep("runs", lambda: [{"a": 1}])
+    RunFolder(tmp_path, {"convergence": {}}, then)
+    assert (tmp_path / "partial" / "case" / "runs.json").exists() == kept
+
+
 @pytest.mark.parametrize("content", ["", "[", "{}", "[1]", "\x00"])
 def test_a_damaged_part_is_computed_again(tmp_path, content):
     (tmp_path / "runs.json").write_text(content)

@@ -248,3 +248,51 @@ def test_noise_is_followed_where_samples_data_and_a_part_of_the_pilot_are_as_man
     made = warmed(partial(create, "reparameterization"), solved, 16, 0)
     here = Subject(made, solved.at(16, "float64"), corner, solved.norm, Settings(), claims=True)
     assert looks_module.Looks(here, followed=True).explained.the_same
+
+
+def looks_at(name, estimator, point, num_samples, data):
+    problem = place(load_problem(name), dtype=torch.float64)
+    x = first_batch(problem, 3, 0)
+    solved = solve(problem, point, x, points_of(problem, x, 0)[point], "elbo", num_samples)
+    corner = Corner(num_samples, data)
+    made = warmed(partial(create, estimator), solved, num_samples, 0)
+    moved = solved.at(data, "float64")
+    return looks_module.Looks(
+        Subject(made, moved, corner, solved.norm, Settings(), claims=True), followed=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator", "point"),
+    [
+        # The bound is made of states too rare to be drawn at first, and falls far more than noise does.
+        ("waves[posterior=bernoulli,latent_dim=7,scale=50,offset=-500]", "arm", "near-optimal"),
+        ("small-vae[posterior=bernoulli]", "arsm", "middle"),
+    ],
+)
+def test_what_a_bound_may_come_down_to_is_told_beforehand(name, estimator, point):
+    looks = looks_at(name, estimator, point, 2, 3)
+    looks.look_on(float("inf"))
+    first, promise = looks.excess, looks.promise(float("inf"))
+    while looks.can(float("inf")):
+        looks.look_on(float("inf"))
+    assert first > 5 * looks.excess
+    assert promise / 2 <= looks.excess <= 2 * promise
+    assert looks.promise(float("inf")) == pytest.approx(looks.excess)
+
+
+def test_a_proof_gets_no_more_time_than_is_left(monkeypatch):
+    looks = looks_at("small-vae[posterior=bernoulli]", "arsm", "middle", 2, 3)
+    looks.look_on(float("inf"))
+    monkeypatch.setattr(looks_module.time, "monotonic", lambda: 100.0)
+    looks._took = 0.5
+    assert looks.as_many_as(1e9, 101.0, 4.0) == looks._last // 2
+    assert looks.as_many_as(1e9, 99.0, 4.0) == 0
+
+
+@pytest.mark.parametrize(("data", "size"), [(4, 5), (16, 4), (1, 4)])
+def test_means_are_never_over_as_many_estimates_as_data(data, size):
+    looks = looks_at("small-vae", "leave-one-out", "initial", 4, data)
+    assert looks._source.unlike_data(4) == size
+    assert sum(looks._source.apart([4, 7])) == 11
+    assert data not in looks._source.apart([data + 1, data, 3]) or data == 1

@@ -99,6 +99,17 @@ def test_a_run_that_diverges_never_reaches_what_it_had_not():
     assert times.reached == 1
 
 
+def test_the_budget_is_what_was_asked_for():
+    settings = json.dumps({"steps": 400})
+    runs = [
+        r for s in range(2) for r in curve("a", s, [-10.0, -9.0, -8.0], diverged=True, parameters=settings)
+    ]
+    found = reached(frame(TUNED, runs))[-1].times
+    assert found["step"].budget == 400
+    assert found["evaluations"].budget == 1200
+    assert found["step"].restricted_mean == 400
+
+
 def test_a_diverged_trial_counts_as_no_training():
     tried = trials(frame(trial("a", 1, -10.0, 5.0, diverged=True), trial("a", 2, -9.0, -3.0)))
     assert list(tried["tuning_objective"]) == [-10.0, -3.0]

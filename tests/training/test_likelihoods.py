@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from elbograd.benchmarks.training.annealed import annealed_log_likelihood
 from elbograd.benchmarks.training.batches import evaluation_data
 from elbograd.benchmarks.training.exact_likelihood import exact_log_likelihood
 from elbograd.benchmarks.training.held_out import importance_weighted_log_likelihood
+from torch import distributions as td
 
 
 def at(name, count=12):
@@ -89,3 +91,28 @@ def test_random_numbers_of_the_caller_are_left_alone():
     first = annealed_log_likelihood(problem, x, temperatures=5)
     assert torch.equal(torch.rand(1), expected)
     assert annealed_log_likelihood(problem, x, temperatures=5) == first
+
+
+class Explosive:
+    """Log-likelihoods whose gradients overflow, and a posterior that refuses what is no number."""
+
+    def __init__(self):
+        self.inner = load_problem("small-vae")
+        self.encoder, self.decoder = self.inner.encoder, self.inner.decoder
+        self.batches = self.inner.batches
+
+    def posterior(self, eta):
+        base = self.inner.posterior(eta).base_dist
+        return td.Independent(td.Normal(base.loc, base.scale, validate_args=True), 1, validate_args=True)
+
+    def target(self, x):
+        target = self.inner.target(x)
+        return replace(target, log_likelihood=lambda z: -((1e3 * z) ** 8).sum(-1))
+
+
+def test_a_trajectory_that_leaves_the_numbers_is_rejected():
+    problem = Explosive()
+    x = evaluation_data(problem.inner, "test", 8)
+    found = annealed_log_likelihood(problem, x, temperatures=30)
+    assert math.isfinite(found)
+    assert found < 0

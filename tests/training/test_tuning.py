@@ -151,6 +151,12 @@ def refusing(inner, split, *rest):
     return inner.batches(split, *rest)
 
 
+def shuffled(inner, split, *rest):
+    """Test data in another order at each call, by every name but "train"."""
+    for x in inner.batches("train" if split == "train" else "test", *rest):
+        yield x[torch.randperm(len(x))]
+
+
 @pytest.mark.parametrize(
     ("answer", "split"),
     [
@@ -158,6 +164,8 @@ def refusing(inner, split, *rest):
         (refusing, "train"),
         # Every name but "train" is taken for testing: to choose by that would be to choose by the test data.
         (lambda inner, split, *rest: inner.batches("train" if split == "train" else "test", *rest), "train"),
+        (lambda inner, split, *rest: inner.batches("test" if split == "test" else "train", *rest), "train"),
+        (lambda inner, split, *rest: shuffled(inner, split, *rest), "train"),
         (
             lambda inner, split, *rest: iter(()) if split == "validation" else inner.batches(split, *rest),
             "train",

@@ -18,6 +18,7 @@ from ...training.exact_likelihood import exact_log_likelihood
 from ...training.held_out import importance_weighted_log_likelihood
 from ...training.many import train_planned
 from ...training.result import TrainResult
+from ...training.step import out_of_domain
 from ...training.step_cost import step_cost
 from ...training.trajectory import Trajectory
 from ...training.trials import at_edge, planned_trials, with_own
@@ -195,7 +196,12 @@ def _checks(result: TrainResult, seed: int) -> Iterator[Row]:
         return
     step = result.history[-1].step
     x = evaluation_data(result.problem, "test", _CHECKED)
-    annealed = annealed_log_likelihood(result.problem, x, chains=_CHAINS, seed=seed)
+    try:
+        annealed = annealed_log_likelihood(result.problem, x, chains=_CHAINS, seed=seed)
+    except (ValueError, RuntimeError) as error:
+        if not out_of_domain(error):
+            raise
+        annealed = None  # the moves have left what the model can be asked about
     bound = importance_weighted_log_likelihood(result.problem, x, _IMPORTANCE_SAMPLES, seed)
     found = {
         "exact_log_likelihood": exact_log_likelihood(result.problem, result.heldout),
