@@ -51,7 +51,8 @@ class RunProgress:
         self._remaining = Remaining(todo)
         self._started = time.monotonic()
         self._live: Display | None = None
-        self._doing, self._share, self._last_line = "", 0.0, -float("inf")
+        self._told: dict[str, tuple[str, float]] = {}  # of cases being measured
+        self._last_line = -float("inf")
 
     def __enter__(self) -> RunProgress:
         """Start the display."""
@@ -68,9 +69,9 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
 
-    def tell(self, text: str, share: float) -> None:
-        """What is being done in the case being measured, and the share of its time that is spent."""
-        self._doing, self._share = text, share
+    def tell(self, case: AnyCase, text: str, share: float) -> None:
+        """What is being done in a case being measured, and the share of its time that is spent."""
+        self._told[case.id] = text, share
         now = time.monotonic()
         if self._live is None and not self._quiet and now - self._last_line >= _EVERY:
             self._last_line = now
@@ -78,11 +79,12 @@ class RunProgress:
 
     def again(self, case: AnyCase, reason: str, tries: int) -> None:
         """A case has failed and is begun once more."""
+        self._told.pop(case.id, None)
         self._say(f"{case.title}: {reason}; trying again ({tries})", "yellow")
 
     def finish(self, case: AnyCase, outcome: str, failed: bool) -> None:
         """A case has ended; ``outcome`` is a few words."""
-        self._doing, self._share = "", 0.0
+        self._told.pop(case.id, None)
         self._remaining.finish(case)
         self._remaining.look(self._running())
         self.done += 1
@@ -105,8 +107,8 @@ class RunProgress:
 
     @property
     def completed(self) -> float:
-        """Cases that have ended, and the share of the one being measured where that is known."""
-        return self.done + self._share
+        """Cases that have ended, and the shares of those being measured where these are known."""
+        return self.done + sum(share for _, share in list(self._told.values()))
 
     def lines(self, width: int, height: int) -> Iterable[Text]:
         """The counts, and what is being measured; nothing is wider than the terminal."""
@@ -114,9 +116,9 @@ class RunProgress:
         self._remaining.look(running)
         yield from _wrapped(self._counts(len(running)), width)
         room = max(1, min(_TITLES, height - 4))
-        titles = [self._doing] if self._doing else [case.title for case in running[:room]]
-        for title in titles:
-            yield _cut(f"  {title}", "dim")
+        for case in running[:room]:
+            doing, _ = self._told.get(case.id, (case.title, 0.0))
+            yield _cut(f"  {doing}", "dim")
         if len(running) > room:
             yield _cut(f"  and {len(running) - room} more", "dim")
 

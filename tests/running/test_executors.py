@@ -285,6 +285,20 @@ def test_a_process_that_vanishes_is_begun_again_and_given_up_with_its_reason(elb
     assert totals["value"].nunique() == 1
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_done_within_a_case_is_told_by_every_process(tmp_path, jobs):
+    settings = ConvergenceSettings(3, 1, "adam", (0.01,), 2, 2)
+    training = Case(Convergence, "quadratic", "score-function", 2, None, 0, "cpu", "float32", settings)
+    told = []
+    with Engine(jobs=jobs).open(work(folder=str(tmp_path))) as executor:
+        executor.tell = lambda *values: told.append(values)
+        executor.submit(training)
+        ((_, outcome),) = executor.outcomes()
+    assert isinstance(outcome, Output)
+    assert {of.id for of, _, _ in told} == {training.id}
+    assert all(text and 0 <= share <= 1 for _, text, share in told)
+
+
 def test_what_a_dying_process_said_last_is_the_reason():
     with open("dies.py", "w") as file:
         file.write("import os\nos.write(2, b'out of luck\\n')\nos._exit(3)\n")

@@ -174,6 +174,19 @@ def test_every_line_fits(columns):
     assert len(lines) == 1 + len(counts) + 5
 
 
+def test_of_each_case_being_measured_what_is_done_is_told():
+    todo = cases(3)
+    shown = RunProgress(todo, 4, lambda: todo[:2])
+    shown.tell(todo[0], "training", 0.25)
+    shown.tell(todo[1], "tuning", 0.5)
+    assert shown.completed == 1.75
+    doing = [text.plain for text in shown.lines(80, 24)][1:]
+    assert doing == ["  training", "  tuning"]
+    shown.finish(todo[0], "variance 2", failed=False)
+    shown.again(todo[1], "it vanished", 1)
+    assert shown.completed == 2
+
+
 def test_plain_lines_where_there_is_no_terminal(capsys):
     todo = cases(2)
     with RunProgress(todo, 3, lambda: []) as shown:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
 from ...cases.base import AnyCase, Output
-from ...cases.session import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,14 @@ class Work:
     timings: bool = True
 
 
+#: Given a case being measured, what is being done of it, and the share of its time that is spent.
+TellOf = Callable[[AnyCase, str, float], None]
+
+
+def _silent(_case: AnyCase, _text: str, _share: float) -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why there is no output.
@@ -54,11 +61,11 @@ class Executor(ABC):
 
     Attributes:
         workers: what there is to work with, in a few words; "" for this process.
-        tell: told what is being done in this process by what takes long.
+        tell: told what is being done on this machine by what takes long; called from any thread.
     """
 
     workers: str = ""
-    tell: Tell = staticmethod(silent)
+    tell: TellOf = staticmethod(_silent)
 
     @abstractmethod
     def submit(self, case: AnyCase) -> None:

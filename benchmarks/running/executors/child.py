@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from ....estimators.text import clean
 from ...cases.base import AnyCase, Output
+from ...cases.session import Tell, silent
 from .base import Failure, Work, decode
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -58,13 +59,15 @@ class Child:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, case: AnyCase) -> Output | Failure:
-        """Have a case measured, and wait for it."""
+    def ask(self, case: AnyCase, tell: Tell = silent) -> Output | Failure:
+        """Have a case measured, and wait for it; ``tell`` hears meanwhile what is being done."""
         assert self._process.stdout is not None
         if self._send(case.as_json()):
-            line = self._process.stdout.readline()
-            if line.endswith("\n"):
-                return decode(json.loads(line))
+            while (line := self._process.stdout.readline()).endswith("\n"):
+                values = json.loads(line)
+                if "told" not in values:
+                    return decode(values)
+                tell(*values["told"])
         return Failure("vanished", self._how_it_ended())
 
     def kill(self) -> None:
@@ -115,13 +118,13 @@ class ChildPool:
         self._all: set[Child] = set()
         self._closed = False
 
-    def measure(self, case: AnyCase) -> Output | Failure:
-        """Have an idle child measure a case; a new one where there is none."""
+    def measure(self, case: AnyCase, tell: Tell = silent) -> Output | Failure:
+        """Have an idle child measure a case; a new one where there is none. See `Child.ask`."""
         try:
             child = self._take()
         except OSError as error:  # no memory for another process
             return Failure("vanished", f"a worker process cannot be started: {error.strerror}")
-        outcome = child.ask(case)
+        outcome = child.ask(case, tell)
         with self._lock:
             if child.alive and not self._closed:
                 self._rest(child)

@@ -48,7 +48,7 @@ class LocalExecutor(Executor):
     def _measure(self, case: AnyCase) -> None:
         self._running[case.id] = case
         try:
-            outcome = self._pool.measure(case)
+            outcome = self._pool.measure(case, lambda text, share: self.tell(case, text, share))
         except Exception as error:  # the answer of a broken process may be anything
             outcome = Failure("vanished", f"the worker process gave no answer: {error}")
         del self._running[case.id]

@@ -28,7 +28,7 @@ class SerialExecutor(Executor):
         self._waiting.append(case)
 
     def outcomes(self) -> Iterator[tuple[AnyCase, Output | Failure]]:
-        session = open_session(self._work, self.tell)
+        session = open_session(self._work, lambda text, share: self.tell(self._running[0], text, share))
         while self._waiting:
             case = self._waiting.popleft()
             self._running = [case]

@@ -29,7 +29,7 @@ class TogetherExecutor(Executor):
     def outcomes(self) -> Iterator[tuple[AnyCase, Output]]:
         if not self._waiting:
             return
-        session = open_session(self._work, self.tell)
+        session = open_session(self._work, lambda text, share: self.tell(self._waiting[0], text, share))
         for case, output in self._benchmark.measure_together(tuple(self._waiting), session):
             self._waiting.remove(case)
             yield case, output

@@ -7,13 +7,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from queue import SimpleQueue
-from typing import TextIO
+from typing import Any, TextIO
 
 from ....estimators.errors import UsageError
 from ...cases.kinds import case_from_json
 from .base import Failure, Work, encode
 from .measure import make_ready, measure, open_session
+
+_EVERY = 0.5  # seconds between two lines on what is being done
 
 
 def main() -> None:
@@ -35,12 +38,30 @@ def main() -> None:
     except UsageError as error:
         unfit = Failure("refused", str(error))
     question = questions.get()
-    session = open_session(work)  # not before: by now the run has made its folder
+    # Not before: by now the run has made its folder.
+    session = open_session(work, _Telling(answers))
     while True:
         case = case_from_json(json.loads(question))
-        answers.write(json.dumps(encode(unfit or measure(case, session, work.threads))) + "\n")
-        answers.flush()
+        _say(answers, encode(unfit or measure(case, session, work.threads)))
         question = questions.get()
+
+
+class _Telling:
+    """Lines on what is being done, between the answers, now and then."""
+
+    def __init__(self, answers: TextIO) -> None:
+        self._answers, self._last = answers, -float("inf")
+
+    def __call__(self, text: str, share: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= _EVERY:
+            self._last = now
+            _say(self._answers, {"told": [text, share]})
+
+
+def _say(answers: TextIO, values: dict[str, Any]) -> None:
+    answers.write(json.dumps(values) + "\n")
+    answers.flush()
 
 
 def _listen(asked: TextIO, questions: SimpleQueue[str]) -> None:
