@@ -2,13 +2,15 @@
 
     python -m elbograd.benchmarks.studies.published_certificates FOLDER [-o PUBLISHED] [--readme README.md]
 
-Made anew from the rows: certification.md and certify.csv; the rows themselves, config.toml, environment.json
-and the figures are copied. The table of the README is the one that begins with "| estimator | verdict |".
+Made anew from the rows: certification.md and certify.csv; the rows themselves, config.toml, environment.json,
+less the folder of its command, and the figures are copied. The README's table is the one that begins with
+"| estimator | verdict |".
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -36,15 +38,15 @@ SHOWN = (
     "score-function",
 )
 _PUBLISHED = Path("results/published/certification")
-_ROWS = "rows.parquet"
+_ROWS, _ENVIRONMENT = "rows.parquet", "environment.json"
 _COPIED = (
     _ROWS,
     "config.toml",
-    "environment.json",
     "figures/verdicts.svg",
     "figures/bias-bound-vs-time.svg",
 )
 _HEADINGS = ("estimator", "verdict", "relative bias", "worst at", "checks ran", "proofs", "time")
+_FOLDER = re.compile(r" (?:-o|--output)(?: |=)(?:'[^']*'|\S+)")  # of this machine alone
 _TABLE = re.compile(r"^\| estimator \| verdict \|.*\n(?:\|.*\n)+", re.MULTILINE)
 
 
@@ -99,6 +101,11 @@ def publish(run: Path, published: Path, readme: Path) -> None:
         for name in _COPIED:
             if (run / name).exists():
                 shutil.copyfile(run / name, published / name)
+        if (run / _ENVIRONMENT).exists():
+            of_the_run = json.loads((run / _ENVIRONMENT).read_text(encoding="utf-8"))
+            of_the_run["command"] = _FOLDER.sub("", of_the_run["command"])
+            text = json.dumps(of_the_run, indent=2) + "\n"
+            (published / _ENVIRONMENT).write_text(text, encoding="utf-8")
         readme.write_text(after, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,8 @@ def run(tmp_path):
     both = certified("vargrad"), certified("reparameterization", 0.0123)
     write_table([{**row, "case": "c"} for one in both for row in one.rows()], folder / "rows.parquet")
     (folder / "config.toml").write_text("[certify]\n")
+    command = "elbograd certify -o '/home/me/a run' -j 2"
+    (folder / "environment.json").write_text(json.dumps({"command": command, "threads": 1}))
     return folder
 
 
@@ -61,6 +64,8 @@ def test_a_run_is_published_and_the_readme_follows(run, tmp_path, capsys):
     assert main([str(run), "-o", str(published), "--readme", str(readme)]) == 0
     assert readme.read_text(encoding="utf-8").splitlines() == ["# Top", "", *LINES, "", "end"]
     assert (published / "config.toml").exists()
+    environment = json.loads((published / "environment.json").read_text(encoding="utf-8"))
+    assert environment == {"command": "elbograd certify -j 2", "threads": 1}
     assert list(pd.read_csv(published / "certify.csv")["verdict"]) == ["holds", "not shown"]
     assert "| `vargrad` |" in (published / "certification.md").read_text(encoding="utf-8")
     assert table(load_results(published)).splitlines() == LINES
