@@ -269,6 +269,43 @@ def test_inclusion_agrees_with_the_sum_over_orders(count, scale, tolerance):
                     assert float(found.second[i, j]) == pytest.approx(float(second), rel=1e-10, abs=tolerance)
 
 
+def test_inclusion_of_many_agrees_with_the_sum_over_subsets():
+    p = torch.softmax(torch.linspace(-1.5, 2.5, 15, dtype=torch.float64), 0)[torch.randperm(15)].tolist()
+    count = 11
+
+    def of_set(chances, rest):
+        """P that these come first, in any order: subset by subset, each by which was drawn last of it."""
+        whole, come = sum(chances) + rest, [1.0] + [0.0] * (2 ** len(chances) - 1)
+        for subset in range(1, len(come)):
+            for k in range(len(chances)):
+                if subset >> k & 1:
+                    before = subset & ~(1 << k)
+                    drawn = sum(c for j, c in enumerate(chances) if before >> j & 1)
+                    come[subset] += come[before] * chances[k] / (whole - drawn)
+        return come[-1]
+
+    found = inclusion(torch.tensor(p[:count], dtype=torch.float64).log())
+    rest, together = sum(p[count:]), of_set(p[:count], sum(p[count:]))
+    for i in (0, 5):
+        first = p[i] * of_set([p[k] for k in range(count) if k != i], rest) / together
+        assert float(found.first[i]) == pytest.approx(first, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("count", "of"), [(1, 5), (2, 5), (3, 27), (8, 27), (33, 625), (129, 625), (129, 130), (1000, 4096)]
+)
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_one_of_the_set_was_the_first_and_another_the_second(count, of, scale):
+    """Sums of probabilities, each by a quadrature of its own: 1 where that is fine enough for so many."""
+    torch.manual_seed(0)
+    log_q = (scale * torch.randn(3, of, dtype=torch.float64)).log_softmax(-1)
+    chosen = (log_q - torch.empty_like(log_q).exponential_().log()).topk(count, -1).indices
+    found = inclusion(log_q.gather(-1, chosen).T)
+    assert float((found.first.sum(0) - 1).abs().max()) < 1e-12
+    if count > 1:
+        assert float((found.second.sum(1) - 1).abs().max()) < 1e-12
+
+
 def test_samples_without_replacement_come_in_the_order_of_the_law():
     """χ² over the 56 ordered pairs of 20,000 draws; a false alarm has probability 1e-4."""
     torch.manual_seed(0)
