@@ -20,6 +20,7 @@ _RANK = 1e-11  # relative, below which features say the same
 #: The same, in turn, until what errors of the features' means move is small: β grows like its inverse.
 RANKS = (_RANK, 1e-6, 1e-3)
 _WORTH_ITS_TIME = 0.25  # features of noise take as long as four times the draws
+_UNITS = 10  # of rounding, that all draws of a feature may be off by alike
 _ALL = 1e-7  # of a column, that is left where features explain all of it but its own rounding
 
 
@@ -43,9 +44,16 @@ class Adjustment:
         centred = features.centred[..., : self.coefficients.shape[1]]
         return columns - torch.einsum("rbf,bfk->rbk", centred, self.coefficients)
 
-    def error(self, means: Float[Tensor, "B F"], relative: float) -> Float[Tensor, "B K"]:
-        """What an error of the features' exact means, relative to each, would move the columns by."""
-        size = relative * means[:, : self.coefficients.shape[1]].abs()
+    def error(self, features: Features, relative: float) -> Float[Tensor, "B K"]:
+        """What errors of the features may move the columns' means by.
+
+        Of their exact means, relative to each, and of their values, by rounding: of features that nearly say
+        the same, the coefficients are large.
+        """
+        kept = self.coefficients.shape[1]
+        rounding = _UNITS * torch.finfo(features.values.dtype).eps
+        typical = features.values[..., :kept].square().mean(0).sqrt()
+        size = relative * features.means[:, :kept].abs() + rounding * typical
         return torch.einsum("bf,bfk->bk", size, self.coefficients.abs())
 
 

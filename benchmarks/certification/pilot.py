@@ -32,7 +32,7 @@ class Explained:
         source: of the draws.
         of_integrand, of_noise: what is subtracted.
         the_same: whether estimates are one and the same function of the noise at all data.
-        by_means: what the mean may be off by for errors of the features' means.
+        by_means: what the mean may be off by for errors of the features' means, and for their rounding.
         worth: how far a gradient, and a value, may be off at a state that is never seen, see `RareStates`.
         rare: None where nothing was drawn.
     """
@@ -142,10 +142,10 @@ class _Pilot:
     def explained(self) -> Explained:
         """By all that was drawn."""
         of_integrand = self._by_integrand()
-        by_means = of_integrand.error(self._features.means, self._source.subject.oracle.accuracy)
-        of_noise = self._by_noise(of_integrand(self._columns, self._features))
+        by_means = of_integrand.error(self._features, self._source.subject.oracle.accuracy)
+        of_noise, more = self._by_noise(of_integrand(self._columns, self._features))
         return Explained(
-            self._source, of_integrand, of_noise, self._the_same, by_means, self._worth, self._rare
+            self._source, of_integrand, of_noise, self._the_same, by_means + more, self._worth, self._rare
         )
 
     @property
@@ -168,10 +168,10 @@ class _Pilot:
                 return tried
         return found
 
-    def _by_noise(self, left: Tensor) -> Adjustment:
-        """Of what features of the integrand leave."""
+    def _by_noise(self, left: Tensor) -> tuple[Adjustment, Tensor]:
+        """Of what features of the integrand leave, and what their errors may move the means by."""
         source, rows = self._source, self._source.subject.oracle.rows
-        none = Adjustment(left.new_zeros(left.shape[1], 0, left.shape[2]))
+        none = Adjustment(left.new_zeros(left.shape[1], 0, left.shape[2])), left.new_zeros(left.shape[1:])
         if self._all_explained(left):
             return none
         others = joined([source.of_noise(noise, len(draws.value)) for draws, noise in self._drawn])
@@ -179,7 +179,9 @@ class _Pilot:
         others = others.only(times * source.expected(self._drawn[0][1]) >= SEEN_BY_A_FIT)
         found = Adjustment(fitted(left, others, rows))
         found.coefficients[self._hardly] = 0
-        return found if pays(left, found(left, others), others, rows, self._rounding) else none
+        if not pays(left, found(left, others), others, rows, self._rounding):
+            return none
+        return found, found.error(others, 0.0)  # their means are exact
 
     def _all_explained(self, left: Tensor) -> bool:
         return all_explained(self._columns, left, self._rounding)
@@ -187,7 +189,7 @@ class _Pilot:
     def _harmless(self, adjustment: Adjustment) -> bool:
         """Whether the errors of the features' means are as nothing to the tolerance."""
         subject = self._source.subject
-        error = float(adjustment.error(self._features.means, subject.oracle.accuracy)[:, :-1].norm())
+        error = float(adjustment.error(self._features, subject.oracle.accuracy)[:, :-1].norm())
         return error <= _HARMLESS * subject.settings.tolerance * subject.oracle.norm
 
 
