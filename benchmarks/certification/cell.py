@@ -26,7 +26,7 @@ from .shapes import plain_batch
 from .subject import NotFinite, OtherDraws, Subject
 
 #: Times the tolerance, that is aimed at where the tolerance is out of reach.
-WORSE = 10
+WORSE = 30
 _HOPE = 1.5  # times as low as is expected, a bound may come to be
 _SLOWER = 4  # times the time of an estimate, that a combination takes
 _PROOF = 2  # times the evaluations of the longest look, that a proof may take which replaces it
@@ -133,7 +133,7 @@ class Cell:
     def goal(self, deadline: float) -> float:
         """What the excess is to be brought down to.
 
-        The tolerance; ten times that where it is out of reach.
+        The tolerance; thirty times that where it is out of reach.
         """
         tolerance = self._settings.tolerance
         if self._looks is None or self.excess <= tolerance:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .variables import Variables
 
 _STEP = 0.25  # of the trapezoidal rule in the logarithm of time, at most: its error is exp(−π²/step) at S = 1
-_STEP_OF_ONE = 0.6  # over √(S + 1): a peak of S factors is as narrow, and the error exp(−2π²/(1.5 (S + 1) step²))
+_STEP_OF_ONE = 0.6  # over √(S + 1), as narrow a peak is S factors make: exp(−2π²/(1.5 (S + 1) step²))
 _LEFT = 34.0  # −log of the share of the integral that is left out below
 _ENTRIES = 2**22  # that are integrated at a time
 _NEVER = -5e3  # log q of a configuration that is never drawn, its logits being cut at −10⁴
