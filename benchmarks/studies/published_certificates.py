@@ -10,9 +10,7 @@ less the folder of its command, and the figures are copied. The README's table i
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from ..rows.durations import duration
 from ..store.loading import load_results
 from ..tables.markdown import code, plain
 from ..tables.verdicts import verdict_cases, verdict_section
+from .published import ROWS, copy_run
 
 #: In the README, in this order.
 SHOWN = (
@@ -38,15 +37,8 @@ SHOWN = (
     "score-function",
 )
 _PUBLISHED = Path("results/published/certification")
-_ROWS, _ENVIRONMENT = "rows.parquet", "environment.json"
-_COPIED = (
-    _ROWS,
-    "config.toml",
-    "figures/verdicts.svg",
-    "figures/bias-bound-vs-time.svg",
-)
+_FIGURES = ("verdicts.svg", "bias-bound-vs-time.svg")
 _HEADINGS = ("estimator", "verdict", "relative bias", "worst at", "checks ran", "proofs", "time")
-_FOLDER = re.compile(r" (?:-o|--output)(?: |=)(?:'[^']*'|\S+)")  # of this machine alone
 _TABLE = re.compile(r"^\| estimator \| verdict \|.*\n(?:\|.*\n)+", re.MULTILINE)
 
 
@@ -87,25 +79,17 @@ def publish(run: Path, published: Path, readme: Path) -> None:
         UsageError: there is nothing to publish, or a file cannot be read or written.
     """
     rows = load_results(run)
-    if not (run / _ROWS).exists():
-        raise UsageError(f"{run} is not finished: it has no {_ROWS}")
+    if not (run / ROWS).exists():
+        raise UsageError(f"{run} is not finished: it has no {ROWS}")
     made = table(rows)
     try:
         before = readme.read_text(encoding="utf-8")
         after, places = _TABLE.subn(lambda _: made + "\n", before)
         if places != 1:
             raise UsageError(f"{readme} has {places} tables of verdicts, not one")
-        (published / "figures").mkdir(parents=True, exist_ok=True)
+        copy_run(run, published, _FIGURES)
         (published / "certification.md").write_text(verdict_section(rows), encoding="utf-8")
         verdict_cases(rows).to_csv(published / "certify.csv", index=False)
-        for name in _COPIED:
-            if (run / name).exists():
-                shutil.copyfile(run / name, published / name)
-        if (run / _ENVIRONMENT).exists():
-            of_the_run = json.loads((run / _ENVIRONMENT).read_text(encoding="utf-8"))
-            of_the_run["command"] = _FOLDER.sub("", of_the_run["command"])
-            text = json.dumps(of_the_run, indent=2) + "\n"
-            (published / _ENVIRONMENT).write_text(text, encoding="utf-8")
         readme.write_text(after, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from elbograd.benchmarks import load_results
 from elbograd.benchmarks.rows.schema import row
+from elbograd.benchmarks.store.table import write_table
 from elbograd.benchmarks.studies.convergence.conclusions import (
     at_equal_evaluations,
     biased_against_unbiased,
+    in_two_workloads,
     rank_correlation,
 )
 from elbograd.benchmarks.studies.convergence.page import page
+from elbograd.benchmarks.studies.convergence.publish import main as publish
 from elbograd.benchmarks.studies.convergence.workloads import WORKLOADS
 from elbograd.benchmarks.training.trials import planned_trials
 from elbograd.estimators import create
@@ -147,3 +152,35 @@ def test_a_run_that_diverged_is_no_end():
     (found,) = biased_against_unbiased(rows)
     assert np.isfinite(found.value)
     assert found.p_value == pytest.approx(2 / 2**5)
+
+
+def test_optimizers_are_compared_estimator_by_estimator():
+    adam, sgd = (
+        made_up({"leave-one-out": 60, "disarm": 80}, {}),
+        made_up({"leave-one-out": 70, "arm": 80}, {}),
+    )
+    (found,) = in_two_workloads(sgd, adam)
+    assert found.other == "leave-one-out"
+    assert found.value == pytest.approx(-0.01)
+    text = page({"bernoulli-digits": adam, "bernoulli-sgd": sgd})
+    assert "less that of the same seeds in bernoulli-digits:\n\n- `leave-one-out`: -0.01" in text
+
+
+def test_a_study_is_published_with_its_figures(tmp_path, capsys):
+    rows = made_up(SPEEDS, dict(zip(UNBIASED, (1, 2, 3, 4, 5), strict=True)))
+    for name in ("bernoulli-digits", "bernoulli-mnist-5k", "bernoulli-sgd"):
+        folder = tmp_path / "study" / name
+        (folder / "figures").mkdir(parents=True)
+        write_table(rows.assign(problem=name).to_dict("records"), folder / "rows.parquet")
+        (folder / "figures" / "convergence.png").write_bytes(b"a figure")
+    (tmp_path / "study" / "gaussian-digits").mkdir()  # not finished
+    published = tmp_path / "published"
+    assert publish([str(tmp_path / "study"), "-o", str(published)]) == 0
+    text = (published / "convergence.md").read_text(encoding="utf-8")
+    images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert images[0] == "figures/training-profile-bernoulli.png"
+    assert len(images) == 4
+    assert all((published / image).exists() for image in images)
+    assert len(load_results(published / "bernoulli-sgd")) == len(rows)
+    assert publish([str(tmp_path / "nothing")]) == 2
+    assert "has no finished workload of the study" in capsys.readouterr().err

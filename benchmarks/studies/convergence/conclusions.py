@@ -98,6 +98,12 @@ def biased_against_unbiased(rows: pd.DataFrame) -> list[Difference]:
     return [difference(ends, name, best) for name in ends if not _unbiased(name)]
 
 
+def in_two_workloads(rows: pd.DataFrame, others: pd.DataFrame) -> list[Difference]:
+    """Each estimator at the end of one workload less at the end of the other, of the same seeds."""
+    ends, other = final_objectives(rows), final_objectives(others)
+    return [difference({"": ends[name], name: other[name]}, "", name) for name in ends if name in other]
+
+
 def final_objectives(rows: pd.DataFrame) -> dict[str, pd.Series]:
     """estimator -> the last held-out objective of each seed that did not diverge, by seed."""
     found = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,24 +12,34 @@ from ...rows.text import interval, number
 from ...tables.cases import convergence_cases
 from ...tables.markdown import code
 from ...tables.targets import target_cases, typical
-from .conclusions import at_equal_evaluations, biased_against_unbiased, rank_correlation
+from .conclusions import at_equal_evaluations, biased_against_unbiased, in_two_workloads, rank_correlation
+from .workloads import WORKLOADS
 
 _HEAD = (
     "| estimator | S | learning rate | held-out objective | untuned | log-likelihood | reached "
     "| steps to target | restricted mean | seeds |"
 )
+_OTHERS = {one.name: one.other for one in WORKLOADS}
 
 
-def page(found: Mapping[str, pd.DataFrame]) -> str:
+def page(found: Mapping[str, pd.DataFrame], figures: Mapping[str, Sequence[str]] | None = None) -> str:
     """Markdown.
 
     Args:
         found: name of a workload -> its rows.
+        figures: name of a workload, or of a kind of latents -> files that are shown with it.
     """
+    shown = figures or {}
     parts = ["# Convergence, fairly tuned: the runs", ""]
+    for kind in dict.fromkeys(one.kind for one in WORKLOADS if one.name in found):
+        parts += _images(f"{kind} latents, all workloads", shown.get(kind, ()))
     for name, rows in found.items():
         parts += [f"## {name}", "", *_table(rows), "", *(one.sentence for one in leaders(rows)), ""]
         parts += [*_correlation(rows), *_biased(rows), *_samples(rows)]
+        other = _OTHERS.get(name, "")
+        if other in found:
+            parts += _optimizers(rows, other, found[other])
+        parts += _images(name, shown.get(name, ()))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -79,6 +90,20 @@ def _biased(rows: pd.DataFrame) -> list[str]:
         for one in biased_against_unbiased(rows)
     ]
     return ["Biased estimators against the unbiased one that ended highest:", "", *lines, ""] if lines else []
+
+
+def _optimizers(rows: pd.DataFrame, other: str, others: pd.DataFrame) -> list[str]:
+    lines = [
+        f"- {code(one.other)}: {interval(one.value, one.low, one.high)} nats, p = {number(one.p_value, 2)}"
+        for one in in_two_workloads(rows, others)
+    ]
+    if not lines:
+        return []
+    return [f"The held-out objective at the end, less that of the same seeds in {other}:", "", *lines, ""]
+
+
+def _images(title: str, files: Sequence[str]) -> list[str]:
+    return [line for file in files for line in (f"![{title}: {Path(file).stem}]({file})", "")]
 
 
 def _samples(rows: pd.DataFrame) -> list[str]:

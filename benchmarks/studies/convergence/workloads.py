@@ -70,6 +70,7 @@ class Workload:
         num_samples: S of each.
         optimizer: "adam" or "sgd".
         learning_rates: the range to tune in.
+        other: name of the workload that differs in the optimizer alone, which it is compared with.
     """
 
     name: str
@@ -78,6 +79,18 @@ class Workload:
     num_samples: tuple[int, ...] = (2,)
     optimizer: str = "adam"
     learning_rates: tuple[float, float] = (1e-4, 3e-2)
+    other: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Of the latents: "gaussian", "bernoulli" or "categorical"."""
+        return self.name.partition("-")[0]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it compares all estimators of its kind, at one S and with the usual optimizer."""
+        usual = self.num_samples == (2,) and self.optimizer == "adam"
+        return usual and self.estimators in (GAUSSIAN, BERNOULLI, CATEGORICAL)
 
     def asked(self, quick: bool) -> tuple[Variance, Convergence]:
         """The benchmarks: variances at a checkpoint, and training."""
@@ -110,6 +123,6 @@ WORKLOADS = (
     Workload("gaussian-samples", "vae[validation=300]", GAUSSIAN_SHORT, (2, 4, 16)),
     Workload("bernoulli-samples", "bernoulli-vae[validation=300]", ("leave-one-out", "disarm"), (2, 4, 16)),
     # Adam against SGD.
-    Workload("gaussian-sgd", "vae[validation=300]", GAUSSIAN, **_SGD),
-    Workload("bernoulli-sgd", "bernoulli-vae[validation=300]", BERNOULLI, **_SGD),
+    Workload("gaussian-sgd", "vae[validation=300]", GAUSSIAN, **_SGD, other="gaussian-digits"),
+    Workload("bernoulli-sgd", "bernoulli-vae[validation=300]", BERNOULLI, **_SGD, other="bernoulli-digits"),
 )
