@@ -12,6 +12,7 @@ import pytest
 from elbograd.benchmarks import load_results
 from elbograd.benchmarks.rows.schema import row
 from elbograd.benchmarks.store.table import write_table
+from elbograd.benchmarks.studies.convergence.__main__ import main as study
 from elbograd.benchmarks.studies.convergence.conclusions import (
     at_equal_evaluations,
     biased_against_unbiased,
@@ -22,7 +23,7 @@ from elbograd.benchmarks.studies.convergence.page import page
 from elbograd.benchmarks.studies.convergence.publish import main as publish
 from elbograd.benchmarks.studies.convergence.workloads import WORKLOADS
 from elbograd.benchmarks.training.trials import planned_trials
-from elbograd.estimators import create
+from elbograd.estimators import UsageError, create
 from scipy import stats
 
 UNBIASED = ("leave-one-out", "disarm", "arm", "rebar", "relax")
@@ -131,6 +132,10 @@ def test_every_workload_names_estimators_and_problems_that_exist():
         variances, training_ = workload.asked(quick=False)
         assert {case.estimator for case in training_.grid()} == set(workload.estimators)
         assert {case.step for case in variances.grid()} == {500}
+        of = [
+            [(c.estimator, c.problem, c.num_samples) for c in part.grid()] for part in (variances, training_)
+        ]
+        assert sorted(of[0]) == sorted(of[1])
         rates = {
             tuple(t.learning_rate for t in planned_trials(name, 20, workload.learning_rates, 0))
             for name in workload.estimators
@@ -184,3 +189,21 @@ def test_a_study_is_published_with_its_figures(tmp_path, capsys):
     assert len(load_results(published / "bernoulli-sgd")) == len(rows)
     assert publish([str(tmp_path / "nothing")]) == 2
     assert "has no finished workload of the study" in capsys.readouterr().err
+
+
+def test_a_workload_that_cannot_be_run_here_is_left_out(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def run(asked):
+        if "fashion" in asked.output.name:
+            raise UsageError("no folder of images")
+        ran.append(asked.output.name)
+        return True
+
+    monkeypatch.setattr("elbograd.benchmarks.studies.convergence.__main__.run", run)
+    chosen = ["-o", str(tmp_path), "--only", "bernoulli-fashion"]
+    assert study([*chosen, "--only", "gaussian-digits"]) == 0
+    assert ran == ["gaussian-digits"]
+    assert "bernoulli-fashion: left out: no folder of images\n" in capsys.readouterr().err
+    assert study(chosen) == 2
+    assert study(["--only", "mnist"]) == 2

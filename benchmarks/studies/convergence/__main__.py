@@ -1,7 +1,8 @@
 """The study of convergence: ``python -m elbograd.benchmarks.studies.convergence -o FOLDER``.
 
 Each workload is a run of its own in FOLDER, with variances at a checkpoint and fairly tuned training; the
-same command goes on where it was stopped. convergence.md in FOLDER is written anew after each.
+same command goes on where it was stopped. convergence.md in FOLDER is written anew after each. A workload
+that cannot be run here, as where its data are not to be had, is left out with a line.
 """
 
 from __future__ import annotations
@@ -28,28 +29,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parsed(arguments)
     try:
         wanted = _wanted(given.only)
-        if given.dry_run:
-            for workload in wanted:
-                print(f"{workload.name}:")
-                _run(workload, Path(workload.name), given)
-            return 0
         folder = given.output or default_folder("convergence-study")
-        good = True
-        for workload in wanted:
-            print(f"{workload.name} ({workload.problem})", file=sys.stderr)
-            good &= _run(workload, folder / workload.name, given)
-            write_atomically(folder / _PAGE, _page(folder))
+        ended = [_run(workload, folder, given) for workload in wanted]
+        if all(one is None for one in ended):
+            return 2
+        if given.dry_run:
+            return 0
+        write_atomically(folder / _PAGE, _page(folder))
     except UsageError as error:
         print(f"convergence study: {error}", file=sys.stderr)
         return 2
     print(folder / _PAGE)
-    return 0 if good else 1
+    return 1 if False in ended else 0
 
 
-def _run(workload: Workload, folder: Path, given: argparse.Namespace) -> bool:
-    engine = Engine(jobs=given.jobs)
-    asked = workload.asked(given.quick)
-    return run(Run(asked, folder, engine, dry_run=given.dry_run, name="convergence-study"))
+def _run(workload: Workload, folder: Path, given: argparse.Namespace) -> bool | None:
+    """Whether all of it is done; None where it cannot be run here."""
+    print(f"{workload.name} ({workload.problem}):", file=sys.stdout if given.dry_run else sys.stderr)
+    asked, here = workload.asked(given.quick), folder / workload.name
+    try:
+        good = run(Run(asked, here, Engine(jobs=given.jobs), dry_run=given.dry_run, name="convergence-study"))
+    except UsageError as error:
+        print(f"{workload.name}: left out: {error}", file=sys.stderr)
+        return None
+    if not given.dry_run:
+        write_atomically(folder / _PAGE, _page(folder))
+    return good
 
 
 def _page(folder: Path) -> str:

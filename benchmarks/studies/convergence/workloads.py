@@ -99,7 +99,9 @@ class Workload:
             "problem": (self.problem,),
             "num_samples": self.num_samples,
         }
-        variance = Variance(**shared, step=(_CHECKPOINT,), replicates=2000)
+        # At the workload's own sizes alone: they are what is trained.
+        sizes: dict[str, Any] = {"batch_size": (), "latent_dim": ()}
+        variance = Variance(**shared, **sizes, step=(_CHECKPOINT,), replicates=2000)
         training = Convergence(**shared, optimizer=self.optimizer, learning_rate=self.learning_rates)
         if not quick:
             return variance, training
