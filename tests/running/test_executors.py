@@ -354,7 +354,7 @@ class Slow:
     def __init__(self, work, relay):
         self.alive, self.asked = True, 0
 
-    def ask(self, seconds):
+    def ask(self, seconds, tell):
         time.sleep(seconds)
         self.asked += 1
         return self.asked
