@@ -19,7 +19,8 @@ from .sequential import MeanTest, Rejection
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of the exact answers as well
 _QUADRATURE = 1e-4  # of an estimate that draws nothing, where that is more
-_IMPLICIT = 1e-4  # of torch's derivatives of what is drawn from a Gamma distribution, or from its like
+#: Relative error of torch's derivatives of what is drawn from a Gamma distribution, or from its like.
+IMPLICIT = 1e-4
 _CERTAIN = 30  # floors: how far off a mean without noise is wrong
 _NOTHING = 1e-10  # a relative bias that is rounding error
 _SMALL_GRADIENT = 0.25  # of the RMS over points: what a bias is relative to where the gradient vanishes
@@ -91,9 +92,14 @@ class Block:
 
 def error_of_gradient(oracle: Oracle, estimator: Estimator) -> float:
     """As `error_of`, of a gradient; that along a path that torch knows by a series has the series' error."""
+    series = IMPLICIT if by_series(oracle, estimator) else 0.0
+    return max(error_of(oracle, estimator.deterministic), series)
+
+
+def by_series(oracle: Oracle, estimator: Estimator) -> bool:
+    """Whether the estimator differentiates draws whose derivatives torch knows by a series alone."""
     q = oracle.problem.posterior(oracle.eta)
-    by_series = bool(estimator.derivatives) and reparameterizable(q) and not explicit(q)
-    return max(error_of(oracle, estimator.deterministic), _IMPLICIT if by_series else 0.0)
+    return bool(estimator.derivatives) and reparameterizable(q) and not explicit(q)
 
 
 def error_of(oracle: Oracle, deterministic: bool) -> float:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .adjustment import RANKS, Adjustment, all_explained, fitted, fitted_by_coordinate, pays
+from .blocks import IMPLICIT, by_series
 from .features import Features, joined
 from .noise import Noise
 from .oracle import Draws
@@ -32,7 +33,8 @@ class Explained:
         source: of the draws.
         of_integrand, of_noise: what is subtracted.
         the_same: whether estimates are one and the same function of the noise at all data.
-        by_means: what the mean may be off by for errors of the features' means, and for their rounding.
+        by_means: what the mean may be off by for errors of the features' means, for their rounding, and for
+            that of derivatives which torch knows by a series.
         worth: how far a gradient, and a value, may be off at a state that is never seen, see `RareStates`.
         rare: None where nothing was drawn.
     """
@@ -68,7 +70,7 @@ class Explained:
     def errors(self, draws: int) -> Float[Tensor, "B K"]:
         """What the mean of so many estimates may be off by, beside its noise.
 
-        By errors of the features' means, and by states that were not drawn.
+        By errors of what is computed, and by states that were not drawn.
         """
         if self.rare is None:
             return self.by_means
@@ -144,9 +146,19 @@ class _Pilot:
         of_integrand = self._by_integrand()
         by_means = of_integrand.error(self._features, self._source.subject.oracle.accuracy)
         of_noise, more = self._by_noise(of_integrand(self._columns, self._features))
+        by_means = by_means + more + self._of_derivatives
         return Explained(
-            self._source, of_integrand, of_noise, self._the_same, by_means + more, self._worth, self._rare
+            self._source, of_integrand, of_noise, self._the_same, by_means, self._worth, self._rare
         )
+
+    @property
+    def _of_derivatives(self) -> Tensor:
+        """Of a series: relative to the terms of an estimate, one of a sample, which cancel in its mean."""
+        subject, errors = self._source.subject, torch.zeros_like(self._columns[0])
+        if by_series(subject.oracle, subject.estimator):
+            spread = self._columns[..., :-1].std(0) * subject.num_samples**0.5
+            errors[:, :-1] = IMPLICIT * (subject.oracle.eta_grad.abs() + spread)
+        return errors
 
     @property
     def _worth(self) -> Tensor:
