@@ -24,6 +24,7 @@ _SMALLEST = 1e-12  # of a probability, below which a state's own function is lef
 _FEW = 3  # numbers of pieces, of which all products are taken
 
 Product = tuple[tuple[int, int], ...]  # (number, function of it), ...
+_Degrees = tuple[tuple[int, tuple[int, ...]], ...]  # (number, degree of each function of it), ...
 
 
 class Basis:
@@ -44,11 +45,11 @@ class Basis:
         pieces = all(part.kind == "uniform" and part.values.shape[-1] in cuts for part in noise)
         whole = (all(finite) and math.prod(finite) <= _MOST_STATES) or (pieces and len(widths) <= _FEW)
         degree_of_one = {
-            i: [1] * width if whole else [*range(1, width + 1)] for i, width in enumerate(widths)
+            i: (1,) * width if whole else tuple(range(1, width + 1)) for i, width in enumerate(widths)
         }
         if all(finite) or pieces:  # each state of a number is of degree 1
-            degree_of_one = {i: [1] * width for i, width in enumerate(widths)}
-        self.products = _products(degree_of_one, len(widths) if whole else _DEGREE, most)
+            degree_of_one = {i: (1,) * width for i, width in enumerate(widths)}
+        self.products = _products(tuple(degree_of_one.items()), len(widths) if whole else _DEGREE, most)
         self.low = [i for i, p in enumerate(self.products) if whole or _degree(p, degree_of_one) <= 2]
 
     def __len__(self) -> int:
@@ -81,20 +82,21 @@ class Basis:
         return value
 
 
-def _degree(product: Product, degree_of_one: dict[int, list[int]]) -> int:
+def _degree(product: Product, degree_of_one: dict[int, tuple[int, ...]]) -> int:
     return sum(degree_of_one[number][function] for number, function in product)
 
 
-def _products(degree_of_one: dict[int, list[int]], degree: int, most: int) -> list[Product]:
+@lru_cache(maxsize=64)
+def _products(numbers: _Degrees, degree: int, most: int) -> list[Product]:
     """Of total degree as high as there are not too many; none where there are too many of degree 1."""
     for highest in range(degree, 0, -1):
-        found = list(itertools.islice(_up_to(tuple(degree_of_one.items()), highest), most + 1))
+        found = list(itertools.islice(_up_to(numbers, highest), most + 1))
         if len(found) <= most:
-            return sorted(found, key=lambda p: _degree(p, degree_of_one))
+            return sorted(found, key=lambda p: _degree(p, dict(numbers)))
     return []
 
 
-def _up_to(numbers: tuple[tuple[int, list[int]], ...], degree: int) -> Iterator[Product]:
+def _up_to(numbers: _Degrees, degree: int) -> Iterator[Product]:
     """All products but the empty one."""
     for place, (number, degrees) in enumerate(numbers):
         for function, own in enumerate(degrees):

@@ -116,16 +116,22 @@ class Cell:
                     self._prove_after_all(deadline)
 
     def can(self, deadline: float) -> bool:
-        """Whether more work is allowed and ends in time."""
+        """Whether more work is allowed, is worth it, and ends in time."""
         if self._broken is not None or self._proof is not None or self._looks is None:
             return False
-        return self._looks.can(deadline) or self._combinations(deadline) > 0
+        return self._worth_a_look(deadline) or self._combinations(deadline) > 0
+
+    def _worth_a_look(self, deadline: float) -> bool:
+        """Whether a look is allowed; where no goal is in reach, not the last, which is most of the work."""
+        assert self._looks is not None
+        worth = self._looks.promise(deadline) <= _HOPE * WORSE * self._settings.tolerance
+        return self._looks.can(deadline, ahead=1 if worth else 2)
 
     def go_on(self, deadline: float) -> None:
         """One look more, or a proof where no look is allowed."""
         assert self._subject is not None and self._looks is not None
         with self._told(), self._subject.asking():
-            if self._looks.can(deadline) and not self.in_want_of_proof(deadline):
+            if self._worth_a_look(deadline) and not self.in_want_of_proof(deadline):
                 self._draw(deadline, lambda looks: True)
             else:
                 self._prove_after_all(deadline)

@@ -83,11 +83,11 @@ class Looks:
             self.look_on(deadline)
         return self.outcome()
 
-    def can(self, deadline: float) -> bool:
-        """Whether one look more is allowed, and ends in time."""
-        if self._ended or self._looks >= LOOKS:
+    def can(self, deadline: float, ahead: int = 1) -> bool:
+        """Whether one look more is allowed, or so many, and ends in time."""
+        if self._ended or self._looks + ahead > LOOKS:
             return False
-        return self._looks == 0 or self._affordable(_GROWTH * self._last, deadline)
+        return self._looks == 0 or self._affordable(_GROWTH**ahead * self._last, deadline, ahead)
 
     def promise(self, deadline: float) -> float:
         """What `excess` may come down to by all looks that are allowed: but for its errors, half by each."""

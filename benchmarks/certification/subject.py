@@ -35,6 +35,7 @@ from .oracle import Draws, GroupMeans, Oracle
 
 _WARMUP_STEPS = 200
 _FEW_SAMPLES = 4
+_NUMBERS_AN_EVALUATION = 32  # that are drawn, and made something of, in the time of one
 
 
 class NotFinite(Exception):
@@ -92,7 +93,10 @@ class Subject:
 
     @cached_property
     def evaluations(self) -> int:
-        """Of log p(x|z) a datum and estimate, S at least."""
+        """The work of an estimate of a datum: evaluations of log p(x|z), S at least, or what drawing takes.
+
+        Dozens of numbers are drawn in the time of an evaluation; some estimators draw thousands for one.
+        """
         rows: list[int] = []
 
         def counted(z: Tensor) -> Tensor:
@@ -101,8 +105,10 @@ class Subject:
 
         self.seed("pilot")
         target = replace(self._target, log_likelihood=counted)
-        self.oracle.estimate(self.estimator, target, self.num_samples, 1)
-        return max(sum(rows), self.num_samples)
+        with RandomOperations() as seen:
+            self.oracle.estimate(self.estimator, target, self.num_samples, 1)
+        numbers = sum(one.output.numel() for one in seen.drawn) // len(self.oracle.eta)
+        return max(sum(rows), self.num_samples, numbers // _NUMBERS_AN_EVALUATION)
 
     def asking(self) -> AbstractContextManager[None]:
         """Inside, θ requires a gradient or none, as the corner has it."""

@@ -111,6 +111,8 @@ def inclusion(log_q: Float[Tensor, "S *batch"]) -> Inclusion:
         Kool, van Hoof & Welling, Estimating Gradients for Discrete Random Variables by Sampling without
         Replacement, 2020, appendix B.
     """
+    if len(log_q) == 1:
+        return Inclusion(torch.ones_like(log_q.double()), log_q.detach().double().exp().unsqueeze(0))
     p = log_q.detach().double().exp().reshape(len(log_q), -1).T  # (rows, S)
     at_once = max(1, _ENTRIES // (p.shape[1] * len(_grid(p.shape[1], p))))
     parts = [_inclusion(rows) for rows in p.split(at_once)]
